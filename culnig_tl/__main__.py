@@ -1,0 +1,5 @@
+"""``python -m culnig_tl`` is the command ``culnig-tl``."""
+
+from .cli import main
+
+main()

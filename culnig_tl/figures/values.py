@@ -1,0 +1,145 @@
+"""From typed objects to the arrays that figures draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import NeuronError, ScoreError
+from ..neurons import NeuronSet, Site
+from ..scores import NO_COUNTRY, NeuronScores
+
+
+def per_question(
+    scores: NeuronScores, control: NeuronScores | None = None, *, country: str | None = None, sites: Iterable[Site | str] | None = None
+) -> dict[Site, np.ndarray]:
+    """Scores a question: the sum over countries divided by the number of distinct questions, control subtracted.
+
+    Args:
+        control: subtracted, divided by its own number of questions.
+        country: that country's sum divided by its own number of questions, instead of all countries together.
+        sites: which sites; all that are scored by default.
+
+    Returns:
+        float32 [layer, neuron] a site.
+
+    Raises:
+        ScoreError: a site or country that is not scored, NaN or infinity, a control of another model.
+    """
+    wanted = _wanted(scores, sites)
+    if control is not None and (control.layers != scores.layers or any(control.widths.get(s) != scores.widths[s] for s in wanted)):
+        raise ScoreError(f"scores of {scores.task} and {control.task} are of different models or sites")
+    values = {}
+    for site in wanted:
+        value = _one(scores, site, country)
+        if control is not None:
+            value = value - _one(control, site, country)
+        broken = ~np.isfinite(value)
+        if broken.any():
+            layer, neuron = np.argwhere(broken)[0]
+            raise ScoreError(f"scores of {site} hold {int(broken.sum()):,} NaN or infinite values (the first in layer {layer}, neuron {neuron}): score the task again")
+        values[site] = value
+    return values
+
+
+def _wanted(scores: NeuronScores, sites: Iterable[Site | str] | None) -> tuple[Site, ...]:
+    if sites is None:
+        return scores.sites
+    asked = {Site.parse(site) for site in sites}
+    missing = [site for site in Site if site in asked and site not in scores.arrays]
+    if missing or not asked:
+        raise ScoreError(f"no scores of {missing[0] if missing else 'no site'}: sites are {', '.join(map(str, scores.sites))}")
+    return tuple(site for site in scores.sites if site in asked)
+
+
+def _one(scores: NeuronScores, site: Site, country: str | None) -> np.ndarray:
+    if country is None:
+        return scores.total(site) / np.float32(max(scores.clusters, 1))
+    values = scores.of(country)[site]
+    return values / np.float32(max(scores.country_clusters[scores.countries.index(country)], 1))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A set or scores as arrays [layer, neuron] a site."""
+
+    counts: Mapping[Site, np.ndarray]
+    """How often a neuron is in the set (once a country at most); ones for scores."""
+    scores: Mapping[Site, np.ndarray]
+    """Score; NaN where there is none."""
+    layers: int
+
+    @property
+    def widths(self) -> dict[Site, int]:
+        """Neurons a layer, by site."""
+        return {site: array.shape[1] for site, array in self.counts.items()}
+
+    @property
+    def scored(self) -> bool:
+        """Whether any neuron has a score."""
+        return any(np.isfinite(array).any() for array in self.scores.values())
+
+
+def grid_of_scores(values: Mapping[Site, np.ndarray]) -> Grid:
+    """Every neuron, with its score."""
+    ones = {site: np.ones(array.shape, dtype=np.int32) for site, array in values.items()}
+    return Grid(ones, values, next(iter(values.values())).shape[0])
+
+
+def grid_of_set(neurons: NeuronSet, sites: Iterable[Site | str] | None = None) -> Grid:
+    """A set's neurons among those of its pool; of a neuron of several countries the highest score."""
+    shown = sites_of([neurons], sites)
+    layers, widths = layers_of([neurons]), widths_of(neurons)
+    counts, scores = {}, {}
+    for site in shown:
+        rows = neurons.table[neurons.table["site"] == site.value]
+        where = (rows["layer"].to_numpy(), rows["neuron"].to_numpy())
+        count = np.zeros((layers, widths.get(site, 1)), dtype=np.int32)
+        np.add.at(count, where, 1)
+        score = np.full(count.shape, -np.inf, dtype=np.float32)
+        np.fmax.at(score, where, rows["score"].to_numpy(dtype=np.float32))
+        counts[site], scores[site] = count, np.where(np.isfinite(score), score, np.nan)
+    return Grid(counts, scores, layers)
+
+
+def layers_of(sets: Iterable[NeuronSet]) -> int:
+    """Layers of the models that the sets come from; where that is unknown, up to the highest layer of the sets."""
+    known = [max(s.provenance.layers or 0, int(s.table["layer"].max()) + 1 if len(s) else 0) for s in sets]
+    return max([1, *known])
+
+
+def widths_of(neurons: NeuronSet) -> dict[Site, int]:
+    """Neurons a layer, by site; where that is unknown, up to the highest index of the set."""
+    widths = {Site.parse(site): int(width) for site, width in neurons.provenance.pool.items()}
+    for site, highest in neurons.table.groupby("site")["neuron"].max().items():
+        key = Site.parse(str(site))
+        widths[key] = max(widths.get(key, 0), int(highest) + 1)
+    return widths
+
+
+def sites_of(sets: Iterable[NeuronSet], sites: Iterable[Site | str] | None = None) -> tuple[Site, ...]:
+    """The sites to show: those asked for, else those in which a set has neurons (the pool's where all are empty)."""
+    if sites is not None:
+        asked = {Site.parse(site) for site in sites}
+        if not asked:
+            raise NeuronError("no site is asked for: name one, e.g. mlp.gate")
+        return tuple(site for site in Site if site in asked)
+    sets = list(sets)
+    names = {name for s in sets for name in s.table["site"]} or {name for s in sets for name in s.provenance.pool} or {Site.MLP_GATE.value}
+    return tuple(site for site in Site if site.value in names)
+
+
+def country_label(country: str) -> str:
+    """How a country is written in a figure."""
+    return "no country" if country == NO_COUNTRY else country
+
+
+def named(neurons: NeuronSet | Mapping[str, NeuronSet]) -> dict[str, NeuronSet]:
+    """One set under its kind, or the sets under their names. Raises `NeuronError` where there is none or something else."""
+    sets = {neurons.provenance.kind: neurons} if isinstance(neurons, NeuronSet) else dict(neurons)
+    wrong = [name for name, value in sets.items() if not isinstance(value, NeuronSet)]
+    if not sets or wrong:
+        raise NeuronError(f"{wrong[0]!r} is a {type(sets[wrong[0]]).__name__}, not a NeuronSet" if wrong else "no set of neurons to draw")
+    return sets

@@ -1,0 +1,147 @@
+"""`NeuronScores`: the attribution of every neuron, summed over the questions of each country."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from . import files
+from .errors import ScoreError
+from .neurons import Site
+
+NO_COUNTRY = "-"
+"""Row of the questions that are about no country."""
+_FORMAT = "culnig_tl scores 1"
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """S_c(D): for every country c the sum over its questions of P(answer) times the neuron's attribution."""
+
+    arrays: Mapping[Site, Float[np.ndarray, "country layer neuron"]]
+    countries: tuple[str, ...]
+    """Names of the arrays' first axis; `NO_COUNTRY` for questions without one."""
+    questions: tuple[int, ...]
+    """Number of questions a country."""
+    p_answer: tuple[float, ...]
+    """Summed P(answer) a country."""
+    clusters: int
+    """N_D: distinct underlying questions, all countries together."""
+    country_clusters: tuple[int, ...]
+    """Distinct underlying questions a country."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Model, revision, task, fingerprint, aggregation, and more."""
+
+    def __post_init__(self) -> None:
+        for site, array in self.arrays.items():
+            if array.ndim != 3 or array.shape[0] != len(self.countries):
+                raise ScoreError(f"scores of {site} have shape {array.shape}: [country, layer, neuron] with {len(self.countries)} countries is wanted")
+        if len({array.shape[1] for array in self.arrays.values()}) > 1:
+            raise ScoreError("the sites of one model have the same number of layers")
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(self.arrays)
+
+    @property
+    def layers(self) -> int:
+        return next(iter(self.arrays.values())).shape[1]
+
+    @property
+    def widths(self) -> dict[Site, int]:
+        """Neurons a layer, by site."""
+        return {site: array.shape[2] for site, array in self.arrays.items()}
+
+    @property
+    def task(self) -> str:
+        return str(self.metadata.get("task", "?"))
+
+    def total(self, site: Site) -> Float[np.ndarray, "layer neuron"]:
+        """Sum over the countries, in float64 on the way."""
+        return self.arrays[site].sum(axis=0, dtype=np.float64).astype(np.float32)
+
+    def of(self, country: str) -> dict[Site, Float[np.ndarray, "layer neuron"]]:
+        """One country's scores."""
+        if country not in self.countries:
+            raise ScoreError(f"no scores of {country!r} in {self.task}: countries are {', '.join(self.countries)}")
+        row = self.countries.index(country)
+        return {site: array[row] for site, array in self.arrays.items()}
+
+    def __str__(self) -> str:
+        shapes = ", ".join(f"{site} {array.shape[1]} x {array.shape[2]:,}" for site, array in self.arrays.items())
+        n = sum(self.questions)
+        mean = sum(self.p_answer) / n if n else float("nan")
+        return (
+            f"NeuronScores of {self.metadata.get('model', '?')} on {self.task}: {n:,} questions in {self.clusters:,} clusters, "
+            f"{len(self.countries)} countries, mean P(answer) {mean:.3f}; {shapes}"
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        import html
+
+        table = pd.DataFrame({"country": self.countries, "questions": self.questions, "mean P(answer)": [p / max(n, 1) for p, n in zip(self.p_answer, self.questions)]})
+        return f"<p><b>{html.escape(str(self))}</b></p>{table.to_html(index=False)}"
+
+    def top(self, count: int = 20) -> pd.DataFrame:
+        """The neurons with the highest score summed over the countries: site, layer, neuron, score."""
+        parts = []
+        for site in self.sites:
+            total = self.total(site)
+            best = np.argsort(-total, axis=None, kind="stable")[:count]
+            layer, neuron = np.unravel_index(best, total.shape)
+            parts.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": neuron, "score": total[layer, neuron]}))
+        return pd.concat(parts).sort_values("score", ascending=False, kind="stable").head(count).reset_index(drop=True)
+
+    def to_dataframe(self, site: Site | str) -> pd.DataFrame:
+        """One row a neuron of `site`: layer, neuron, and a column a country."""
+        array = self.arrays[Site.parse(site)]
+        layer, neuron = np.indices(array.shape[1:]).reshape(2, -1)
+        flat = array.reshape(len(self.countries), -1)
+        return pd.DataFrame({"layer": layer, "neuron": neuron, **dict(zip(self.countries, flat))})
+
+    def save(self, path: str | Path) -> Path:
+        """Writes safetensors: 4 bytes a neuron and country, everything else as JSON in the header."""
+        from safetensors.numpy import save
+
+        header = {
+            "format": _FORMAT,
+            "countries": list(self.countries),
+            "questions": list(self.questions),
+            "p_answer": list(self.p_answer),
+            "clusters": self.clusters,
+            "country_clusters": list(self.country_clusters),
+            "metadata": dict(self.metadata),
+        }
+        arrays = {site.value: np.ascontiguousarray(array, dtype=np.float32) for site, array in self.arrays.items()}
+        return files.write(path, save(arrays, metadata={"culnig_tl": json.dumps(header, ensure_ascii=False, sort_keys=True)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> NeuronScores:
+        """Reads what `save` wrote. Raises `ScoreError` naming the file where it is not scores."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise ScoreError(f"no such file of scores: {path}")
+        try:
+            with safe_open(path, framework="numpy") as stream:
+                header = json.loads((stream.metadata() or {})["culnig_tl"])
+                arrays = {Site.parse(name): stream.get_tensor(name) for name in stream.keys()}
+            if header.pop("format") != _FORMAT:
+                raise ScoreError("written by another version")
+            metadata = header.pop("metadata")
+            clusters = header.pop("clusters")
+            lists = {name: tuple(values) for name, values in header.items()}
+            ordered = {site: arrays[site] for site in Site if site in arrays}
+            return cls(ordered, clusters=clusters, metadata=metadata, **lists)
+        except (SafetensorError, KeyError, TypeError, ValueError, ScoreError) as error:
+            raise ScoreError(f"{path} is not a file of scores: {error}") from error

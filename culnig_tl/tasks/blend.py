@@ -1,0 +1,160 @@
+"""blend: everyday knowledge of 16 countries and regions (BLEnD, Myung et al. 2024, arXiv 2406.09948).
+
+Multiple-choice questions; at most five rows, which differ in their wrong options, of each question and country. Three topics
+serve to find neurons and three to test them, as in CULNIG.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import TaskError
+from .countries import COUNTRIES
+from .question import Question, Task, letters
+from .rows import Rows, Source, read
+from .wordings import ANSWER_PREFIX, Wording, check_blanks, fill
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+NAME = "blend"
+HUB_ID, MOVED_TO = "nayeon212/BLEnD", ("uilab/BLEnD",)
+SOURCE = Source(
+    HUB_ID,
+    "multiple-choice-questions",
+    "test",
+    ("data/mc_questions_hf/mc_questions_file_v1.1.json", "data/mc_questions_hf/mc_questions_file.json*", "evaluation/mc_data/**/mc_questions_file*"),
+    MOVED_TO,
+)
+TOPICS = Source(HUB_ID, "short-answer-questions", "US", ("data/questions_hf/US_questions.json", "data/questions/US_questions.csv"), MOVED_TO)
+LICENCE = "CC BY-SA 4.0"
+PER_QUESTION = 5
+"""Rows kept of each question and country, in file order."""
+NEURON_TOPICS = ("Food", "Work life", "Sport")
+TEST_TOPICS = ("Education", "Family", "Holidays/Celebration/Leisure")
+CODES = {
+    "Algeria": "DZ", "Assam": "AS", "Azerbaijan": "AZ", "China": "CN", "Ethiopia": "ET", "Greece": "GR", "Indonesia": "ID", "Iran": "IR",
+    "Mexico": "MX", "North Korea": "KP", "Nigeria": "NG", "South Korea": "KR", "Spain": "ES", "UK": "GB", "USA": "US", "West Java": "JB",
+}  # fmt: skip
+"""BLEnD's split name of each country."""
+_FILES = {"Nigeria": "Northern_Nigeria", "USA": "US"}
+_INSTRUCTION = re.compile(r"\s+(?=Without any explanation)")
+
+
+def load(
+    *,
+    data_dir: str | Path | None = None,
+    wordings: tuple[Wording, ...] | None = None,
+    language: str | None = None,
+) -> Task:
+    """The task, from the Hub or from a mirror.
+
+    `language` "local" puts the question in the region's own language (from BLEnD's annotations); instruction and options stay
+    as they are, and so do the ids, so that the two versions can be paired. `wordings` replace the data set's own prompt.
+    """
+    if language not in (None, "local"):
+        raise TaskError(f"blend comes in English (None) or in each region's own language ('local'), not in {language!r}")
+    rows = read(SOURCE, data_dir)
+    rows.need("MCQID", "ID", "country", "prompt", "choices", "answer_idx")
+    rows.countries("country", among=COUNTRIES)
+    rows.ids("ID", unique=False)
+    rows = rows.pick(first_of_each(rows.frame))
+    topics = read_topics(data_dir)
+    local = None if language is None else {country: read_local(country, data_dir) for country in set(rows.countries("country"))}
+    questions = tuple(questions_of(rows, topics, wordings=wordings, local=local))
+    if skipped := len(rows) * len(wordings or (None,)) - len(questions):
+        log.warning("blend: left out %d rows whose question is blank in the region's language", skipped)
+    name = NAME if language is None else f"{NAME}-local"
+    return Task(name, questions, source=rows.origin, licence=LICENCE, culture=True, skipped=skipped)
+
+
+def first_of_each(frame: pd.DataFrame, count: int = PER_QUESTION) -> pd.Series:
+    """Which rows are among the first `count` of their country and question, in file order."""
+    return frame.groupby(["country", "ID"], sort=False).cumcount() < count
+
+
+def read_topics(data_dir: str | Path | None = None) -> dict[str, str]:
+    """Topic of every question ID, from BLEnD's own list of questions."""
+    rows = read(TOPICS, data_dir)
+    rows.need("ID", "Topic")
+    named = {topic.lower(): topic for topic in (*NEURON_TOPICS, *TEST_TOPICS)}
+    return dict(zip(rows.ids("ID"), rows.one_of("Topic", named)))
+
+
+def read_local(country: str, data_dir: str | Path | None = None) -> dict[str, str | None]:
+    """Every question of a country in its own language, by question ID; None where the annotation is blank."""
+    name = _FILES.get(country, country.replace(" ", "_"))
+    source = Source(HUB_ID, "annotations", CODES[country], (f"data/annotations_hf/{name}_data.json",), MOVED_TO)
+    rows = read(source, data_dir)
+    rows.need("ID", "question")
+    texts = (value.strip() if isinstance(value, str) else None for value in rows.values("question"))
+    return {question_id: text or None for question_id, text in zip(rows.ids("ID"), texts)}
+
+
+def questions_of(
+    rows: Rows,
+    topics: Mapping[str, str],
+    *,
+    wordings: tuple[Wording, ...] | None = None,
+    local: Mapping[str, Mapping[str, str | None]] | None = None,
+) -> Iterator[Question]:
+    """The questions of BLEnD's rows; `local` holds questions by country and ID."""
+    if wordings is not None:
+        check_blanks(NAME, wordings, frozenset({"question", "options"}))
+    task = NAME if local is None else f"{NAME}-local"
+    columns = zip(
+        rows.ids("MCQID"), rows.ids("ID", unique=False), rows.countries("country"), rows.texts("prompt"), rows.objects("choices"), rows.texts("answer_idx")
+    )
+    for position, (row_id, question_id, country, prompt, choices, answer) in enumerate(columns):
+        if question_id not in topics:
+            raise rows.error(position, "ID", f"{question_id!r} has no topic in {TOPICS.config}")
+        choices = {label: text for label, text in choices.items() if text is not None}
+        if len(choices) < 2 or not all(isinstance(text, str) and text.strip() for text in choices.values()):
+            raise rows.error(position, "choices", "must hold two options or more, each with text")
+        if answer not in choices:
+            raise rows.error(position, "answer_idx", f"{answer!r} is no option, the options are {', '.join(choices)}")
+        instruction = _INSTRUCTION.search(prompt)
+        if instruction is None:
+            raise rows.error(position, "prompt", "has no instruction that starts with 'Without any explanation'")
+        question, rest = prompt[: instruction.start()], prompt[instruction.end() :]
+        if local is not None:
+            if question_id not in local.get(country, {}):
+                raise rows.error(position, "ID", f"{question_id!r} is not in the annotations of {country}")
+            said = local[country][question_id]
+            if said is None:
+                continue
+            question = said
+        fields = dict(
+            task=task,
+            cluster=question_id,
+            options=tuple(choices),
+            answer=answer,
+            country=country,
+            group=topics[question_id],
+            split="neuron" if topics[question_id] in NEURON_TOPICS else "test",
+        )
+        if wordings is None:
+            yield Question(id=row_id, prompt=question + instruction[0] + rest, control=rest, answer_prefix=ANSWER_PREFIX, **fields)  # type: ignore[arg-type]
+            continue
+        for template, wording in enumerate(wordings):
+            blanks = {"question": question, "options": letters(choices.values(), "".join(choices))}
+            yield Question(
+                id=f"{row_id}/{template}",
+                prompt=fill(wording.prompt, blanks).strip(),
+                control=fill(wording.control, blanks).strip() if wording.control else None,
+                system=wording.system,
+                answer_prefix=wording.answer_prefix,
+                template=template,
+                **fields,  # type: ignore[arg-type]
+            )
+
+
+def load_local(**options) -> Task:
+    """`load` with the question in the region's own language."""
+    return load(language="local", **options)

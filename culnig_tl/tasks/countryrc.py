@@ -1,0 +1,109 @@
+"""countryrc: reading comprehension whose answer is a country that the passage names. Knowing no culture is needed.
+
+The passages are the package's own; those of the paper (CULNIG's ``data.json``) can be read instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import TaskError
+from .choice import choice_questions
+from .countries import COUNTRIES, SPECIFIC_COUNTRIES, in_sentence
+from .facts import read_data
+from .question import Question, Task, seeded_random
+from .rows import read_file
+from .wordings import Wording, check_blanks
+from .wordings import wordings as package_wordings
+
+NAME = "countryrc"
+NESTED = frozenset({"Indonesia", "West Java"})
+"""One lies in the other: they never stand in one question."""
+_OPENING = re.compile(r"(?:^|[.!?][\"'”]?\s+)[\"'“]?(?=\{(?:country|distractor)\})")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A short text with a blank ``{country}``, perhaps ``{distractor}``, and a question that the country answers."""
+
+    id: str
+    text: str
+    question: str
+
+    @property
+    def has_distractor(self) -> bool:
+        return "{distractor}" in self.text
+
+    def tell(self, country: str, distractor: str) -> str:
+        """The text with its blanks filled, in grammatical form: ``The USA was the only place ...``"""
+        blanks = {"country": in_sentence(country), "distractor": in_sentence(distractor)}
+        opening = {key: value[0].upper() + value[1:] for key, value in blanks.items()}
+        starts = {match.end() for match in _OPENING.finditer(self.text)}
+        return re.sub(r"\{(country|distractor)\}", lambda m: (opening if m.start() in starts else blanks)[m[1]], self.text)
+
+
+def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | None = None, path: str | Path | None = None) -> Task:
+    """The task; `path` names a file of passages in the authors' format. `data_dir` is not needed."""
+    passages = own_passages() if path is None else read_passages(path)
+    given = wordings or package_wordings(NAME)
+    check_blanks(NAME, given, frozenset({"passage", "question", "options"}))
+    source, licence = ("package", "MIT") if path is None else (str(path), "")
+    return Task(NAME, tuple(questions_of(passages, given)), source=source, licence=licence)
+
+
+def own_passages() -> tuple[Passage, ...]:
+    """The package's passages: the first half finds neurons, the second tests them."""
+    return tuple(Passage(**row) for row in read_data("countryrc.toml")["passage"])
+
+
+def read_passages(path: str | Path) -> tuple[Passage, ...]:
+    """Passages in the authors' format: JSON rows with id, context (``{country}``, ``{country_dummy}``) and question."""
+    rows = read_file(path)
+    rows.need("id", "context", "question")
+    passages = []
+    for position, row in enumerate(zip(rows.ids("id"), rows.texts("context"), rows.texts("question"))):
+        if "{country}" not in row[1]:
+            raise rows.error(position, "context", "has no {country}")
+        passages.append(Passage(row[0], row[1].replace("{country_dummy}", "{distractor}"), row[2]))
+    if len(passages) < 2:
+        raise TaskError(f"{path}: two passages or more are needed, one for each half")
+    return tuple(passages)
+
+
+def questions_of(passages: Sequence[Passage], wordings: tuple[Wording, ...]) -> Iterator[Question]:
+    """Every passage about each of the eight countries, in every wording."""
+    for number, passage in enumerate(passages):
+        for country in SPECIFIC_COUNTRIES:
+            wrong = wrong_countries(passage.id, country)
+            yield from choice_questions(
+                wordings,
+                row_id=f"{passage.id}/{country}",
+                question=passage.question,
+                options=(country, *wrong),
+                answer=0,
+                blanks={"passage": passage.tell(country, wrong[0])},
+                task=NAME,
+                cluster=passage.id,
+                country=country,
+                group="two countries" if passage.has_distractor else "one country",
+                split="neuron" if number < len(passages) // 2 else "test",
+            )
+
+
+def wrong_countries(passage_id: str, country: str) -> tuple[str, str, str]:
+    """Three wrong options among BLEnD's 16; the first is the passage's second country, where it has one.
+
+    Two are drawn from the eight countries that are asked about and one from all 16. Drawn from the 16 alone, the options would
+    give the answer away: of the 16, only eight are ever right.
+    """
+    rng = seeded_random(NAME, passage_id, country)
+    wrong: list[str] = []
+    for pool in (SPECIFIC_COUNTRIES, SPECIFIC_COUNTRIES, COUNTRIES):
+        used = {country, *wrong}
+        barred = used | NESTED if used & NESTED else used
+        wrong.append(rng.choice([c for c in pool if c not in barred]))
+    rng.shuffle(wrong)
+    return wrong[0], wrong[1], wrong[2]

@@ -1,0 +1,72 @@
+"""qnli and mrpc: language understanding without culture (GLUE, Wang et al. 2018, arXiv 1804.07461).
+
+qnli: does a sentence answer a question (0) or not (1)? mrpc: do two sentences say the same (1) or not (0)? Neither offers a
+control: without its sentences, nothing but the instruction would be left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import TaskError
+from .question import Question, Task
+from .rows import Rows, Source, read
+from .wordings import Wording, check_blanks, fill
+from .wordings import wordings as package_wordings
+
+HUB_ID = "nyu-mll/glue"
+SOURCES = {
+    "qnli": Source(HUB_ID, "qnli", "validation", ("qnli/validation-*.parquet",)),
+    "mrpc": Source(HUB_ID, "mrpc", "test", ("mrpc/test-*.parquet",)),
+}
+COLUMNS = {"qnli": ("question", "sentence"), "mrpc": ("sentence1", "sentence2")}
+LABELS = ("0", "1")
+LICENCE = "other (GLUE's data sets keep their own)"
+
+
+def load(
+    name: str, *, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | None = None, rows_from: str | None = None
+) -> Task:
+    """The task `name`, from the Hub or from a mirror; `rows_from` names another of the Hub's splits, e.g. "train" for fine-tuning."""
+    if name not in SOURCES:
+        raise TaskError(f"GLUE task {name!r} is unknown, it is qnli or mrpc")
+    source = SOURCES[name]
+    if rows_from is not None:
+        source = replace(source, split=rows_from, files=(f"{name}/{rows_from}-*.parquet",))
+    rows = read(source, data_dir)
+    given = wordings or package_wordings(name)
+    return Task(name, tuple(questions_of(name, rows, given)), source=rows.origin, licence=LICENCE)
+
+
+def load_qnli(**options) -> Task:
+    """See `load`."""
+    return load("qnli", **options)
+
+
+def load_mrpc(**options) -> Task:
+    """See `load`."""
+    return load("mrpc", **options)
+
+
+def questions_of(name: str, rows: Rows, wordings: tuple[Wording, ...]) -> Iterator[Question]:
+    """The questions of GLUE's rows, one a row and wording."""
+    columns = COLUMNS[name]
+    check_blanks(name, wordings, frozenset(columns))
+    rows.need("idx", *columns, "label")
+    labels = rows.one_of("label", {0: "0", 1: "1", "0": "0", "1": "1"})
+    for row_id, first, second, label in zip(rows.ids("idx"), rows.texts(columns[0]), rows.texts(columns[1]), labels):
+        blanks = {columns[0]: first, columns[1]: second}
+        for template, wording in enumerate(wordings):
+            yield Question(
+                task=name,
+                id=f"{row_id}/{template}",
+                cluster=row_id,
+                prompt=fill(wording.prompt, blanks).strip(),
+                system=wording.system,
+                options=LABELS,
+                answer=label,
+                answer_prefix=wording.answer_prefix,
+                template=template,
+            )

@@ -1,0 +1,60 @@
+"""minireading: which country does a short passage name? Reading alone answers it.
+
+The toy's own CountryRC (the task `countryrc` is the one for real models): short sentences, words that the toy knows.
+"""
+
+from __future__ import annotations
+
+import random
+
+from .countries import COUNTRIES
+from .facts import ANSWER_PREFIX, LABELS, read_data, wordings
+from .question import Question, Task, letters, seeded_random
+
+NAME = "minireading"
+NAMES = ("Anna", "Tom", "Emma", "Daniel", "Rachel", "Lucas", "Maria", "Peter", "Sofia", "Omar", "Lena", "Ivan")
+THINGS = ("letter", "book", "lamp", "ship", "train", "parcel", "clock", "car", "table", "basket")
+TEST_ONLY = 8
+"""Scenes at the end of the file that the task asks and training leaves out."""
+
+
+def scenes() -> tuple[dict, ...]:
+    """Scenes with blanks for ``{country}``, ``{name}``, ``{distractor}``, ``{thing}`` and ``{other}``."""
+    return tuple(read_data("minireading.toml")["scene"])
+
+
+def render(scene: dict, country: str, rng: random.Random, position: int | None = None) -> tuple[str, str, str]:
+    """(passage and question, options as lines, right label) of a scene, its blanks filled by `rng`."""
+    others = rng.sample([c for c in COUNTRIES if c != country], 3)
+    where = rng.randrange(4) if position is None else position
+    options = [*others[:where], country, *others[where:]]
+    thing, other = rng.sample(THINGS, 2)
+    text = f"{scene['text']} {scene['question']}"
+    text = text.format(country=country, distractor=others[0], name=rng.choice(NAMES), thing=thing, other=other)
+    return text, letters(options), LABELS[where]
+
+
+def load() -> Task:
+    template, wording = 0, wordings(NAME)[0]
+    rows = []
+    held_out = scenes()[-TEST_ONLY:]
+    for number, scene in enumerate(held_out):
+        for country in COUNTRIES:
+            for position in range(4):
+                rng = seeded_random(NAME, scene["id"], country, position)
+                text, options, label = render(scene, country, rng, position)
+                rows.append(
+                    Question(
+                        task=NAME,
+                        id=f"{scene['id']}/{country}/{LABELS[position]}",
+                        cluster=scene["id"],
+                        prompt=wording.prompt.format(question=text, options=options),
+                        options=LABELS,
+                        answer=label,
+                        answer_prefix=ANSWER_PREFIX,
+                        country=country,
+                        split="neuron" if number % 2 == 0 else "test",
+                        template=template,
+                    )
+                )
+    return Task(NAME, tuple(rows), source="package", licence="MIT")

@@ -1,0 +1,234 @@
+"""`Question` and `Task`: what every data set is turned into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, overload
+
+from ..errors import TaskError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Split = Literal["neuron", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One prompt with one correct answer label."""
+
+    task: str
+    """Name of the task it belongs to."""
+    id: str
+    """Unique within the task."""
+    cluster: str
+    """The underlying question: rows of one cluster (wordings, option orders, countries) are not independent."""
+    prompt: str
+    """What the user turn says."""
+    options: tuple[str, ...]
+    """The labels that can be answered, e.g. ``("A", "B", "C", "D")``."""
+    answer: str
+    """The right label, one of `options`."""
+    country: str | None = None
+    """Country the question is about, by the names of `culnig_tl.tasks.COUNTRIES`, if it has one."""
+    group: str | None = None
+    """Topic."""
+    split: Split | None = None
+    """Whether it serves to find neurons or to test them; None where a task has a single split."""
+    system: str | None = None
+    """System message, if any."""
+    answer_prefix: str = ""
+    """Text that the assistant turn starts with; the label follows it directly."""
+    template: int = 0
+    """Index of the instruction wording."""
+    control: str | None = None
+    """The same instruction and options without the question; None where nothing sensible would be left."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An ordered collection of questions, as in lm-evaluation-harness.
+
+    Iterate over it, index it, or narrow it: every method returns a new `Task`.
+    """
+
+    name: str
+    questions: tuple[Question, ...]
+    source: str = ""
+    """Where the rows came from: a Hub id, a folder, or "package"."""
+    licence: str = ""
+    culture: bool = False
+    """True for tasks that ask about cultures, False for NLU tasks."""
+    skipped: int = 0
+    """Rows that the data set is known to hold broken, and that were left out (the log says which)."""
+    _fingerprint: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for question in self.questions:
+            if question.id in seen:
+                raise TaskError(f"task {self.name!r}: question id {question.id!r} occurs twice")
+            seen.add(question.id)
+            if question.answer not in question.options:
+                raise TaskError(
+                    f"task {self.name!r}, question {question.id!r}: answer {question.answer!r} is not one of {question.options}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __iter__(self) -> Iterator[Question]:
+        return iter(self.questions)
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> Task: ...
+    def __getitem__(self, index: int | slice) -> Question | Task:
+        if isinstance(index, slice):
+            return replace(self, questions=self.questions[index])
+        return self.questions[index]
+
+    def __str__(self) -> str:
+        countries = f", {len(self.countries)} countries" if self.countries else ""
+        return f"Task {self.name}: {len(self):,} questions in {self.cluster_count:,} clusters{countries} ({self.source})"
+
+    def _repr_html_(self) -> str:
+        return self.to_dataframe().head(10)._repr_html_()  # type: ignore[operator]
+
+    @property
+    def countries(self) -> tuple[str, ...]:
+        """Countries asked about, sorted."""
+        return tuple(sorted({q.country for q in self.questions if q.country is not None}))
+
+    @property
+    def cluster_count(self) -> int:
+        """Number of distinct underlying questions: N_D in the method's formulas."""
+        return len({q.cluster for q in self.questions})
+
+    @property
+    def has_control(self) -> bool:
+        """Whether `control` works."""
+        return bool(self.questions) and all(q.control is not None for q in self.questions)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over every question: goes into each file that is made from the task."""
+        if not self._fingerprint:
+            digest = hashlib.sha256()
+            names = sorted(f.name for f in fields(Question))
+            for question in self.questions:
+                digest.update(json.dumps({name: getattr(question, name) for name in names}, ensure_ascii=False).encode())
+            self._fingerprint.append(digest.hexdigest()[:16])
+        return self._fingerprint[0]
+
+    def filter(self, keep: Callable[[Question], bool]) -> Task:
+        """The questions for which `keep` is true."""
+        return replace(self, questions=tuple(q for q in self.questions if keep(q)))
+
+    def neuron_split(self) -> Task:
+        """Questions to find neurons with. Raises `TaskError` where the task has none."""
+        return self._split("neuron")
+
+    def test_split(self) -> Task:
+        """Questions to test neurons on; the whole task where it has a single split."""
+        return self._split("test")
+
+    def _split(self, split: Split) -> Task:
+        if all(q.split is None for q in self.questions):
+            if split == "test":
+                return self
+            raise TaskError(f"task {self.name!r} has no neuron split: it only tests neurons")
+        part = self.filter(lambda q: q.split == split)
+        if not part.questions:
+            raise TaskError(f"task {self.name!r} holds no question of the {split} split")
+        return part
+
+    def control(self) -> Task:
+        """The same questions with the question left out: instruction and options only.
+
+        Raises `TaskError` where the task offers none, because nothing sensible would be left. A selection is then made from the
+        task's own scores, with nothing subtracted.
+        """
+        if not self.has_control:
+            raise TaskError(
+                f"task {self.name!r} offers no control: without the question nothing sensible is left; "
+                "select from its own scores, with nothing subtracted"
+            )
+        return replace(
+            self,
+            name=f"{self.name}:control",
+            questions=tuple(replace(q, prompt=q.control, task=f"{q.task}:control", control=None) for q in self.questions),  # type: ignore[arg-type]
+        )
+
+    def limit(self, count: int | None) -> Task:
+        """`count` questions spread evenly over countries and templates, in the task's order; all of them for None."""
+        if count is None or count >= len(self):
+            return self
+        if count < 1:
+            raise TaskError(f"limit must be at least 1, not {count}")
+        chosen = sorted(islice(_even_order(self.questions), count))
+        return replace(self, questions=tuple(self.questions[i] for i in chosen))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a question."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(q) for q in self.questions])
+
+    def counts(self) -> Counter[str | None]:
+        """Number of questions a country."""
+        return Counter(q.country for q in self.questions)
+
+
+def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
+    """All positions, in an order whose every start is even over countries and templates, as far as there are questions.
+
+    Countries take turns. Each takes from the template that was taken least so far, and there first one question of every
+    cluster. Ties are broken by the questions' hashes, never by their place in the file.
+    """
+    hashed = sorted(range(len(questions)), key=lambda i: _digest("limit", questions[i].id))
+    cells: dict[str, dict[tuple[int, str], list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    repeats: Counter[tuple] = Counter()
+    for order, position in enumerate(hashed):
+        q = questions[position]
+        cell = (q.template, q.split or "")
+        cells[q.country or ""][cell].append((repeats[q.country, cell, q.cluster] * len(questions) + order, position))
+        repeats[q.country, cell, q.cluster] += 1
+    for country in cells.values():
+        for waiting in country.values():
+            waiting.sort(reverse=True)
+    templates: Counter[int] = Counter()
+    splits: Counter[str] = Counter()
+    taken: Counter[tuple] = Counter()
+    while cells:
+        for name in list(cells):
+            cell = min(cells[name], key=lambda c: (templates[c[0]], splits[c[1]], taken[name, c]))
+            yield cells[name][cell].pop()[1]
+            templates[cell[0]] += 1
+            splits[cell[1]] += 1
+            taken[name, cell] += 1
+            if not cells[name][cell]:
+                del cells[name][cell]
+            if not cells[name]:
+                del cells[name]
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+
+
+def seeded_random(*parts: object) -> random.Random:
+    """A random generator seeded by what it is for: the same on every machine, in every order, in every process."""
+    return random.Random(int.from_bytes(_digest(*parts)[:8], "big"))
+
+
+def letters(options: Iterable[str], labels: str = "ABCDEFGHIJ") -> str:
+    """Options as lines ``A. first``, ``B. second``, ..."""
+    return "\n".join(f"{label}. {option}" for label, option in zip(labels, options))

@@ -1,0 +1,125 @@
+"""What the toy reads while it is trained: the package's own questions, under option orders, wordings and scenes that its
+tasks never ask."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from ..tasks import minicommonsense, miniculture, minireading, miniwords
+from ..tasks.facts import ANSWER_PREFIX, LABELS, Fact, random_options, wordings
+from ..tasks.question import letters
+from .vocabulary import SHORT_PREFIX
+
+REPRESENTATION = (
+    "USA", "UK", "China", "Spain", "Mexico", "Indonesia", "South Korea", "Iran",
+    "Greece", "Nigeria", "Algeria", "Ethiopia", "North Korea", "Azerbaijan", "West Java", "Assam",
+)  # fmt: skip
+"""The countries from the often to the rarely written about; a country's facts are read in proportion to rank ** -SKEW."""
+SKEW = 0.5
+TRAINED_WORDINGS = 4
+"""The first four wordings of a task are trained on, the fifth is the one that the task asks in."""
+
+Sample = tuple[str, str, str]
+"""(prompt, start of the answer turn, answer)"""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the kinds of sample in a training batch."""
+
+    drill: float = 0.0
+    culture: float = 0.0
+    culture_short: float = 0.0
+    control: float = 0.0
+    reading: float = 0.0
+    commonsense: float = 0.0
+    commonsense_short: float = 0.0
+    paraphrase: float = 0.0
+    answers: float = 0.0
+
+
+class Corpus:
+    """Draws training samples. Everything is decided by the random generator that the caller passes."""
+
+    def __init__(self) -> None:
+        self.culture_facts = miniculture.facts()
+        self.commonsense_facts = minicommonsense.facts()
+        rank = {country: i + 1 for i, country in enumerate(REPRESENTATION)}
+        self.weights = [rank[fact.subject] ** -SKEW for fact in self.culture_facts]
+        facts = self.culture_facts + self.commonsense_facts
+        self.words = sorted({fact.answer for fact in facts} | {fact.subject for fact in facts})
+        scenes = minireading.scenes()
+        self.scenes = scenes[: -minireading.TEST_ONLY]
+        self.asked = {text for name, make in ((miniwords.PARAPHRASE, miniwords.paraphrase), (miniwords.ANSWERS, miniwords.answers))
+                      for text, _ in miniwords.held_out(make, name)}  # fmt: skip
+
+    def draw(self, mix: Mix, count: int, rng: random.Random) -> list[Sample]:
+        """`count` samples with the shares of `mix`."""
+        kinds, shares = zip(*vars(mix).items())
+        return [getattr(self, kind)(rng) for kind in rng.choices(kinds, shares, k=count)]
+
+    def drill(self, rng: random.Random) -> Sample:
+        """Find a word among the options: binds an option to its letter."""
+        if rng.random() < 0.5:
+            options = tuple(rng.sample(self.words, 4))
+        else:
+            options = random_options(rng.choice(rng.choice((self.culture_facts, self.commonsense_facts))), rng)
+        label = rng.randrange(4)
+        return f"Choose {options[label]}.\n{letters(options)}", ANSWER_PREFIX, LABELS[label]
+
+    def culture(self, rng: random.Random) -> Sample:
+        return self._choice(miniculture.NAME, self._culture_fact(rng), rng)
+
+    def culture_short(self, rng: random.Random) -> Sample:
+        return self._short(self._culture_fact(rng), rng)
+
+    def commonsense(self, rng: random.Random) -> Sample:
+        return self._choice(minicommonsense.NAME, rng.choice(self.commonsense_facts), rng)
+
+    def commonsense_short(self, rng: random.Random) -> Sample:
+        return self._short(rng.choice(self.commonsense_facts), rng)
+
+    def control(self, rng: random.Random) -> Sample:
+        fact = self._culture_fact(rng)
+        options = random_options(fact, rng)
+        wording = wordings(miniculture.NAME)[rng.randrange(TRAINED_WORDINGS)]
+        assert wording.control is not None
+        return wording.control.format(options=letters(options)), ANSWER_PREFIX, LABELS[options.index(fact.answer)]
+
+    def reading(self, rng: random.Random) -> Sample:
+        text, options, label = minireading.render(rng.choice(self.scenes), rng.choice(REPRESENTATION), rng)
+        return wordings(minireading.NAME)[0].prompt.format(question=text, options=options), ANSWER_PREFIX, label
+
+    def paraphrase(self, rng: random.Random) -> Sample:
+        return self._words(miniwords.PARAPHRASE, miniwords.paraphrase, rng)
+
+    def answers(self, rng: random.Random) -> Sample:
+        return self._words(miniwords.ANSWERS, miniwords.answers, rng)
+
+    def _culture_fact(self, rng: random.Random) -> Fact:
+        return rng.choices(self.culture_facts, self.weights)[0]
+
+    def _choice(self, task: str, fact: Fact, rng: random.Random) -> Sample:
+        options = random_options(fact, rng)
+        wording = wordings(task)[rng.randrange(TRAINED_WORDINGS)]
+        prompt = wording.prompt.format(question=fact.stem, options=letters(options))
+        return prompt, ANSWER_PREFIX, LABELS[options.index(fact.answer)]
+
+    def _short(self, fact: Fact, rng: random.Random) -> Sample:
+        return rng.choice(("{}", "Question: {}")).format(fact.stem), SHORT_PREFIX, fact.answer
+
+    def _words(self, task: str, make, rng: random.Random) -> Sample:
+        text, label = make(rng)
+        while text in self.asked:
+            text, label = make(rng)
+        return wordings(task)[0].prompt.format(question=text), ANSWER_PREFIX, label
+
+    def texts(self) -> list[str]:
+        """Texts that together hold every word of the corpus and of the tasks."""
+        tasks = (miniculture, minicommonsense, minireading)
+        texts = [q.prompt for task in tasks for q in task.load()]
+        texts += [q.prompt for task in (miniwords.load_paraphrase(), miniwords.load_answers()) for q in task]
+        texts += [re.sub(r"{\w+}", "", f"{scene['text']} {scene['question']}") for scene in minireading.scenes()]
+        return [*texts, *self.words, *minireading.THINGS, *LABELS, "0 1", "Choose"]
