@@ -20,7 +20,7 @@ test-all: $(STAMP) lint  ## lint, and every test but the timed ones
 lint: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
-	$(RUN)/pyright
+	$(RUN)/pyright --pythonpath $(RUN)/python
 
 wheel: $(STAMP)
 	$(RUN)/python -m build --wheel

@@ -1,53 +1,94 @@
 """Ablation: what the model does without some neurons.
 
 One hook function a (site, layer) multiplies the site's output by a vector that is computed once: 0 at the chosen neurons
-to suppress them, 2 to enhance them, at every position. Nothing stays on the model.
+to suppress them, 2 to enhance them, at every position. `means` puts their mean on a task in their place instead. Nothing
+stays on the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .errors import NeuronError
-from .models import describe
-from .neurons import NeuronSet
+from .models import describe, device_of, frozen, hook_name, last_logits, tokenizer_of
+from .neurons import NeuronSet, Site
+from .passes import each_batch
+from .progress import progress_bar
+from .prompting import encode, pad, plan_batches
+from .tasks.question import Task
 
 OPERATIONS: dict[str, float] = {"suppress": 0.0, "enhance": 2.0}
 """Operation -> factor at the chosen neurons (CULNIG's two)."""
 
 
+@dataclass(frozen=True)
+class NeuronMeans:
+    """The mean output of every neuron over the tokens of a task's prompts."""
+
+    arrays: Mapping[Site, Float[np.ndarray, "layer neuron"]]
+    task: str
+    fingerprint: str
+
+
 @contextmanager
-def ablate(model: Any, neurons: NeuronSet, operation: str = "suppress", *, scale: float | None = None) -> Iterator[Any]:
+def ablate(
+    model: Any, neurons: NeuronSet, operation: str = "suppress", *, scale: float | None = None, means: NeuronMeans | None = None
+) -> Iterator[Any]:
     """While it lasts, the model runs with the neurons' outputs multiplied: by 0 ("suppress"), 2 ("enhance"), or `scale`.
 
         with ablate(model, neurons):
             logits = model(tokens)
 
-    Works with `model(...)`, `generate`, `run_with_cache` and `run_with_hooks`; nested contexts compose; exceptions leave
-    nothing behind; an empty set adds no hook at all.
+    Works with `model(...)`, `generate`, `run_with_cache` and `run_with_hooks`; nested contexts compose, the outer one first;
+    exceptions leave nothing behind; an empty set adds no hook at all.
+
+    Args:
+        operation: "suppress" or "enhance".
+        scale: multiply by this instead.
+        means: put each neuron's mean over a task in its place instead (see `task_means`).
 
     Raises:
-        NeuronError: an unknown operation, or neurons that the model does not have.
+        NeuronError: an unknown operation, both scale and means, or neurons that the model does not have.
     """
-    if operation not in OPERATIONS:
-        raise NeuronError(f"unknown operation {operation!r}: use {' or '.join(OPERATIONS)}, or scale=...")
-    factor = OPERATIONS[operation] if scale is None else float(scale)
-    if not np.isfinite(factor):
-        raise NeuronError(f"scale must be a finite number, not {scale}")
+    operation_name(operation, scale, means)
     check_fits(model, neurons)
+    factor = 0.0 if means is not None else OPERATIONS[operation] if scale is None else float(scale)
     widths = describe(model).widths
-    hooks = [
-        (site.hook_name(layer), _multiply(torch.ones(widths[site]).index_fill_(0, torch.from_numpy(index), factor)))
-        for (site, layer), index in neurons.indices.items()
-    ]
+    hooks = []
+    for (site, layer), index in neurons.indices.items():
+        at = torch.from_numpy(index)
+        factors = torch.ones(widths[site], dtype=torch.float64).index_fill_(0, at, factor)
+        offsets = None
+        if means is not None:
+            if site not in means.arrays:
+                raise NeuronError(f"no means of {site}: take task_means(..., sites=[..., {site.value!r}])")
+            offsets = torch.zeros_like(factors).index_copy_(0, at, torch.from_numpy(means.arrays[site][layer, index]).double())
+        hooks.append((hook_name(model, site, layer), _affine(factors, offsets)))
     with model.hooks(fwd_hooks=hooks):
         yield model
+
+
+def operation_name(operation: str = "suppress", scale: float | None = None, means: NeuronMeans | None = None) -> str:
+    """What an ablation is called in results: "suppress", "scale 0.5", "means of blend". Raises `NeuronError` for a wrong one."""
+    if operation not in OPERATIONS:
+        raise NeuronError(f"unknown operation {operation!r}: use {' or '.join(OPERATIONS)}, or scale=..., or means=...")
+    if scale is not None and means is not None:
+        raise NeuronError("scale and means exclude each other: a neuron is either multiplied or replaced")
+    if means is not None:
+        return f"means of {means.task}"
+    if scale is None:
+        return operation
+    if not np.isfinite(scale):
+        raise NeuronError(f"scale must be a finite number, not {scale}")
+    return f"scale {scale:g}"
 
 
 def check_fits(model: Any, neurons: NeuronSet) -> None:
@@ -58,20 +99,81 @@ def check_fits(model: Any, neurons: NeuronSet) -> None:
             raise NeuronError(f"the set has neurons of {site}, {info.name} has {', '.join(map(str, info.widths))}")
         if layer >= info.layers or index[-1] >= info.widths[site]:
             raise NeuronError(
-                f"neuron ({site}, {layer}, {index[-1]}) lies outside {info.name}: {info.layers} layers, {info.widths[site]:,} neurons a layer at {site}"
+                f"neuron ({site}, {layer}, {index[-1]}) lies outside {info.name}: {info.layers} layers, {info.widths[site]:,} neurons a layer "
+                f"at {site}; the set is of another model"
             )
 
 
-def _multiply(factors: Tensor):
-    """A hook that multiplies [batch, pos, neuron] or [batch, pos, head, d_head]; the vector moves to the activation once."""
-    held = factors
+def _affine(factors: Tensor, offsets: Tensor | None) -> Callable[..., Tensor]:
+    """A hook for [batch, pos, neuron] or [batch, pos, head, d_head]; its vectors move to the activation's device and dtype once."""
+    held = [factors] if offsets is None else [factors, offsets]
 
     def hook(activation: Tensor, hook: Any) -> Tensor:
-        nonlocal held
-        if held.device != activation.device or held.dtype != activation.dtype:
-            held = held.to(activation.device, activation.dtype)
-        return activation * held.view(activation.shape[2:])
+        if held[0].device != activation.device or held[0].dtype != activation.dtype:
+            held[:] = [vector.to(activation.device, activation.dtype) for vector in held]
+        multiplied = activation * held[0].view(activation.shape[2:])
+        return multiplied if len(held) == 1 else multiplied + held[1].view(activation.shape[2:])
 
     return hook
 
 
+def task_means(
+    model: Any,
+    task: Task,
+    *,
+    sites: Iterable[Site | str] | None = None,
+    batch_size: int | str | Sequence[int] = "auto",
+    progress: bool = True,
+) -> NeuronMeans:
+    """The mean output of every neuron over all tokens of a task's prompts, padding left out: what ``ablate(..., means=...)`` puts in.
+
+    Args:
+        task: whose prompts the means are taken over; say which, the result depends on it.
+        sites: all that the model has by default.
+
+    Raises:
+        NeuronError: an empty task, or a site that the model lacks.
+    """
+    info, tokenizer, device = describe(model), tokenizer_of(model), device_of(model)
+    wanted = tuple(info.widths) if sites is None else tuple(dict.fromkeys(Site.parse(site) for site in sites))
+    missing = [site for site in wanted if site not in info.widths]
+    if missing:
+        raise NeuronError(f"{info.name} has no site {missing[0]}: it has {', '.join(map(str, info.widths))}")
+    if not len(task):
+        raise NeuronError(f"task {task.name!r} holds no question to take means over")
+    prompts = encode(tokenizer, task.questions)
+    lengths = [len(p.tokens) for p in prompts]
+    sums: dict[tuple[Site, int], Tensor] = {}
+    real = torch.zeros(0)
+
+    def add(site: Site, layer: int) -> Callable[..., None]:
+        def hook(activation: Tensor, hook: Any) -> None:
+            if (site, layer) in finished:  # the halves of a batch that ran out of memory find some layers done
+                return
+            wide = activation.to(torch.promote_types(activation.dtype, torch.float32)).flatten(2)
+            total = (wide * real.to(wide.device)[:, :, None]).sum((0, 1))
+            sums[site, layer] = sums[site, layer] + total if (site, layer) in sums else total
+            finished.add((site, layer))
+
+        return hook
+
+    finished: set[tuple[Site, int]] = set()
+
+    def work(batch: list[int], done: set[tuple[Site, int]]) -> None:
+        nonlocal real, finished
+        finished = done
+        tokens, mask = pad([prompts[i] for i in batch], tokenizer, device)
+        real = mask.float()
+        last_logits(model, tokens, mask)
+
+    hooks = [(hook_name(model, site, layer), add(site, layer)) for site in wanted for layer in range(info.layers)]
+    with (
+        torch.no_grad(),
+        frozen(model),
+        model.hooks(fwd_hooks=hooks),
+        progress_bar(len(prompts), f"means of {task.name}", enabled=progress) as advance,
+    ):
+        each_batch(plan_batches(lengths, batch_size, device), lengths, work, advance)
+    count = sum(lengths)
+    arrays = {site: torch.stack([sums[site, layer].float().cpu() / count for layer in range(info.layers)]).numpy() for site in wanted}
+    return NeuronMeans(arrays, task.name, task.fingerprint)

@@ -10,37 +10,55 @@ at the last position (CULNIG, arXiv 2510.08284):
 One forward and one backward pass give s_i for all neurons at once; the reduction to S_c happens inside the backward
 pass, so that no gradient outlives its layer. It is a first-order estimate of what zeroing the neuron would cost; it does
 not see the softmax of attention saturate, so attention's q and k neurons are estimated less well than the others.
+
+Read from top to bottom: `aggregate` is the second formula, `score_neurons` the third, `score_prompt` and `question_scores`
+look closer. The first formula, and how the passes are run, is in `passes`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from . import __version__
 from .errors import ScoreError
-from .models import describe, device_of, frozen, last_logits, tokenizer_of
-from .neurons import SITES, Site
+from .models import FLOAT16, ModelInfo, describe, device_of, tokenizer_of
+from .neurons import SITES, NeuronSet, Site
+from .passes import Place, backward, each_batch, gradients, probe, tokens_that_fit
 from .progress import progress_bar
-from .prompting import encode, pad, plan_batches
+from .prompting import Prompt, encode, pad, plan_batches
 from .scores import NO_COUNTRY, NeuronScores
-from .tasks.question import Question, Task
+from .tasks.question import Question, Task, seeded_random
 
 log = logging.getLogger(__name__)
 
 Aggregation = Literal["max", "sum", "mean"]
 LOW_P = 0.05
 """A mean P of all labels together under this is worth a warning: the prompt does not lead to a label."""
+CHECK_EVERY = 64
+"""Batches between two looks for NaN: each look waits for the device."""
 
-Receive = Callable[[Site, int, Tensor], None]
-"""Called with (site, layer, products [batch, pos, neuron] in float32) from inside the backward pass."""
+
+def aggregate(
+    products: Float[Tensor, "batch pos neuron"], real: Bool[Tensor, "batch pos"] | None, how: Aggregation
+) -> Float[Tensor, "batch neuron"]:
+    """s from s_i: over the real tokens alone (None: all are real). Overwrites the products at padding."""
+    if real is not None:
+        products.masked_fill_(~real[:, :, None], -torch.inf if how == "max" else 0.0)
+    if how == "max":
+        return products.amax(1)
+    total = products.sum(1)
+    if how == "sum":
+        return total
+    return total / (products.shape[1] if real is None else real.sum(1)[:, None])
 
 
 def score_neurons(
@@ -49,94 +67,111 @@ def score_neurons(
     *,
     sites: Iterable[Site | str] = SITES,
     aggregation: Aggregation = "max",
-    batch_size: int | str = "auto",
+    batch_size: int | str | Sequence[int] = "auto",
+    bootstrap: int = 0,
+    seed: int = 0,
     progress: bool = True,
 ) -> NeuronScores:
     """Scores every neuron of the model on a task: S_c for each country, in one pass over the questions.
 
     Each question's term of a control task is clamped at 0 from below, as in the paper. Padding takes no part: a question's
-    score is the same alone and in any batch, up to rounding.
+    score is the same alone and in any batch, up to rounding (1e-4 of the largest score in float32).
 
     Args:
         model: what `load_model` returns, or a bridge or HookedTransformer of the user's.
         task: the questions, e.g. ``load_task("blend").neuron_split()``, or its ``.control()``.
         sites: where neurons are read; the paper's are mlp.gate, attn.q, attn.k and attn.v.
         aggregation: over the prompt's tokens; "max" in the paper.
-        batch_size: questions a batch, or "auto".
+        batch_size: questions a batch, "auto" for what fits in memory, or the ``batch_sizes`` of an earlier run's metadata.
+        bootstrap: keep so many Poisson-bootstrap replicates of the scores as well (see `NeuronScores.replicate`), in which
+            whole clusters of questions are drawn together; each takes the memory of the scores themselves.
+        seed: of the replicates' draws; the same cluster is drawn equally often for every task.
 
     Returns:
         float32 arrays [country, layer, neuron], one a site.
 
     Raises:
-        ScoreError: an empty task, a site that the model lacks or that got no gradient, NaN or infinity (naming the question).
+        ScoreError: an empty task, a site that the model lacks or that got no gradient, a float16 model, NaN or infinity
+            (naming the question), not enough memory for one question.
         PromptError: a label that is not one token.
     """
-    if not len(task):
-        raise ScoreError(f"task {task.name!r} holds no question to score")
     if aggregation not in ("max", "sum", "mean"):
         raise ScoreError(f"unknown aggregation {aggregation!r}: use max, sum or mean")
-    info = describe(model)
-    wanted = _present(info.widths, sites)
+    info, wanted, prompts = _prepare(model, task, sites)
     tokenizer, device = tokenizer_of(model), device_of(model)
-    prompts = encode(tokenizer, task.questions)
-    plan = plan_batches([len(p.tokens) for p in prompts], batch_size, device)
+    lengths = [len(p.tokens) for p in prompts]
+    native, bytes_a_token = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
+    plan = plan_batches(lengths, batch_size, device, most_tokens=tokens_that_fit(model, bytes_a_token))
+    clamp = task.name.endswith(":control")
 
     countries = task.countries + ((NO_COUNTRY,) if any(q.country is None for q in task) else ())
-    row = {country: i for i, country in enumerate(countries)}
-    clamp = task.name.endswith(":control")
-    totals: dict[tuple[Site, int], Tensor] = {}  # [country, neuron] each, on the activation's device
-    p_answer = torch.zeros(len(countries), dtype=torch.float64)
-    p_labels = 0.0
+    of_country = _indicator(task, countries)  # [country, question]
+    draws = _poisson_draws(task, bootstrap, seed)  # [replicate, question]
+    rows = torch.cat([of_country, *(of_country * draw for draw in draws)])  # [country (and replicate after replicate), question]
 
-    with progress_bar(len(prompts), f"score {task.name}", enabled=progress) as advance:
-        for batch in plan:
-            chosen = [prompts[i] for i in batch]
-            tokens, mask = pad(chosen, tokenizer, device)
-            where = torch.tensor([row[p.question.country or NO_COUNTRY] for p in chosen])
-            weight = torch.zeros(len(chosen), device=device, dtype=torch.float64 if info.dtype == "float64" else torch.float32)  # P(answer)
-            health = torch.zeros_like(weight)
+    number = torch.float64 if info.dtype == "float64" else torch.float32
+    p_answer = torch.zeros(len(prompts), device=device, dtype=number)
+    p_labels, health = torch.zeros_like(p_answer), torch.zeros_like(p_answer)  # a question each
+    totals: dict[Place, Float[Tensor, "row neuron"]] = {}  # on the activation's device
+    batches_run = 0
 
-            def add(site: Site, layer: int, products: Float[Tensor, "batch pos neuron"]) -> None:
-                score = aggregate(products, mask.to(products.device).bool(), aggregation)  # [batch, neuron]
-                if clamp:
-                    score = score.clamp(min=0)
-                score = score * weight.to(score.device)[:, None]
-                key = (site, layer)
-                if key not in totals:
-                    totals[key] = torch.zeros(len(countries), score.shape[1], device=score.device, dtype=score.dtype)
-                totals[key].index_add_(0, where.to(score.device), score)
-                health.add_(score.sum(-1).to(device))
+    def check_health() -> None:
+        broken = ~torch.isfinite(health + p_answer)
+        if broken.any():
+            raise ScoreError(f"question {prompts[int(broken.nonzero()[0])].question.id!r} of {task.name} gives NaN or infinite scores in {info.dtype}")
 
-            labels = torch.tensor([list(dict.fromkeys([*p.option_tokens, p.answer_token])) for p in chosen], device=device)
-            answers = torch.tensor([p.answer_token for p in chosen], device=device)
+    def work(batch: list[int], done: set[Place]) -> None:
+        nonlocal batches_run
+        chosen = [prompts[i] for i in batch]
+        tokens, mask = pad(chosen, tokenizer, device)
+        real = mask.bool() if len({len(p.tokens) for p in chosen}) > 1 else None
+        at = torch.tensor(batch, device=device)
+        labels = torch.tensor(_label_rows(chosen), device=device)
+        answers = torch.tensor([p.answer_token for p in chosen], device=device)
+        share = rows[:, batch].to(device, number)
 
-            def objective(logits: Float[Tensor, "batch vocab"]) -> Tensor:
-                nonlocal p_labels
-                probabilities = logits.softmax(-1)
-                right = probabilities.gather(1, answers[:, None]).squeeze(1)
-                weight.copy_(right.detach())
-                p_labels += probabilities.detach().gather(1, labels).sum().item()
-                return right.sum()
+        def objective(logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, ""]:
+            p = logits.softmax(-1)
+            right = p.gather(1, answers[:, None]).squeeze(1)
+            p_answer[at] = right.detach()
+            p_labels[at] = (p.detach().gather(1, labels.clamp(min=0)) * (labels >= 0)).sum(1)
+            share.mul_(right.detach())  # P(y|x), the weight of the question
+            return right.sum()
 
-            backward(model, tokens, mask, wanted, objective, add)
-            broken = ~torch.isfinite(health)
-            if broken.any():
-                question = chosen[int(broken.nonzero()[0])].question
-                raise ScoreError(f"question {question.id!r} of {task.name} gives NaN or infinite scores in {info.dtype}")
-            p_answer.index_add_(0, where, weight.double().cpu())
-            advance(len(batch))
+        def add(site: Site, layer: int, products: Float[Tensor, "batch pos neuron"]) -> None:
+            if (site, layer) in done:
+                return
+            s = aggregate(products, real if real is None else real.to(products.device), aggregation)  # [batch, neuron]
+            if clamp:
+                s = s.clamp(min=0)
+            if (site, layer) not in totals:
+                totals[site, layer] = torch.zeros(len(rows), s.shape[1], device=s.device, dtype=s.dtype)
+            health.index_add_(0, at, s.sum(-1).to(device))
+            totals[site, layer].addmm_(share.to(s.device), s)  # S_c += sum over the batch's questions of P * s
+            done.add((site, layer))
 
-    if p_labels / len(prompts) < LOW_P:
+        run(tokens, mask, objective, add)
+        batches_run += 1
+        if batches_run % CHECK_EVERY == 1:
+            check_health()
+
+    with gradients(model, wanted, native=native) as run, progress_bar(len(prompts), f"score {task.name}", enabled=progress) as advance:
+        sizes = each_batch(plan, lengths, work, advance)
+    check_health()
+    mean_labels = float(p_labels.mean())
+    if mean_labels < LOW_P:
         end = tokenizer.decode(prompts[0].tokens[-20:])
-        log.warning("task %s: the labels together get a probability of only %.4f; the first prompt ends in %r", task.name, p_labels / len(prompts), end)
-    arrays = {site: torch.stack([totals[site, layer] for layer in range(info.layers)], dim=1).float().cpu().numpy() for site in wanted}
+        log.warning("task %s: the labels together get a probability of only %.4f; the first prompt ends in %r", task.name, mean_labels, end)
+
+    stacked = {site: torch.stack([totals[site, layer].float().cpu() for layer in range(info.layers)], dim=1) for site in wanted}
+    by_replicate = {site: table.view(1 + bootstrap, len(countries), *table.shape[1:]).numpy() for site, table in stacked.items()}
     return NeuronScores(
-        arrays=arrays,
+        arrays={site: table[0] for site, table in by_replicate.items()},
         countries=countries,
-        questions=tuple(sum((q.country or NO_COUNTRY) == c for q in task) for c in countries),
-        p_answer=tuple(float(p) for p in p_answer),
+        questions=tuple(int(n) for n in of_country.sum(1)),
+        p_answer=tuple(float(p) for p in of_country.double() @ p_answer.double().cpu()),
         clusters=task.cluster_count,
-        country_clusters=tuple(len({q.cluster for q in task if (q.country or NO_COUNTRY) == c}) for c in countries),
+        country_clusters=tuple(_drawn_clusters(task, countries, torch.ones(len(task)))[1:]),
         metadata={
             "model": info.name,
             "revision": info.revision,
@@ -145,10 +180,17 @@ def score_neurons(
             "fingerprint": task.fingerprint,
             "aggregation": aggregation,
             "clamped": clamp,
-            "batch_sizes": [len(batch) for batch in plan],
+            "p_labels": mean_labels,
+            "native_attention": native,
+            "batch_sizes": sizes,
             "version": __version__,
         },
+        replicates={site: table[1:] for site, table in by_replicate.items()} if bootstrap else {},
+        replicate_clusters=tuple(_drawn_clusters(task, countries, draw) for draw in draws),
     )
+
+
+# ------------------------------------------------------------------------------------------------------ a closer look
 
 
 @dataclass(frozen=True)
@@ -183,14 +225,11 @@ def score_prompt(model: Any, prompt: str | Question, answer: str | None = None, 
     if isinstance(prompt, str):
         if answer is None:
             raise ScoreError('score_prompt(model, "a text", answer="B"): the answer is missing')
-        question = Question("prompt", "prompt", "prompt", prompt, (answer,), answer)
-    else:
-        question = prompt
-    info, tokenizer = describe(model), tokenizer_of(model)
-    wanted = _present(info.widths, sites)
-    (encoded,) = encode(tokenizer, [question])
+        prompt = Question("prompt", "prompt", "prompt", prompt, (answer,), answer)
+    info, wanted, (encoded,) = _prepare(model, Task("prompt", (prompt,)), sites)
+    tokenizer = tokenizer_of(model)
     tokens, mask = pad([encoded], tokenizer, device_of(model))
-    products: dict[tuple[Site, int], Tensor] = {}
+    products: dict[Place, Tensor] = {}
     probabilities = torch.zeros(0)
 
     def keep(site: Site, layer: int, product: Tensor) -> None:
@@ -207,74 +246,155 @@ def score_prompt(model: Any, prompt: str | Question, answer: str | None = None, 
     return PromptScores(
         arrays={site: torch.stack([products[site, layer] for layer in range(info.layers)]).numpy() for site in wanted},
         tokens=tuple(tokenizer.convert_ids_to_tokens(list(encoded.tokens))),
-        answer=question.answer,
+        answer=prompt.answer,
         p_answer=float(probabilities[encoded.answer_token]),
         top_tokens=tuple((tokenizer.decode([int(i)]), float(p)) for p, i in zip(best.values, best.indices)),
     )
 
 
-def aggregate(
-    products: Float[Tensor, "batch pos neuron"], real: Bool[Tensor, "batch pos"], how: Aggregation
-) -> Float[Tensor, "batch neuron"]:
-    """s from s_i: over the real tokens alone."""
-    if how == "max":
-        return products.masked_fill(~real[:, :, None], -torch.inf).amax(1)
-    total = products.masked_fill(~real[:, :, None], 0.0).sum(1)
-    return total if how == "sum" else total / real.sum(1)[:, None]
+@dataclass(frozen=True)
+class QuestionScores:
+    """A few neurons on every question: what neuron cards, stability and comparisons of wordings are made of."""
+
+    scores: Float[np.ndarray, "question neuron"]
+    """s(x, y): the largest attribution over the prompt's tokens, not yet times P(answer) and not clamped."""
+    tokens: Int[np.ndarray, "question neuron"]
+    """Position in the prompt where that largest attribution sat."""
+    p_answer: Float[np.ndarray, " question"]
+    task: Task
+    neurons: NeuronSet
+    token_texts: tuple[tuple[str, ...], ...]
+    """The tokens of every prompt."""
+
+    @property
+    def weighted(self) -> Float[np.ndarray, "question neuron"]:
+        """P(answer) times s: the terms whose sum over a country's questions is `NeuronScores`."""
+        return self.p_answer[:, None] * self.scores
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a question and neuron: id, cluster, country, site, layer, neuron, score, p_answer, position, token."""
+        table = self.neurons.table
+        frames = [
+            table[["site", "layer", "neuron"]].assign(
+                id=question.id,
+                cluster=question.cluster,
+                country=question.country,
+                score=self.scores[i],
+                p_answer=self.p_answer[i],
+                position=self.tokens[i],
+                token=[self.token_texts[i][t] for t in self.tokens[i]],
+            )
+            for i, question in enumerate(self.task)
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def __str__(self) -> str:
+        return f"QuestionScores: {self.scores.shape[0]:,} questions x {self.scores.shape[1]:,} neurons on {self.task.name}"
+
+    __repr__ = __str__
 
 
-def backward(
-    model: Any,
-    tokens: Int[Tensor, "batch pos"],
-    mask: Int[Tensor, "batch pos"],
-    sites: Iterable[Site],
-    objective: Callable[[Tensor], Tensor],
-    receive: Receive,
-) -> None:
-    """One forward and one backward pass; `receive` gets activation times gradient of every site and layer on the way back.
+def question_scores(
+    model: Any, task: Task, neurons: NeuronSet, *, batch_size: int | str | Sequence[int] = "auto", progress: bool = True
+) -> QuestionScores:
+    """Scores chosen neurons question by question, in a second pass: `[question, neuron]`, and where in the prompt the max sat.
 
-    Parameters are frozen: the graph starts at the embedding and reaches activations alone.
+    Args:
+        neurons: the set; its rows are the columns of the result. Every neuron once.
 
-    Raises `ScoreError` naming a hook that got no gradient.
+    Raises:
+        ScoreError: an empty task or set, a country-specific set with a neuron twice, a site that the model lacks.
     """
-    waiting = {(site, layer) for site in sites for layer in range(int(model.cfg.n_layers))}
-    activations: dict[tuple[Site, int], Tensor] = {}
+    if not len(neurons) or len(neurons.keys()) < len(neurons):
+        raise ScoreError("question_scores wants a set of neurons in which each occurs once: choose one country's with for_country()")
+    info, wanted, prompts = _prepare(model, task, {site for site, _ in neurons.indices})
+    tokenizer, device = tokenizer_of(model), device_of(model)
+    lengths = [len(p.tokens) for p in prompts]
+    native, bytes_a_token = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
+    plan = plan_batches(lengths, batch_size, device, most_tokens=tokens_that_fit(model, bytes_a_token))
+    column = {key: i for i, key in enumerate(zip(neurons.table["site"], neurons.table["layer"], neurons.table["neuron"]))}
+    scores = np.zeros((len(prompts), len(neurons)), dtype=np.float32)
+    tokens_of = np.zeros((len(prompts), len(neurons)), dtype=np.int64)
+    p_answer = np.zeros(len(prompts), dtype=np.float32)
 
-    def start_graph(embedding: Tensor, hook: Any) -> Tensor:
-        return embedding.requires_grad_(True)
+    def work(batch: list[int], done: set[Place]) -> None:
+        chosen = [prompts[i] for i in batch]
+        tokens, mask = pad(chosen, tokenizer, device)
+        answers = torch.tensor([p.answer_token for p in chosen], device=device)
+        padding = tokens.shape[1] - np.array([len(p.tokens) for p in chosen])
 
-    def remember(site: Site, layer: int):
-        def forward_hook(activation: Tensor, hook: Any) -> None:
-            activations[site, layer] = activation.detach()
+        def objective(logits: Tensor) -> Tensor:
+            right = logits.softmax(-1).gather(1, answers[:, None]).squeeze(1)
+            p_answer[batch] = right.detach().cpu().numpy()
+            return right.sum()
 
-        return forward_hook
+        def keep(site: Site, layer: int, products: Float[Tensor, "batch pos neuron"]) -> None:
+            index = neurons.indices.get((site, layer))
+            if index is None:
+                return
+            few = products[:, :, torch.from_numpy(index).to(products.device)]  # [batch, pos, chosen neuron]
+            best = few.masked_fill_(~mask.bool().to(few.device)[:, :, None], -torch.inf).max(1)
+            to = np.ix_(batch, [column[site.value, layer, int(n)] for n in index])
+            scores[to] = best.values.float().cpu().numpy()
+            tokens_of[to] = best.indices.cpu().numpy() - padding[:, None]
 
-    def multiply(site: Site, layer: int):
-        def backward_hook(gradient: Tensor, hook: Any) -> None:
-            activation = activations.pop((site, layer))
-            wide = torch.promote_types(activation.dtype, torch.float32)
-            product = activation.to(wide) * gradient.to(wide)  # [batch, pos, neuron] or [batch, pos, head, d_head]
-            receive(site, layer, product.flatten(2))
-            waiting.discard((site, layer))
+        run(tokens, mask, objective, keep)
 
-        return backward_hook
-
-    hooks = sorted(waiting, key=lambda k: (k[1], k[0].value))
-    forward = [("hook_embed", start_graph), *((s.hook_name(layer), remember(s, layer)) for s, layer in hooks)]
-    back = [(s.hook_name(layer), multiply(s, layer)) for s, layer in hooks]
-    with frozen(model), torch.enable_grad(), model.hooks(fwd_hooks=forward, bwd_hooks=back):
-        objective(last_logits(model, tokens, mask)).backward()
-    if waiting:
-        site, layer = min(waiting, key=lambda k: (k[1], k[0].value))
-        raise ScoreError(f"no gradient reached {site.hook_name(layer)}: this model does not use {site} as TransformerLens names it")
+    with gradients(model, wanted, native=native) as run, progress_bar(len(prompts), f"look at {task.name}", enabled=progress) as advance:
+        each_batch(plan, lengths, work, advance)
+    broken = ~np.isfinite(scores).all(1)
+    if broken.any():
+        raise ScoreError(f"question {task[int(broken.argmax())].id!r} of {task.name} gives NaN or infinite scores in {info.dtype}")
+    texts = tuple(tuple(tokenizer.convert_ids_to_tokens(list(p.tokens))) for p in prompts)
+    return QuestionScores(scores, tokens_of, p_answer, task, neurons, texts)
 
 
-def _present(widths: dict[Site, int], sites: Iterable[Site | str]) -> tuple[Site, ...]:
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _prepare(model: Any, task: Task, sites: Iterable[Site | str]) -> tuple[ModelInfo, tuple[Site, ...], list[Prompt]]:
+    """What is known of the model, the sites in their order, and the questions as tokens."""
+    if not len(task):
+        raise ScoreError(f"task {task.name!r} holds no question to score")
+    info = describe(model)
+    if info.dtype == "float16":
+        raise ScoreError(FLOAT16)
     wanted = {Site.parse(site) for site in sites}
-    missing = [site for site in wanted if site not in widths]
+    missing = [site for site in wanted if site not in info.widths]
     if missing or not wanted:
-        have = ", ".join(map(str, widths))
+        have = ", ".join(map(str, info.widths))
         raise ScoreError(f"this model has no site {missing[0]}: it has {have}" if missing else f"no site is asked for: the model has {have}")
-    return tuple(site for site in Site if site in wanted)
+    return info, tuple(site for site in Site if site in wanted), encode(tokenizer_of(model), task.questions)
 
 
+def _label_rows(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The distinct label tokens of each prompt, filled up with -1."""
+    rows = [list(dict.fromkeys([*p.option_tokens, p.answer_token])) for p in prompts]
+    width = max(map(len, rows))
+    return [row + [-1] * (width - len(row)) for row in rows]
+
+
+def _indicator(task: Task, countries: Sequence[str]) -> Float[Tensor, "country question"]:
+    """1 where the question is of the country."""
+    row = {country: i for i, country in enumerate(countries)}
+    at = torch.tensor([row[q.country or NO_COUNTRY] for q in task])
+    return torch.nn.functional.one_hot(at, len(countries)).T.float()
+
+
+def _poisson_draws(task: Task, count: int, seed: int) -> list[Float[Tensor, " question"]]:
+    """How often each question is drawn in each bootstrap replicate: Poisson(1), the same for a whole cluster."""
+    if count < 0:
+        raise ScoreError(f"bootstrap must be a number of replicates from 0, not {count}")
+    if not count:
+        return []
+    drawn = {
+        cluster: np.random.default_rng(seeded_random("bootstrap", seed, cluster).getrandbits(64)).poisson(1.0, count)
+        for cluster in {q.cluster for q in task}
+    }
+    return [torch.tensor([float(drawn[q.cluster][k]) for q in task]) for k in range(count)]
+
+
+def _drawn_clusters(task: Task, countries: Sequence[str], draw: Float[Tensor, " question"]) -> tuple[int, ...]:
+    """Clusters drawn, each as often as it was: of all questions, then of each country's."""
+    times = [{q.cluster: int(n) for q, n in zip(task, draw) if which in (None, q.country or NO_COUNTRY)} for which in (None, *countries)]
+    return tuple(sum(of_cluster.values()) for of_cluster in times)

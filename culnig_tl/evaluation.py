@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from . import __version__, files
-from .ablation import ablate
+from .ablation import NeuronMeans, ablate, operation_name
 from .errors import ScoreError
-from .models import describe, device_of, frozen, last_logits, tokenizer_of
+from .models import describe, device_of, frozen, hook_name, last_logits, native_attention, tokenizer_of
 from .neurons import NeuronSet
-from .progress import progress_bar
-from .prompting import encode, pad, plan_batches
+from .passes import NATIVE_TOLERANCE, each_batch
+from .progress import Advance, progress_bar
+from .prompting import Prompt, encode, pad, plan_batches
 from .statistics import clustered_mean
+from .tasks import worldvaluesbench
 from .tasks.question import Task
+
+log = logging.getLogger(__name__)
 
 COLUMNS = (
     "task", "id", "cluster", "country", "group", "template", "answer",
-    "predicted", "predicted_label", "p_answer", "correct", "correct_label",
+    "predicted", "predicted_label", "p_answer", "correct", "correct_label", "alignment",
 )  # fmt: skip
 
 
@@ -34,7 +41,8 @@ class EvaluationResult:
     """One row a prompt: what was right, what was answered, and how sure the model was.
 
     Columns: task, id, cluster, country, group, template, answer, predicted (the likeliest token of the whole vocabulary),
-    predicted_label (the likeliest label), p_answer, correct (predicted is the answer), correct_label (among the labels alone).
+    predicted_label (the likeliest label), p_answer, correct (predicted is the answer), correct_label (among the labels alone),
+    alignment (WorldValuesBench: 0 to 100, how near the predicted answer is to the country's; NaN elsewhere).
     """
 
     table: pd.DataFrame
@@ -54,8 +62,24 @@ class EvaluationResult:
             Columns accuracy, se, p_answer, questions, clusters; one row a group.
         """
         column = "correct_label" if labels_only else "correct"
+        table = self._grouped(by, column)
+        return table.rename(columns={"mean": "accuracy"})
+
+    def alignment(self, by: str | Sequence[str] | None = "task") -> pd.DataFrame:
+        """Mean alignment of WorldValuesBench's answers, 0 to 100, with its standard error over clusters.
+
+        Returns:
+            Columns alignment, se, p_answer, questions, clusters; one row a group. Raises `ScoreError` where no answer has one.
+        """
+        aligned = EvaluationResult(self.table.dropna(subset=["alignment"]), self.metadata)
+        if not len(aligned):
+            raise ScoreError("alignment is a measure of worldvaluesbench's answers; there are none here")
+        return aligned._grouped(by, "alignment", percent=1).rename(columns={"mean": "alignment"})
+
+    def _grouped(self, by: str | Sequence[str] | None, column: str, percent: float = 100) -> pd.DataFrame:
+        """Mean of a column with its clustered error, a row a group."""
         if by is None:
-            groups: Any = [("all", self.table)]
+            groups: Iterable[Any] = [("all", self.table)]
         else:
             keys = [by] if isinstance(by, str) else list(by)
             unknown = [key for key in keys if key not in self.table.columns]
@@ -65,14 +89,25 @@ class EvaluationResult:
         rows = {}
         for name, part in groups:
             mean, se, clusters = clustered_mean(part[column].to_numpy(float), part["cluster"].to_numpy())
-            rows[name] = (100 * mean, 100 * se, part["p_answer"].mean(), len(part), clusters)
+            rows[name] = (percent * mean, percent * se, part["p_answer"].mean(), len(part), clusters)
         if not rows:
-            raise ScoreError(f"none of the {len(self)} questions has a {by}")
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["accuracy", "se", "p_answer", "questions", "clusters"]).rename_axis(by if by else None)
+            tasks = ", ".join(dict.fromkeys(map(str, self.table["task"]))) or "nothing was asked"
+            raise ScoreError(f"none of the {len(self)} questions ({tasks}) has a {by}: group by task or template")
+        columns = ["mean", "se", "p_answer", "questions", "clusters"]
+        table = pd.DataFrame(list(rows.values()), columns=columns)
+        if by is None or isinstance(by, str) or len(by) == 1:
+            name = None if by is None else by if isinstance(by, str) else by[0]
+            table.index = pd.Index(list(rows), name=name)
+        else:
+            table.index = pd.MultiIndex.from_tuples(list(rows), names=list(by))
+        return table
 
     def __str__(self) -> str:
         setting = self.metadata.get("setting", "unchanged")
-        lines = [f"{task}: {row.accuracy:.2f} ± {row.se:.2f} %, mean P(answer) {row.p_answer:.3f}, {int(row.questions):,} questions" for task, row in self.accuracy().iterrows()]
+        lines = [
+            f"{task}: {row.accuracy:.2f} ± {row.se:.2f} %, mean P(answer) {row.p_answer:.3f}, {int(row.questions):,} questions"
+            for task, row in self.accuracy().iterrows()
+        ]
         return f"EvaluationResult ({setting})\n  " + "\n  ".join(lines)
 
     __repr__ = __str__
@@ -115,42 +150,79 @@ def evaluate(
     neurons: NeuronSet | None = None,
     operation: str = "suppress",
     scale: float | None = None,
-    batch_size: int | str = "auto",
-    progress: bool = True,
+    means: NeuronMeans | None = None,
+    batch_size: int | str | Sequence[int] = "auto",
+    progress: bool | Advance = True,
 ) -> EvaluationResult:
     """Asks every question of a task; a prediction is right when the likeliest token of the whole vocabulary is the label.
+
+    Without gradients, with the last position's logits alone, in batches of like length.
 
     Args:
         model: what `load_model` returns, or a bridge or HookedTransformer of the user's.
         task: e.g. ``load_task("blend").test_split()``.
-        neurons: switched off ("suppress") or doubled ("enhance") or multiplied by `scale` meanwhile; None leaves the model unchanged.
+        neurons: switched off ("suppress") or doubled ("enhance"), multiplied by `scale`, or replaced by `means` meanwhile;
+            None leaves the model unchanged.
         batch_size: questions a batch, or "auto".
+
+    Raises:
+        ScoreError: an empty task, NaN (naming the question). NeuronError: neurons that the model does not have.
     """
     if not len(task):
         raise ScoreError(f"task {task.name!r} holds no question to ask")
+    done = operation_name(operation, scale, means)
     info, tokenizer, device = describe(model), tokenizer_of(model), device_of(model)
     prompts = encode(tokenizer, task.questions)
-    rows: list[tuple] = [()] * len(prompts)
-    context = nullcontext() if neurons is None else ablate(model, neurons, operation, scale=scale)
-    with torch.no_grad(), frozen(model), context, progress_bar(len(prompts), f"ask {task.name}", enabled=progress) as advance:
-        for batch in plan_batches([len(p.tokens) for p in prompts], batch_size, device):
-            chosen = [prompts[i] for i in batch]
-            logits = last_logits(model, *pad(chosen, tokenizer, device))
-            answers = torch.tensor([p.answer_token for p in chosen], device=device)
-            chosen_logits = logits.gather(1, answers[:, None]).squeeze(1)
-            p_answer = (chosen_logits - logits.logsumexp(-1)).exp().tolist()
-            predicted = logits.argmax(-1).tolist()
-            for place, prompt, p, token, row in zip(batch, chosen, p_answer, predicted, logits):
-                if p != p:
-                    raise ScoreError(f"question {prompt.question.id!r} of {task.name} gives NaN in {info.dtype}")
-                label = max(zip(row[list(prompt.option_tokens)].tolist(), prompt.question.options), key=lambda pair: pair[0])[1]
-                rows[place] = (token, label, p)
-            advance(len(batch))
-    texts = {token: tokenizer.decode([token]) for token in {row[0] for row in rows}}
+    lengths = [len(p.tokens) for p in prompts]
+    answers = torch.tensor([p.answer_token for p in prompts], device=device)
+    widest = max(len(p.option_tokens) for p in prompts)
+    options = torch.tensor([[*p.option_tokens, *([-1] * (widest - len(p.option_tokens)))] for p in prompts], device=device)
+    predicted, labels = torch.zeros_like(answers), torch.zeros_like(answers)
+    p_answer = torch.zeros(len(prompts), device=device)
+
+    def ask(batch: list[int], _: Any) -> None:
+        logits = last_logits(model, *pad([prompts[i] for i in batch], tokenizer, device)).to(device)  # [batch, vocab]
+        at = torch.tensor(batch, device=device)
+        right = logits.gather(1, answers[at, None]).squeeze(1)
+        among = logits.gather(1, options[at].clamp(min=0)).masked_fill(options[at] < 0, -torch.inf)
+        p_answer[at] = (right - logits.logsumexp(-1)).exp().float()
+        predicted[at], labels[at] = logits.argmax(-1), among.argmax(-1)
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(frozen(model))
+        if neurons is not None:
+            stack.enter_context(ablate(model, neurons, operation, scale=scale, means=means))
+        native = _native_is_exact(model, min(prompts, key=lambda p: len(p.tokens)), neurons)
+        stack.enter_context(native_attention(model, native))
+        advance = stack.enter_context(progress_bar(len(prompts), f"ask {task.name}", enabled=progress))
+        sizes = each_batch(plan_batches(lengths, batch_size, device), lengths, ask, advance)
+
+    probabilities, tokens = p_answer.cpu().numpy(), predicted.tolist()
+    if np.isnan(probabilities).any():
+        question = prompts[int(np.isnan(probabilities).argmax())].question
+        raise ScoreError(f"question {question.id!r} of {task.name} gives NaN in {info.dtype}")
+    texts = {token: tokenizer.decode([token]) for token in set(tokens)}
+    named = [prompt.question.options[place] for prompt, place in zip(prompts, labels.tolist())]
+    aligned = task.name == worldvaluesbench.NAME
     table = pd.DataFrame(
         [
-            (q.task, q.id, q.cluster, q.country, q.group, q.template, q.answer, texts[token], label, p, token == prompt.answer_token, label == q.answer)
-            for q, prompt, (token, label, p) in zip(task, prompts, rows)
+            (
+                q.task,
+                q.id,
+                q.cluster,
+                q.country,
+                q.group,
+                q.template,
+                q.answer,
+                texts[token],
+                label,
+                float(p),
+                token == prompt.answer_token,
+                label == q.answer,
+                worldvaluesbench.alignment(q, texts[token].strip()) if aligned else float("nan"),
+            )  # fmt: skip
+            for q, prompt, token, label, p in zip(task, prompts, tokens, named, probabilities)
         ],
         columns=list(COLUMNS),
     )
@@ -160,15 +232,52 @@ def evaluate(
         "dtype": info.dtype,
         "fingerprints": {task.name: task.fingerprint},
         "neurons": neurons.hash if neurons is not None else None,
-        "operation": None if neurons is None else (operation if scale is None else f"scale {scale}"),
-        "setting": "unchanged" if neurons is None else f"{neurons.provenance.kind}, {operation if scale is None else f'scale {scale}'}",
+        "neuron_count": len(neurons.keys()) if neurons is not None else 0,
+        "operation": None if neurons is None else done,
+        "setting": "unchanged" if neurons is None else f"{neurons.provenance.kind}, {done}",
+        "native_attention": native,
+        "batch_sizes": {task.name: sizes},
         "version": __version__,
     }
     return EvaluationResult(table, metadata)
 
 
+def _native_is_exact(model: Any, prompt: Prompt, neurons: NeuronSet | None) -> bool:
+    """Whether the faster attention kernel gives the logits of the model's own and lets every ablated site's hook fire."""
+    places = {hook_name(model, site, layer) for site, layer in neurons.indices} if neurons is not None else set()
+    seen: set[str] = set()
+
+    def see(activation: Tensor, hook: Any) -> None:
+        seen.add(hook.name)
+
+    tokens = torch.tensor([prompt.tokens], device=device_of(model))
+    mask = torch.ones_like(tokens)
+    own = last_logits(model, tokens, mask)
+    with native_attention(model) as possible, model.hooks(fwd_hooks=[(name, see) for name in places]):
+        if not possible:
+            return False
+        native = last_logits(model, tokens, mask)
+    error = float((native - own).abs().amax() / own.abs().amax().clamp(min=1e-12))
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    if len(seen) < len(places) or not error <= NATIVE_TOLERANCE.get(dtype, 0.1):  # NaN too
+        log.warning(
+            "native attention is not used, answers take longer: %d of %d hooks fired, logits differ by %.1e", len(seen), len(places), error
+        )
+        return False
+    return True
+
+
 def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
-    """Results of one setting on several tasks, together."""
+    """Results of one setting on several tasks, together. Raises `ScoreError` for no results, or results of different settings."""
+    if not results:
+        raise ScoreError("no results to put together")
     first = results[0].metadata
-    prints = {name: value for result in results for name, value in result.metadata["fingerprints"].items()}
-    return EvaluationResult(pd.concat([r.table for r in results], ignore_index=True), {**first, "fingerprints": prints})
+    for key in ("model", "revision", "neurons", "operation"):
+        differing = [r.metadata.get(key) for r in results if r.metadata.get(key) != first.get(key)]
+        if differing:
+            raise ScoreError(f"results of different settings cannot be put together: {key} is {first.get(key)!r} and {differing[0]!r}")
+    merged = {
+        key: {name: value for result in results for name, value in result.metadata.get(key, {}).items()}
+        for key in ("fingerprints", "batch_sizes")
+    }
+    return EvaluationResult(pd.concat([r.table for r in results], ignore_index=True), {**first, **merged})

@@ -1,29 +1,32 @@
 """Loading models as hooked transformers. The only file that knows which class of TransformerLens it holds.
 
-`load_model` returns a `TransformerBridge`; every function of the package also takes a bridge or a `HookedTransformer`
-that the user built.
+`load_model` returns a `TransformerBridge` (or, with TransformerLens 3.9 and ``kind="hooked"``, a `HookedTransformer`); every
+function of the package also takes one that the user built.
 """
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import ModelError
+from .loading import check_folder, first_line, load_plain, load_tokenizer, looks_like_path, no_installs, revision_of
 from .neurons import Site
 
 log = logging.getLogger(__name__)
 
+Kind = Literal["bridge", "hooked"]
 TOY = "toy"
 PAPER_MODELS: tuple[str, ...] = (
     "google/gemma-3-12b-it",
@@ -33,8 +36,9 @@ PAPER_MODELS: tuple[str, ...] = (
     "microsoft/phi-4",
     "tiiuae/Falcon3-10B-Instruct",
 )
-"""The six models of the paper."""
+"""The six models of the paper, for lists and help; nothing is decided by a name."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+FLOAT16 = "float16 is refused: gradients of P(answer) underflow in it; use bfloat16 or float32"
 
 
 @dataclass(frozen=True)
@@ -61,49 +65,76 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     revision: str | None = None,
+    device_map: Any = None,
     trust_remote_code: bool = False,
     hf_model: Any = None,
     tokenizer: Any = None,
+    kind: Kind = "bridge",
 ) -> Any:
     """Loads a model with its tokenizer, parameters frozen, in evaluation mode.
 
     Args:
-        name: "toy" (the embedded model), a Hub id, or a folder with a Hugging Face checkpoint.
+        name: "toy" (the embedded model), a Hub id, or a folder with a Hugging Face checkpoint (base or fine-tuned).
         device: "auto" takes cuda, then mps, then cpu.
         dtype: "auto" takes bfloat16 on a GPU that supports it, else float32. float16 is refused: gradients of P underflow.
         revision: branch, tag or commit on the Hub.
+        device_map: as in transformers ("auto", or a dictionary), for a model larger than one GPU; instead of `device`.
         trust_remote_code: run code that comes with the checkpoint.
-        hf_model, tokenizer: a Hugging Face model that is already loaded (quantized, say), with its tokenizer.
+        hf_model: a Hugging Face model that is already loaded (quantized, say); it keeps its device, dtype and weights, and
+            is switched to eager attention by TransformerLens. `tokenizer` must come with it unless `name` has one.
+        tokenizer: used instead of the checkpoint's.
+        kind: "bridge", or "hooked" for a `HookedTransformer` of TransformerLens 3.9 (weights unprocessed).
 
     Returns:
-        A `transformer_lens` bridge. `describe(model)` tells its name, revision, layers and sites.
+        A hooked transformer. `describe(model)` tells its name, revision, layers and sites.
 
     Raises:
-        ModelError: unknown name, no such folder, weights missing from the checkpoint, an architecture without hooks.
+        ModelError: unknown or gated name, no such folder, weights missing from the checkpoint, an architecture without hooks.
     """
     from transformers.utils import logging as hf_logging
 
+    if kind not in ("bridge", "hooked"):
+        raise ModelError(f'unknown kind {kind!r}: use "bridge" or "hooked"')
+    if device_map is not None and str(device) != "auto":
+        raise ModelError("device and device_map exclude each other: give one of them")
     where = _pick_device(device)
-    kind = _pick_dtype(dtype, where)
-    source, label = (str(resources.files(__package__) / "toy" / "model"), TOY) if str(name) == TOY else (str(name), str(name))
-    if hf_model is None and (Path(source).is_dir() or _looks_like_path(source)):
-        _check_folder(Path(source))
+    number = _pick_dtype(dtype, where)
+    label = str(name)
+    source = str(resources.files(__package__) / "toy" / "model") if label == TOY else str(Path(label).expanduser()) if looks_like_path(label) else label
     bars = hf_logging.is_progress_bar_enabled()
     if label == TOY:
         hf_logging.disable_progress_bar()
     try:
-        if tokenizer is None:
-            tokenizer = _load_tokenizer(source, revision, trust_remote_code)
-        if hf_model is None:
-            hf_model = _load_hf_model(source, kind, revision, trust_remote_code)
-        model = _bridge(source, hf_model, tokenizer, where, kind, trust_remote_code)
+        if hf_model is not None:
+            _check_brought(hf_model, device, dtype, device_map)
+            if not getattr(hf_model.config, "architectures", None):  # made in memory: TransformerLens reads the class from there
+                hf_model.config.architectures = [type(hf_model).__name__]
+            if tokenizer is None and label == TOY:
+                raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
+            label = label if label != TOY else str(getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__)
+            source, revised = label, None
+            tokenizer = tokenizer if tokenizer is not None else load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
+        else:
+            if Path(source).is_dir() or looks_like_path(source):
+                check_folder(Path(source))
+            options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+            tokenizer = tokenizer if tokenizer is not None else load_tokenizer(source, **options)
+            hf_model = load_plain(source, number, device_map=device_map, **options)
+            hf_model = hf_model if device_map is not None else hf_model.to(where)
+            revised = revision_of(source, hf_model)
+        hf_model.requires_grad_(False).eval()
+        build = _bridge if kind == "bridge" else _hooked
+        stand_in, settings = _settled(tokenizer)
+        with no_installs():
+            model = build(source, hf_model, stand_in, trust_remote_code)
+        stand_in.init_kwargs = settings
     finally:
         if bars:
             hf_logging.enable_progress_bar()
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    _remember(model, label, _revision(source, hf_model))
+    object.__setattr__(model, "_culnig_source", (label, revised))
     return model
 
 
@@ -111,12 +142,12 @@ def describe(model: Any) -> ModelInfo:
     """What the package knows of a model: also of one that the user built with TransformerLens."""
     _require_hooked(model)
     name, revision = getattr(model, "_culnig_source", (getattr(model.cfg, "model_name", None) or type(model).__name__, None))
-    parameter = next(iter(model.parameters()))
+    parameter = next(p for p in model.parameters() if p.is_floating_point())
     return ModelInfo(
         name=str(name),
         revision=revision,
         dtype=str(parameter.dtype).removeprefix("torch."),
-        device=str(parameter.device),
+        device=str(device_of(model)),
         layers=int(model.cfg.n_layers),
         widths=_site_widths(model),
     )
@@ -136,12 +167,25 @@ def tokenizer_of(model: Any) -> Any:
     return tokenizer
 
 
-def last_logits(
-    model: Any, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
-) -> Float[Tensor, "batch vocab"]:
-    """Logits at the last position of left-padded tokens, in float32 or wider."""
-    keep = {"logits_to_keep": 1} if _is_bridge(model) else {}
-    logits = model(tokens, attention_mask=mask, **keep)[:, -1]
+def hook_name(model: Any, site: Site, layer: int) -> str:
+    """The name under which a hook on this site is called once.
+
+    After `enable_compatibility_mode()` the bridge calls a hook once for each of its names: the name of the hook point itself
+    is the one without an alias.
+    """
+    name = site.hook_name(layer)
+    return model.hook_dict[name].name or name
+
+
+def last_logits(model: Any, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch vocab"]:
+    """Logits at the last position of left-padded tokens, in float32 or wider; no other position's are computed."""
+    if _is_bridge(model):
+        logits = model(tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)[:, -1]
+    else:
+        residual = model(tokens, attention_mask=mask, padding_side="left", stop_at_layer=int(model.cfg.n_layers))
+        logits = model.unembed(model.ln_final(residual[:, -1:]))[:, -1]
+        if (cap := getattr(model.cfg, "output_logits_soft_cap", 0.0) or 0.0) > 0:
+            logits = cap * torch.tanh(logits / cap)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -161,6 +205,32 @@ def frozen(model: Any) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def native_attention(model: Any, wanted: bool = True) -> Iterator[bool]:
+    """While it lasts, attention runs in PyTorch's fused kernel instead of the bridge's eager copy; yields whether it does.
+
+    The bridge computes attention step by step, so that scores and patterns can be hooked. Nobody looks at them here: each
+    attention's forward goes to the Hugging Face module that it wraps, whose q, k and v projections are still the bridge's
+    own, hooks included. Where they are not (fused weights: Phi-3, GPT-2, GPT-NeoX), where somebody has hooked what the
+    kernel does not show, and on a HookedTransformer, everything stays as it is. Callers compare the results of both.
+    """
+    attentions = _routable_attentions(model) if wanted else []
+    if not attentions:
+        yield False
+        return
+    plain = model.original_model
+    before = plain.config._attn_implementation
+    try:
+        plain.set_attn_implementation("sdpa")
+        for attention in attentions:
+            object.__setattr__(attention, "forward", attention.original_component.forward)
+        yield True
+    finally:
+        for attention in attentions:
+            vars(attention).pop("forward", None)
+        plain.set_attn_implementation(before)
+
+
 # ---------------------------------------------------------------------------------------------------------- how it loads
 
 
@@ -176,99 +246,83 @@ def _pick_device(device: str | torch.device) -> torch.device:
 
 
 def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        dtype = str(dtype).removeprefix("torch.")
-    if dtype == "auto":
+    name = str(dtype).removeprefix("torch.")
+    if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    if dtype == "float16":
-        raise ModelError("float16 is refused: gradients of P(answer) underflow in it; use bfloat16 or float32")
-    if dtype not in DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+    if name == "float16":
+        raise ModelError(FLOAT16)
+    if name not in DTYPES:
+        raise ModelError(f"unknown dtype {name!r}: use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
-def _looks_like_path(source: str) -> bool:
-    return source.startswith((".", "/", "~")) or source.count("/") > 1
+def _check_brought(hf_model: Any, device: Any, dtype: Any, device_map: Any) -> None:
+    """A model that the user brings is taken as it is."""
+    if str(device) != "auto" or str(dtype) != "auto" or device_map is not None:
+        raise ModelError("hf_model brings its own device and dtype: set them where you load it, not in load_model()")
+    if not (hasattr(hf_model, "config") and hasattr(hf_model, "get_input_embeddings")):
+        raise ModelError(f"hf_model is a {type(hf_model).__name__}: a Hugging Face language model is wanted")
+    if any(p.dtype == torch.float16 for p in hf_model.parameters()):
+        raise ModelError(FLOAT16)
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ModelError(f"no such folder: {folder}")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no config.json: a Hugging Face checkpoint is wanted")
+def _settled(tokenizer: Any) -> tuple[Any, dict[str, Any]]:
+    """A copy that TransformerLens takes as it is, and the settings to give back to it afterwards.
+
+    TransformerLens loads a tokenizer that adds no BOS a second time, from its name alone (of another revision, perhaps), to
+    make it add one: a model would no longer read what it was trained on.
+    """
+    copied = copy.deepcopy(tokenizer)
+    settings = dict(copied.init_kwargs)
+    copied.init_kwargs = {"name_or_path": "", **settings, "add_bos_token": True}
+    return copied, settings
 
 
-def _load_tokenizer(source: str, revision: str | None, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"no tokenizer for {source!r}: {_first_line(error)}") from error
-
-
-def _load_hf_model(source: str, dtype: torch.dtype, revision: str | None, trust_remote_code: bool) -> Any:
-    """The plain Hugging Face model; of a multimodal Gemma 3 the language model alone."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    common = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        config = AutoConfig.from_pretrained(source, **common)
-        more: dict[str, Any] = {}
-        if config.model_type == "gemma3":  # language model inside a multimodal checkpoint
-            config = config.text_config
-            config.architectures = ["Gemma3ForCausalLM"]
-            more["key_mapping"] = {
-                "^language_model.model": "model",
-                "^model.language_model": "model",
-                "^language_model.lm_head": "lm_head",
-            }
-        model, loaded = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True, **common, **more)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"cannot load {source!r}: {_first_line(error)}") from error
-    vision = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
-    unexpected = [key for key in loaded["unexpected_keys"] if not (more and key.startswith(vision))]
-    for what, keys in (("missing from", loaded["missing_keys"]), ("not expected in", unexpected), ("of another shape in", loaded["mismatched_keys"])):
-        if keys:
-            raise ModelError(f"{len(keys)} weights are {what} the checkpoint {source!r}, e.g. {sorted(map(str, keys))[0]}: it does not fit {type(model).__name__}")
-    return model
-
-
-def _bridge(source: str, hf_model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+def _bridge(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool) -> Any:
     try:
         from transformer_lens.model_bridge import TransformerBridge
-        from transformer_lens.model_bridge.sources.transformers import helpers
     except ImportError as error:
-        raise ModelError(f"TransformerLens 3.9 or later is needed: {_first_line(error)}") from error
-    # TransformerLens installs torchvision with pip when a multimodal processor asks for it: no load may install anything.
-    helpers._ensure_torchvision = _never_install
+        raise ModelError(f"TransformerLens 3.9 or later is needed: {first_line(error)}") from error
+    parameter = next(p for p in hf_model.parameters() if p.is_floating_point())
+    where = {} if getattr(hf_model, "hf_device_map", None) else {"device": str(parameter.device)}
     try:
         return TransformerBridge.boot_transformers(
-            source, hf_model=hf_model, tokenizer=tokenizer, device=str(device), dtype=dtype, trust_remote_code=trust_remote_code
+            source, hf_model=hf_model, tokenizer=tokenizer, dtype=parameter.dtype, trust_remote_code=trust_remote_code, **where
         )
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"TransformerLens cannot hook {source!r} ({type(hf_model).__name__}): {_first_line(error)}") from error
+    except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"TransformerLens cannot hook {source!r} ({type(hf_model).__name__}): {first_line(error)}") from error
 
 
-def _never_install() -> bool:
-    return False
-
-
-def _revision(source: str, hf_model: Any) -> str | None:
-    """The Hub's commit, or a hash of the folder's weights and configuration."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return getattr(hf_model.config, "_commit_hash", None)
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 24):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
-
-
-def _remember(model: Any, name: str, revision: str | None) -> None:
-    object.__setattr__(model, "_culnig_source", (name, revision))
+def _hooked(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool) -> Any:
+    """A `HookedTransformer` with the checkpoint's weights, unprocessed; compared with the Hugging Face model before it is returned."""
+    try:
+        from transformer_lens import HookedTransformer, loading_from_pretrained  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise ModelError('kind="hooked" needs "transformer-lens>=3.9,<4": version 4 has the bridge alone') from error
+    first = next(hf_model.parameters())
+    common: dict[str, Any] = {"device": str(first.device), "dtype": first.dtype}
+    try:
+        if source in loading_from_pretrained.OFFICIAL_MODEL_NAMES:
+            model = HookedTransformer.from_pretrained_no_processing(source, hf_model=hf_model, tokenizer=tokenizer, **common)
+        else:
+            # A folder: its config alone decides. It is copied, because TransformerLens reads architectures out of paths.
+            with tempfile.TemporaryDirectory() as folder:
+                hf_model.config.save_pretrained(folder)
+                cfg = loading_from_pretrained.get_pretrained_model_config(folder, trust_remote_code=trust_remote_code, **common)
+                weights = loading_from_pretrained.get_pretrained_state_dict(folder, cfg, hf_model, dtype=first.dtype)
+            model = HookedTransformer(cfg, tokenizer)
+            model.load_and_process_state_dict(
+                weights, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+            )
+    except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, AssertionError, OSError, TypeError) as error:
+        raise ModelError(f'HookedTransformer does not know {source!r}: {first_line(error)}; use kind="bridge"') from error
+    tokens = torch.arange(24, device=first.device)[None] % int(model.cfg.d_vocab)
+    with torch.no_grad():
+        expected, seen = hf_model(tokens).logits[:, -1].float(), last_logits(model.eval(), tokens, torch.ones_like(tokens)).float()
+    difference = float((expected - seen).abs().amax() / expected.abs().amax())
+    if not difference < (0.1 if first.dtype == torch.bfloat16 else 1e-3):
+        raise ModelError(f'HookedTransformer computes something else than {source!r} (logits differ by {difference:.1e}): use kind="bridge"')
+    return model
 
 
 def _is_bridge(model: Any) -> bool:
@@ -278,6 +332,26 @@ def _is_bridge(model: Any) -> bool:
 def _require_hooked(model: Any) -> None:
     if not (hasattr(model, "hooks") and hasattr(model, "cfg") and hasattr(model, "hook_dict")):
         raise ModelError(f"{type(model).__name__} is not a hooked transformer: pass what load_model() returns")
+
+
+def _routable_attentions(model: Any) -> list[Any]:
+    """The attention bridges whose Hugging Face module holds their q, k and v; none of them where one does not."""
+    if not _is_bridge(model) or not getattr(model.original_model, "_supports_sdpa", False):
+        return []
+    found = []
+    for block in model.blocks:
+        attention = getattr(block, "attn", None)
+        inner = getattr(attention, "original_component", None)
+        if inner is None:
+            return []
+        inside = {id(module) for module in inner.modules()}
+        if not all(id(getattr(attention, letter, None)) in inside for letter in "qkv"):
+            return []
+        # Hook points of the attention itself (scores, pattern, rotated q and k) do not fire in the fused kernel.
+        if any(getattr(point, "fwd_hooks", None) or getattr(point, "bwd_hooks", None) for point in attention.children()):
+            return []
+        found.append(attention)
+    return found
 
 
 @torch.no_grad()
@@ -304,7 +378,3 @@ def _site_widths(model: Any) -> dict[Site, int]:
         raise ModelError(f"{type(model).__name__} has none of the hooks that neurons are read from, e.g. {Site.MLP_GATE.hook_name(last)}")
     object.__setattr__(model, "_culnig_widths", widths)
     return widths
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

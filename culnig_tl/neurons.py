@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -71,11 +71,11 @@ SITES: tuple[Site, ...] = (Site.MLP_GATE, Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)
 
 _SITE_ORDER = {site.value: i for i, site in enumerate(Site)}
 _AUTHORS_NAMES = {
-    Site.MLP_GATE: "gate_proj",
-    Site.MLP_UP: "up_proj",
-    Site.ATTN_Q: "q_proj",
-    Site.ATTN_K: "k_proj",
-    Site.ATTN_V: "v_proj",
+    Site.MLP_GATE: "mlp.gate_proj",
+    Site.MLP_UP: "mlp.up_proj",
+    Site.ATTN_Q: "self_attn.q_proj",
+    Site.ATTN_K: "self_attn.k_proj",
+    Site.ATTN_V: "self_attn.v_proj",
 }
 _COLUMNS = ("site", "layer", "neuron", "score")
 
@@ -100,6 +100,12 @@ class Provenance:
     candidates: int | None = None
     """Neurons over the score threshold, before the CountryRC filter (and z)."""
     removed_by_countryrc: int | None = None
+    removed_by_z: int | None = None
+    """Of what CountryRC left: neurons that are not one country's own."""
+    by_country: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Country -> candidates, removed_by_countryrc, removed_by_z, of a culture-specific set."""
+    shared_pattern: float | None = None
+    """Rank-1 share of the country x neuron matrix, of a culture-specific set: near 1 the countries hardly differ."""
     version: str | None = None
     """Of this package."""
 
@@ -115,18 +121,20 @@ class NeuronSet:
         if missing:
             raise NeuronError(f"a set of neurons needs the columns site, layer, neuron; missing: {', '.join(missing)}")
         table = table.copy()
-        table["site"] = [Site.parse(s).value for s in table["site"]]
+        table["site"] = table["site"].map({name: Site.parse(name).value for name in table["site"].unique()}).astype(object)
         for column in ("layer", "neuron"):
-            values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+            values = np.asarray(pd.to_numeric(table[column], errors="coerce"), dtype=float)
             wrong = ~np.isfinite(values) | (values < 0) | (values != np.floor(values))
             if wrong.any():
-                raise NeuronError(f"column {column!r}, row {int(wrong.argmax())}: {table[column].iloc[int(wrong.argmax())]!r} is not an index")
+                raise NeuronError(
+                    f"column {column!r}, row {int(wrong.argmax())}: {table[column].iloc[int(wrong.argmax())]!r} is not an index"
+                )
             table[column] = values.astype(np.int64)
         if "score" not in table.columns:
             table["score"] = np.nan
         table["score"] = table["score"].astype(np.float32)
         keys = ["country"] if "country" in table.columns else []
-        table = table[[*keys, *_COLUMNS]]
+        table = table.reindex(columns=[*keys, *_COLUMNS])
         table = table.sort_values([*keys, "site", "layer", "neuron"], key=lambda c: c.map(_SITE_ORDER) if c.name == "site" else c)
         repeated = table.duplicated([*keys, "site", "layer", "neuron"])
         if repeated.any():
@@ -150,7 +158,12 @@ class NeuronSet:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{site} {n:,}" for site, n in self.counts("site").items()) or "empty"
-        return f"{self.provenance.kind} neurons: {len(self):,} ({counts})"
+        known = self.provenance
+        filtered = ""
+        if known.candidates is not None:
+            filtered = f"; of {known.candidates:,} candidates CountryRC removed {known.removed_by_countryrc or 0:,}"
+            filtered += f" and z {known.removed_by_z:,}" if known.removed_by_z is not None else ""
+        return f"{known.kind} neurons: {len(self):,} ({counts}{filtered})"
 
     __repr__ = __str__
 
@@ -169,11 +182,11 @@ class NeuronSet:
     def indices(self) -> dict[tuple[Site, int], np.ndarray]:
         """(site, layer) -> sorted neuron indices, without repetition over countries."""
         groups = self.table.groupby(["site", "layer"], sort=False)["neuron"]
-        return {(Site(site), int(layer)): np.unique(index.to_numpy()) for (site, layer), index in groups}
+        return {(Site(site), int(layer)): np.unique(index.to_numpy()) for (site, layer), index in groups}  # pyright: ignore[reportGeneralTypeIssues]
 
     def counts(self, by: str | list[str] = "site") -> pd.Series:
         """Number of neurons by "site", "layer", "country", or several of them."""
-        return self.table.groupby(by, sort=True).size()
+        return pd.Series(self.table.groupby(by, sort=True).size())
 
     def top(self, count: int = 20) -> pd.DataFrame:
         """The rows with the highest scores."""
@@ -186,10 +199,11 @@ class NeuronSet:
 
     def for_country(self, country: str) -> NeuronSet:
         """One country's neurons of a culture-specific set."""
-        if country not in self.countries:
+        if country not in self.countries and country not in self.provenance.by_country:
             raise NeuronError(f"no neurons of {country!r}: this set has {', '.join(self.countries) or 'no countries'}")
-        rows = self.table[self.table["country"] == country].drop(columns="country")
-        return NeuronSet(rows, Provenance(**{**asdict(self.provenance), "kind": f"{self.provenance.kind}: {country}"}))
+        rows = self.table.loc[self.table["country"] == country].drop(columns="country")
+        counts = self.provenance.by_country.get(country, {})
+        return NeuronSet(rows, replace(self.provenance, kind=f"{self.provenance.kind}: {country}", by_country={}, **counts))
 
     @property
     def hash(self) -> str:
@@ -201,7 +215,7 @@ class NeuronSet:
 
     def __or__(self, other: NeuronSet) -> NeuronSet:
         both = pd.concat([self.table, other.table]).drop_duplicates(["site", "layer", "neuron"])
-        return NeuronSet(both[list(_COLUMNS)], Provenance(kind="union"))
+        return NeuronSet(both.reindex(columns=list(_COLUMNS)), Provenance(kind="union"))
 
     def __and__(self, other: NeuronSet) -> NeuronSet:
         return self._where(other, keep=True, kind="intersection")
@@ -212,7 +226,7 @@ class NeuronSet:
     def _where(self, other: NeuronSet, keep: bool, kind: str) -> NeuronSet:
         theirs = other.keys()
         mask = [((s, layer, n) in theirs) == keep for s, layer, n in zip(self.table["site"], self.table["layer"], self.table["neuron"])]
-        return NeuronSet(self.table[mask], Provenance(kind=kind))
+        return NeuronSet(self.table.loc[mask], Provenance(kind=kind))
 
     def jaccard(self, other: NeuronSet) -> float:
         """Size of the intersection over size of the union; 1 for two empty sets."""
@@ -267,25 +281,35 @@ class NeuronSet:
         raise NeuronError(f"{path.name}: neurons are read from .parquet, .csv or .json")
 
     def _to_authors(self) -> dict[str, Any]:
+        """One set a file, as the authors' scripts write it; a neuron without a score has 0 there."""
+        if len(self.countries) > 1:
+            raise NeuronError(
+                f"the authors' JSON holds one country's neurons: save .for_country({self.countries[0]!r}) and the others one by one"
+            )
         rows = [
-            {"module_name": _AUTHORS_NAMES[Site(s)], "layer_idx": layer, "neuron_idx": n, "attribute_score": None if np.isnan(score) else float(score)}
+            {
+                "module_name": _AUTHORS_NAMES[Site(s)],
+                "layer_idx": layer,
+                "neuron_idx": n,
+                "attribute_score": 0.0 if np.isnan(score) else float(score),
+            }
             for s, layer, n, score in self.table[list(_COLUMNS)].itertuples(index=False)
             if Site(s) in _AUTHORS_NAMES
         ]
         if len(rows) != len(self):
             raise NeuronError("the authors' JSON has no name for mlp.post: save as .parquet or .csv")
-        return {"top_neurons": rows}
+        return {"model_name": self.provenance.model, "dataset_ids": {task: [] for task in self.provenance.tasks}, "top_neurons": rows}
 
     @classmethod
     def _from_authors(cls, data: dict[str, Any]) -> NeuronSet:
-        sites = {name: site for site, name in _AUTHORS_NAMES.items()}
+        sites = {name.rpartition(".")[2]: site for site, name in _AUTHORS_NAMES.items()}
         rows = []
         for number, row in enumerate(data["top_neurons"]):
-            module = str(row["module_name"]).rsplit(".", 1)[-1]
+            module = str(row["module_name"]).rpartition(".")[2]
             if module not in sites:
                 raise NeuronError(f"row {number}: module {row['module_name']!r} is none of {', '.join(sites)}")
             rows.append((sites[module].value, row["layer_idx"], row["neuron_idx"], row.get("attribute_score")))
-        return cls(pd.DataFrame(rows, columns=list(_COLUMNS)), Provenance(kind="authors' file"))
+        return cls(pd.DataFrame(rows, columns=list(_COLUMNS)), Provenance(kind="authors' file", model=data.get("model_name")))
 
 
 def _provenance(header: bytes | str | None) -> Provenance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ log = logging.getLogger(__name__)
 
 CONTEXT_CHARACTERS = 24
 """Labels are tokenized again only where the prompt's last characters differ: tokenizers look no further back."""
-TOKENS_A_BATCH = {"cpu": 4096, "cuda": 32768, "mps": 8192}
-"""With batch_size="auto": tokens in a batch, padding included."""
+TOKENS_A_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 8192}
+"""With batch_size="auto": tokens in a batch at most, padding included. More makes no device any faster."""
+MOST_PADDING = 0.02
+"""With batch_size="auto": the share of padding that batches of half the size are preferred to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +62,24 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
 
     A label's token is the one that follows the prompt in context: the tokens of prompt + label must be those of the
     prompt and exactly one more. Raises `PromptError`, showing both, where they are not.
+
+    Where a base model's prompt ends in a word (``Answer:``) and nothing starts the answer, the label stands after a space,
+    as it would in a text; an answer turn and an `answer_prefix` are followed directly.
     """
     if not questions:
         return []
     texts = [render(tokenizer, question) for question in questions]
     prompts = _tokenize(tokenizer, texts)
+    chat = bool(getattr(tokenizer, "chat_template", None))
     known: dict[tuple, tuple[int, ...]] = {}
     encoded = []
-    with_answer = _tokenize(tokenizer, [text + question.answer for text, question in zip(texts, questions)])
-    for question, text, tokens, whole in zip(questions, texts, prompts, with_answer):
+    spaces = ["" if chat or question.answer_prefix or text[-1:].isspace() else " " for text, question in zip(texts, questions)]
+    with_answer = _tokenize(tokenizer, [text + space + q.answer.lstrip() for text, space, q in zip(texts, spaces, questions)])
+    for question, text, space, tokens, whole in zip(questions, texts, spaces, prompts, with_answer):
         answer = _label_token(tokenizer, question, question.answer, tokens, whole)
         key = (text[-CONTEXT_CHARACTERS:], question.options)
         if key not in known:
-            labelled = _tokenize(tokenizer, [text + label for label in question.options])
+            labelled = _tokenize(tokenizer, [text + space + label.lstrip() for label in question.options])
             known[key] = tuple(_label_token(tokenizer, question, label, tokens, ids) for label, ids in zip(question.options, labelled))
         options = known[key]
         if len(set(options)) < len(options):
@@ -82,12 +90,18 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
 
 
 def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids with exactly one BOS where the tokenizer uses one."""
+    """Token ids with exactly one BOS where the tokenizer puts one before plain text, and no EOS at the end.
+
+    A chat template writes its special tokens itself; some write a BOS, some leave it to the tokenizer.
+    """
     chat = bool(getattr(tokenizer, "chat_template", None))
-    ids = tokenizer(texts, add_special_tokens=not chat, truncation=False)["input_ids"]
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    ids = tokenizer(texts, add_special_tokens=not chat, truncation=False)["input_ids"]
+    opens = chat and bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
     tidy = []
     for row in ids:
+        if opens and row[:1] != [bos]:
+            row = [bos, *row]
         while bos is not None and row[:2] == [bos, bos]:
             row = row[1:]
         if not chat and eos is not None and eos != bos and row[-1:] == [eos]:  # the label comes next, not the end
@@ -106,24 +120,52 @@ def _label_token(tokenizer: Any, question: Question, label: str, tokens: list[in
     return whole[-1]
 
 
-def plan_batches(lengths: Sequence[int], batch_size: int | str, device: torch.device | str = "cpu") -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], batch_size: int | str | Sequence[int], device: torch.device | str = "cpu", *, most_tokens: int | None = None
+) -> list[list[int]]:
     """Batches of question positions, alike in length, the longest first (so that too large a batch shows at once).
 
     Args:
         lengths: tokens a question.
-        batch_size: questions a batch, or "auto" for as many as `TOKENS_A_BATCH` lets in.
+        batch_size: questions a batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
+            a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
+        most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_A_BATCH`.
+
+    Raises:
+        PromptError: a batch size that is none of these, or sizes that do not add up to the number of questions.
     """
-    if isinstance(batch_size, str) and batch_size != "auto" or isinstance(batch_size, int) and batch_size < 1:
-        raise PromptError(f'batch_size must be "auto" or a number from 1, not {batch_size!r}')
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    batches: list[list[int]] = []
+    if isinstance(batch_size, str):
+        if batch_size != "auto":
+            raise PromptError(f'batch_size must be "auto" or a number from 1, not {batch_size!r}')
+        sizes = _sizes_by_tokens([lengths[i] for i in order], most_tokens or TOKENS_A_BATCH[torch.device(device).type])
+    elif isinstance(batch_size, int):
+        if batch_size < 1:
+            raise PromptError(f'batch_size must be "auto" or a number from 1, not {batch_size!r}')
+        sizes = [min(batch_size, len(order) - start) for start in range(0, len(order), batch_size)]
+    else:
+        sizes = list(batch_size)
+        if sum(sizes) != len(order) or any(size < 1 for size in sizes):
+            raise PromptError(f"the batch sizes add up to {sum(sizes)} questions, there are {len(order)}: they are of another task")
+    ends = list(itertools.accumulate(sizes, initial=0))
+    return [order[start:end] for start, end in zip(ends, ends[1:])]
+
+
+def _sizes_by_tokens(lengths: Sequence[int], most_tokens: int) -> list[int]:
+    """Sizes of batches of falling lengths: none over `most_tokens`, and cut earlier where the padding would pass its share."""
+    sizes = []
     start = 0
-    while start < len(order):
-        longest = lengths[order[start]]
-        size = max(1, TOKENS_A_BATCH[torch.device(device).type] // longest) if batch_size == "auto" else int(batch_size)
-        batches.append(order[start : start + size])
+    while start < len(lengths):
+        longest, real, size = lengths[start], 0, 0
+        for length in lengths[start : start + max(1, most_tokens // longest)]:
+            real += length
+            # Past half a batch, a batch that is cut here costs less than the padding that it saves.
+            if 2 * size * longest >= most_tokens and real < (1 - MOST_PADDING) * longest * (size + 1):
+                break
+            size += 1
+        sizes.append(size)
         start += size
-    return batches
+    return sizes
 
 
 def pad(prompts: Sequence[Prompt], tokenizer: Any, device: torch.device) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:

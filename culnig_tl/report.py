@@ -32,7 +32,7 @@ def write_report(study: Study, path: str | Path) -> Path:
 
     figures = {name: figure.to_html(full_html=False, include_plotlyjs=False, div_id=name) for name, figure in study.figures().items()}
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
+        resources.files("culnig_tl").joinpath("report.html.jinja").read_text(encoding="utf-8")
     )
     general = study.neurons["culture-general"]
     html = template.render(
@@ -76,6 +76,4 @@ def _accuracy_rows(table: pd.DataFrame) -> list[tuple[str, list[tuple[float, flo
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
-
-
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")

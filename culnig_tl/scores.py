@@ -19,6 +19,7 @@ from .neurons import Site
 NO_COUNTRY = "-"
 """Row of the questions that are about no country."""
 _FORMAT = "culnig_tl scores 1"
+_REPLICATES = "replicates"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class NeuronScores:
     """Distinct underlying questions a country."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Model, revision, task, fingerprint, aggregation, and more."""
+    replicates: Mapping[Site, Float[np.ndarray, "replicate country layer neuron"]] = field(default_factory=dict)
+    """Poisson-bootstrap replicates, where `score_neurons(..., bootstrap=B)` kept them."""
+    replicate_clusters: tuple[tuple[int, ...], ...] = ()
+    """Of every replicate: N_D, then the clusters of each country; each counted as often as it was drawn."""
 
     def __post_init__(self) -> None:
         for site, array in self.arrays.items():
@@ -74,6 +79,21 @@ class NeuronScores:
         row = self.countries.index(country)
         return {site: array[row] for site, array in self.arrays.items()}
 
+    def replicate(self, index: int) -> NeuronScores:
+        """One bootstrap replicate as scores of their own, to select from; question counts and P(answer) stay those of all."""
+        if not 0 <= index < len(self.replicate_clusters):
+            raise ScoreError(f"no replicate {index}: {len(self.replicate_clusters)} were kept (score_neurons(..., bootstrap=B))")
+        drawn, *by_country = self.replicate_clusters[index]
+        return NeuronScores(
+            arrays={site: array[index] for site, array in self.replicates.items()},
+            countries=self.countries,
+            questions=self.questions,
+            p_answer=self.p_answer,
+            clusters=drawn,
+            country_clusters=tuple(by_country),
+            metadata={**self.metadata, "replicate": index},
+        )
+
     def __str__(self) -> str:
         shapes = ", ".join(f"{site} {array.shape[1]} x {array.shape[2]:,}" for site, array in self.arrays.items())
         n = sum(self.questions)
@@ -101,12 +121,15 @@ class NeuronScores:
             parts.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": neuron, "score": total[layer, neuron]}))
         return pd.concat(parts).sort_values("score", ascending=False, kind="stable").head(count).reset_index(drop=True)
 
-    def to_dataframe(self, site: Site | str) -> pd.DataFrame:
-        """One row a neuron of `site`: layer, neuron, and a column a country."""
-        array = self.arrays[Site.parse(site)]
-        layer, neuron = np.indices(array.shape[1:]).reshape(2, -1)
-        flat = array.reshape(len(self.countries), -1)
-        return pd.DataFrame({"layer": layer, "neuron": neuron, **dict(zip(self.countries, flat))})
+    def to_dataframe(self, site: Site | str | None = None) -> pd.DataFrame:
+        """One row a neuron (of one site, or of all): site, layer, neuron, and a column a country."""
+        parts = []
+        for each in self.sites if site is None else [Site.parse(site)]:
+            array = self.arrays[each]
+            layer, neuron = np.indices(array.shape[1:]).reshape(2, -1)
+            flat = array.reshape(len(self.countries), -1)
+            parts.append(pd.DataFrame({"site": each.value, "layer": layer, "neuron": neuron, **dict(zip(self.countries, flat))}))
+        return pd.concat(parts, ignore_index=True)
 
     def save(self, path: str | Path) -> Path:
         """Writes safetensors: 4 bytes a neuron and country, everything else as JSON in the header."""
@@ -119,9 +142,11 @@ class NeuronScores:
             "p_answer": list(self.p_answer),
             "clusters": self.clusters,
             "country_clusters": list(self.country_clusters),
+            "replicate_clusters": [list(counts) for counts in self.replicate_clusters],
             "metadata": dict(self.metadata),
         }
-        arrays = {site.value: np.ascontiguousarray(array, dtype=np.float32) for site, array in self.arrays.items()}
+        tables = {**{site.value: a for site, a in self.arrays.items()}, **{f"{site.value} {_REPLICATES}": a for site, a in self.replicates.items()}}
+        arrays = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tables.items()}
         return files.write(path, save(arrays, metadata={"culnig_tl": json.dumps(header, ensure_ascii=False, sort_keys=True)}))
 
     @classmethod
@@ -135,13 +160,15 @@ class NeuronScores:
         try:
             with safe_open(path, framework="numpy") as stream:
                 header = json.loads((stream.metadata() or {})["culnig_tl"])
-                arrays = {Site.parse(name): stream.get_tensor(name) for name in stream.keys()}
+                arrays = {name: stream.get_tensor(name) for name in stream.keys()}
             if header.pop("format") != _FORMAT:
                 raise ScoreError("written by another version")
             metadata = header.pop("metadata")
             clusters = header.pop("clusters")
+            drawn = tuple(tuple(counts) for counts in header.pop("replicate_clusters"))
             lists = {name: tuple(values) for name, values in header.items()}
-            ordered = {site: arrays[site] for site in Site if site in arrays}
-            return cls(ordered, clusters=clusters, metadata=metadata, **lists)
+            scores = {site: arrays[site.value] for site in Site if site.value in arrays}
+            replicates = {site: arrays[f"{site.value} {_REPLICATES}"] for site in scores} if drawn else {}
+            return cls(scores, clusters=clusters, metadata=metadata, replicates=replicates, replicate_clusters=drawn, **lists)
         except (SafetensorError, KeyError, TypeError, ValueError, ScoreError) as error:
             raise ScoreError(f"{path} is not a file of scores: {error}") from error

@@ -1,4 +1,4 @@
-"""Selection: which neurons are culture-general, which are one country's, and random ones beside them.
+"""Selection: which neurons are culture-general, which are one country's, and sets beside them to compare with.
 
 With N_D the number of distinct questions in D and S_c from `attribution` (CULNIG, arXiv 2510.08284):
 
@@ -7,25 +7,32 @@ With N_D the number of distinct questions in D and S_c from `attribution` (CULNI
                minus, pool by pool, the top 1% by sum_c S_c(countryrc)
     specific:  for country c, one pool of all sites: the top 0.3% by D_c = S_c(neuron)/N_neuron - S_c(control)/N_control,
                minus the top 1% by S_c(countryrc), where z of D_c over the countries is at least 0.5
-    random:    as many neurons from the same pools
+    random:    as many neurons from one pool of all sites
+    rival:     as many neurons, layer by layer, with the highest attribution on a task without culture
 
 Counts are int(size * share). Ties go to the lower (site, layer, index), so that a selection is the same everywhere.
+Each selection ranks once and then cuts: `culnig_tl.sweep` cuts the same ranking at many thresholds.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from . import __version__
 from .errors import NeuronError
-from .neurons import NeuronSet, Pool, Provenance, Site
+from .neurons import SITES, NeuronSet, Provenance, Site
+from .pools import NeuronPool, ranked, share_count, sites_of
 from .scores import NeuronScores
+from .specificity import Normalise, SharedPattern, check_normalise, divisor, shared_pattern
 from .tasks.countries import COUNTRIES, SPECIFIC_COUNTRIES
+
+log = logging.getLogger(__name__)
 
 T_MLP, T_ATTN, R = 0.01, 0.002, 0.01
 """The paper's shares for culture-general neurons: top MLP, top attention, removed by CountryRC."""
@@ -33,30 +40,7 @@ T_SPECIFIC, Z = 0.003, 0.5
 """The paper's share and z threshold for culture-specific neurons."""
 
 
-@dataclass(frozen=True)
-class _Flat:
-    """One pool's neurons in the order site, layer, index: positions in it decide ties."""
-
-    sites: tuple[Site, ...]
-    layers: int
-    widths: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return self.layers * sum(self.widths)
-
-    def flatten(self, arrays: Mapping[Site, np.ndarray]) -> np.ndarray:
-        """[neuron of the pool] from [layer, neuron] a site."""
-        return np.concatenate([arrays[site].reshape(-1) for site in self.sites])
-
-    def table(self, positions: np.ndarray, values: np.ndarray) -> pd.DataFrame:
-        """Rows (site, layer, neuron, score) of positions in the pool."""
-        starts = np.concatenate([[0], np.cumsum([self.layers * w for w in self.widths])])
-        which = np.searchsorted(starts, positions, side="right") - 1
-        within = positions - starts[which]
-        width = np.asarray(self.widths)[which]
-        names = np.array([site.value for site in self.sites], dtype=object)
-        return pd.DataFrame({"site": names[which], "layer": within // width, "neuron": within % width, "score": values[positions]})
+# ------------------------------------------------------------------------------------------------------ culture-general
 
 
 def select_culture_general(
@@ -67,6 +51,7 @@ def select_culture_general(
     t_mlp: float = T_MLP,
     t_attn: float = T_ATTN,
     r: float = R,
+    sites: Iterable[Site | str] | None = None,
 ) -> NeuronSet:
     """Neurons that serve all cultures.
 
@@ -76,36 +61,96 @@ def select_culture_general(
         countryrc: scores of country reading comprehension; None removes nothing.
         t_mlp, t_attn: shares of the MLP pool and of the pooled q, k, v neurons that are candidates.
         r: share of each pool, highest by `countryrc`, that is removed.
+        sites: where neurons are selected from; the paper's four, as far as they are scored, by default.
 
     Raises:
-        NeuronError: a share outside 0..1, or scores of different models.
+        NeuronError: a share outside 0..1, a site that is not scored, NaN, or scores of different models.
     """
+    return rank_general(neuron, control, countryrc, t_mlp=t_mlp, t_attn=t_attn, r=r, sites=sites).cut(t_mlp=t_mlp, t_attn=t_attn, r=r)
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """One pool's best neurons, best first, by culture and by reading."""
+
+    pool: NeuronPool
+    values: np.ndarray
+    order: np.ndarray
+    reading: np.ndarray | None
+
+    def cut(self, t: float, r: float) -> tuple[np.ndarray, int]:
+        """(positions that stay, candidates): the top t without the top r by reading."""
+        chosen = self.order[: share_count(self.pool.size, t)]
+        if self.reading is None:
+            return chosen, len(chosen)
+        return chosen[~np.isin(chosen, self.reading[: share_count(self.pool.size, r)])], len(chosen)
+
+
+@dataclass(frozen=True)
+class GeneralRanking:
+    """Both pools ranked by G, to be cut at thresholds up to those it was made for."""
+
+    scores: tuple[NeuronScores | None, ...]
+    """neuron, control, countryrc."""
+    sites: tuple[Site, ...]
+    mlp: _Ranking
+    attn: _Ranking
+
+    def cut(self, *, t_mlp: float, t_attn: float, r: float) -> NeuronSet:
+        """The culture-general neurons at these thresholds."""
+        tables, candidates = [], 0
+        for ranking, t in ((self.mlp, t_mlp), (self.attn, t_attn)):
+            kept, among = ranking.cut(t, r)
+            candidates += among
+            tables.append(ranking.pool.table(np.sort(kept), ranking.values))
+        kept = sum(map(len, tables))
+        paper = (t_mlp, t_attn, r, self.sites) == (T_MLP, T_ATTN, R, SITES) and None not in self.scores
+        return NeuronSet(
+            _concat(tables),
+            _provenance(
+                "culture-general",
+                self.scores,
+                {"t_mlp": t_mlp, "t_attn": t_attn, "r": r},
+                self.sites,
+                paper_defaults=paper,
+                candidates=candidates,
+                removed_by_countryrc=candidates - kept,
+            ),
+        )
+
+
+def rank_general(
+    neuron: NeuronScores,
+    control: NeuronScores | None,
+    countryrc: NeuronScores | None,
+    *,
+    t_mlp: float,
+    t_attn: float,
+    r: float,
+    sites: Iterable[Site | str] | None = None,
+) -> GeneralRanking:
+    """Ranks both pools once, deep enough for these shares and any smaller ones."""
     _check(neuron, control, countryrc)
-    tables, candidates, removed = [], 0, 0
-    for pool, share in (("mlp", t_mlp), ("attn", t_attn)):
-        flat = _pool(neuron, pool)
-        if not flat.size:
-            continue
-        value = flat.flatten({s: neuron.total(s) for s in flat.sites}) / neuron.clusters
+    wanted = sites_of(neuron, sites)
+
+    def rank(name: Literal["mlp", "attn"], t: float) -> _Ranking:
+        pool = NeuronPool.of_scores(neuron, wanted, name)
+        values = pool.total(neuron) / neuron.clusters
         if control is not None:
-            value -= flat.flatten({s: control.total(s) for s in flat.sites}) / control.clusters
-        chosen = top_positions(value, _count(flat.size, share))
-        candidates += len(chosen)
-        if countryrc is not None:
-            reading = top_positions(flat.flatten({s: countryrc.total(s) for s in flat.sites}), _count(flat.size, r))
-            kept = np.setdiff1d(chosen, reading)
-            removed += len(chosen) - len(kept)
-            chosen = kept
-        tables.append(flat.table(chosen, value))
-    provenance = _provenance(
-        "culture-general",
-        (neuron, control, countryrc),
-        {"t_mlp": t_mlp, "t_attn": t_attn, "r": r},
-        paper=(t_mlp, t_attn, r) == (T_MLP, T_ATTN, R) and control is not None and countryrc is not None,
-        candidates=candidates,
-        removed=removed,
-    )
-    return NeuronSet(pd.concat(tables), provenance)
+            values -= pool.total(control) / control.clusters
+        reading = None if countryrc is None else ranked(pool.total(countryrc), share_count(pool.size, r))
+        return _Ranking(pool, values, ranked(values, share_count(pool.size, t)), reading)
+
+    return GeneralRanking((neuron, control, countryrc), wanted, rank("mlp", t_mlp), rank("attn", t_attn))
+
+
+def candidate_count(widths: Mapping[Site, int], layers: int, *, t_mlp: float = T_MLP, t_attn: float = T_ATTN) -> int:
+    """Candidates for culture-general neurons, before CountryRC, from a model's shape alone: 8,158 for gemma-3-12b-it."""
+    pools = {name: layers * sum(w for site, w in widths.items() if site in SITES and site.pool == name) for name in ("mlp", "attn")}
+    return share_count(pools["mlp"], t_mlp) + share_count(pools["attn"], t_attn)
+
+
+# ----------------------------------------------------------------------------------------------------- culture-specific
 
 
 def select_culture_specific(
@@ -117,137 +162,211 @@ def select_culture_specific(
     t: float = T_SPECIFIC,
     r: float = R,
     z: float = Z,
-    normalise: Literal["paper", "country"] = "paper",
+    normalise: Normalise = "paper",
+    residual: bool = False,
+    sites: Iterable[Site | str] | None = None,
 ) -> NeuronSet:
     """Neurons that serve one country's culture, for each country asked for.
 
+    The provenance keeps the rank-1 share of the country x neuron matrix; over 0.9 a warning says that one pattern, shared by
+    all countries, is nearly all there is (see `culnig_tl.specificity`).
+
     Args:
-        neuron, control, countryrc: as in `select_culture_general`.
+        neuron, control, countryrc, sites: as in `select_culture_general`.
         countries: by default those of the paper's eight that are scored.
         t: share of all neurons, one pool, that are candidates.
         r: share, highest by the country's CountryRC score, that is removed.
         z: least z of the country's value over the BLEnD countries (population standard deviation).
         normalise: "paper" divides by the number of questions of all countries together, "country" by the country's own:
             unequal counts leak into z otherwise.
+        residual: rank what is left of the values when the pattern that all countries share is taken out.
 
     Returns:
         A set with a `country` column; `.for_country("Iran")` is one country's.
     """
+    ranking = rank_specific(neuron, control, countryrc, countries=countries, t=t, r=r, normalise=normalise, residual=residual, sites=sites)
+    return ranking.cut(t=t, r=r, z=z)
+
+
+@dataclass(frozen=True)
+class SpecificRanking:
+    """One pool ranked for each country, to be cut at thresholds up to those it was made for."""
+
+    scores: tuple[NeuronScores | None, ...]
+    sites: tuple[Site, ...]
+    rankings: Mapping[str, _Ranking]
+    """Country -> ranking."""
+    z: Mapping[str, np.ndarray]
+    """Country -> z of its value over the countries, at `order`."""
+    normalise: Normalise
+    residual: bool
+    pattern: SharedPattern
+
+    def cut(self, *, t: float, r: float, z: float) -> NeuronSet:
+        """The culture-specific neurons of every country at these thresholds."""
+        tables, counts = [], {}
+        for country, ranking in self.rankings.items():
+            kept, candidates = ranking.cut(t, r)
+            own = kept[np.isin(kept, ranking.order[self.z[country] >= z])]
+            counts[country] = {
+                "candidates": candidates,
+                "removed_by_countryrc": candidates - len(kept),
+                "removed_by_z": len(kept) - len(own),
+            }
+            table = ranking.pool.table(np.sort(own), ranking.values)
+            table.insert(0, "country", country)
+            tables.append(table)
+        paper = (t, r, z, self.normalise, self.residual, self.sites) == (T_SPECIFIC, R, Z, "paper", False, SITES)
+        total = {key: sum(count[key] for count in counts.values()) for key in ("candidates", "removed_by_countryrc", "removed_by_z")}
+        return NeuronSet(
+            _concat(tables),
+            _provenance(
+                "culture-specific",
+                self.scores,
+                {"t": t, "r": r, "z": z, "normalise": self.normalise, "residual": self.residual},
+                self.sites,
+                paper_defaults=paper and None not in self.scores,
+                by_country=counts,
+                shared_pattern=self.pattern.share,
+                **total,
+            ),
+        )
+
+
+def rank_specific(
+    neuron: NeuronScores,
+    control: NeuronScores | None,
+    countryrc: NeuronScores | None,
+    *,
+    countries: Iterable[str] | None = None,
+    t: float,
+    r: float,
+    normalise: Normalise = "paper",
+    residual: bool = False,
+    sites: Iterable[Site | str] | None = None,
+) -> SpecificRanking:
+    """Ranks the pool once a country, deep enough for these shares and any smaller ones."""
     _check(neuron, control, countryrc)
+    check_normalise(normalise)
     names = [c for c in neuron.countries if c in COUNTRIES]
     if len(names) < 2:
-        raise NeuronError(f"culture-specific neurons need scores of two countries or more; {neuron.task} has {len(names)}")
-    if normalise not in ("paper", "country"):
-        raise NeuronError(f'unknown normalise {normalise!r}: use "paper" or "country"')
-    asked = list(countries) if countries is not None else [c for c in SPECIFIC_COUNTRIES if c in names]
+        raise NeuronError(f"culture-specific neurons need scores of two countries or more of BLEnD's; {neuron.task} has {len(names)}")
+    asked = list(dict.fromkeys(countries)) if countries is not None else [c for c in SPECIFIC_COUNTRIES if c in names]
     unknown = [c for c in asked if c not in names]
-    if unknown:
-        raise NeuronError(f"no scores of {unknown[0]!r}: countries are {', '.join(names)}")
-    flat = _pool(neuron, None)
+    if unknown or not asked:
+        raise NeuronError(f"no scores of {unknown[0]!r}: countries are {', '.join(names)}" if unknown else "no country is asked for")
+    if control is not None and (lacking := [c for c in names if c not in control.countries]):
+        raise NeuronError(f"the control has no scores of {lacking[0]!r}: score the control of the same task")
+    unread = [c for c in asked if countryrc is not None and c not in countryrc.countries]
+    if unread:
+        log.warning("%s has no questions about %s: nothing is removed for them", countryrc and countryrc.task, ", ".join(unread))
 
-    def values(country: str) -> np.ndarray:
-        value = flat.flatten(neuron.of(country)) / _divisor(neuron, country, normalise)
+    wanted = sites_of(neuron, sites)
+    pool = NeuronPool.of_scores(neuron, wanted)
+    pattern = shared_pattern(neuron, control, normalise=normalise, sites=wanted, countries=names)
+    pattern.warn()
+    common = pattern.values(neuron, control, pool) if residual else None  # [pool], to be taken out in each country's share
+
+    rankings, zs = {}, {}
+    for country in asked:  # one country at a time: 3 million neurons x 16 countries stay under 2 GiB
+        values = pool.of_country(neuron, country) / np.float32(divisor(neuron, country, normalise))
         if control is not None:
-            value = value - flat.flatten(control.of(country)) / _divisor(control, country, normalise)
-        return value
-
-    mean, square = np.zeros(flat.size), np.zeros(flat.size)
-    for country in names:  # one country at a time: 3 million neurons x 16 countries stay under 2 GiB
-        mean += values(country) / len(names)
-    for country in names:
-        square += (values(country) - mean) ** 2
-    deviation = np.sqrt(square / len(names))
-
-    tables, candidates, removed = [], 0, 0
-    for country in asked:
-        value = values(country)
-        chosen = top_positions(value, _count(flat.size, t))
-        candidates += len(chosen)
+            values -= pool.of_country(control, country) / np.float32(divisor(control, country, normalise))
+        if common is not None:
+            values -= np.float32(pattern.weights[country]) * common
+        reading = None
         if countryrc is not None and country in countryrc.countries:
-            reading = top_positions(flat.flatten(countryrc.of(country)), _count(flat.size, r))
-            kept = np.setdiff1d(chosen, reading)
-            removed += len(chosen) - len(kept)
-            chosen = kept
-        # A neuron whose value is the same for every country (deviation 0) is nobody's own.
-        chosen = chosen[(value[chosen] - mean[chosen] >= z * deviation[chosen]) & (deviation[chosen] > 0)]
-        table = flat.table(chosen, value)
-        table.insert(0, "country", country)
-        tables.append(table)
-    provenance = _provenance(
-        "culture-specific",
-        (neuron, control, countryrc),
-        {"t": t, "r": r, "z": z, "normalise": normalise},
-        paper=(t, r, z, normalise) == (T_SPECIFIC, R, Z, "paper") and control is not None and countryrc is not None,
-        candidates=candidates,
-        removed=removed,
-    )
-    return NeuronSet(pd.concat(tables), provenance)
+            reading = ranked(pool.of_country(countryrc, country), share_count(pool.size, r))
+        order = ranked(values, share_count(pool.size, t))
+        rankings[country] = _Ranking(pool, values, order, reading)
+        zs[country] = _z(neuron, control, pool, order, names, names.index(country), normalise, pattern if residual else None)
+    return SpecificRanking((neuron, control, countryrc), wanted, rankings, zs, normalise, residual, pattern)
 
 
-def select_random(
-    neurons: NeuronSet, scores: NeuronScores, *, seed: int = 0, match: Literal["count", "layer"] = "count"
-) -> NeuronSet:
-    """As many random neurons from the same pools: what suppressing any neurons of that number does.
+def _z(
+    neuron: NeuronScores,
+    control: NeuronScores | None,
+    pool: NeuronPool,
+    positions: np.ndarray,
+    names: list[str],
+    row: int,
+    normalise: Normalise,
+    pattern: SharedPattern | None,
+) -> np.ndarray:
+    """z of one country's value over the countries, at some positions; 0 where all countries have the same value."""
+
+    def per_question(scores: NeuronScores) -> np.ndarray:
+        rows = [scores.countries.index(c) for c in names]
+        return pool.at(scores, positions)[rows] / np.array([divisor(scores, c, normalise) for c in names])[:, None]
+
+    values = per_question(neuron) - (0 if control is None else per_question(control))  # [country, position]
+    if pattern is not None:
+        weights = np.array([pattern.weights[c] for c in names])
+        values = values - weights[:, None] * (weights @ values)
+    deviation = values.std(axis=0)
+    return np.divide(values[row] - values.mean(axis=0), deviation, out=np.zeros(len(positions)), where=deviation > 0)
+
+
+# ------------------------------------------------------------------------------------------------ sets to compare with
+
+
+def select_random(neurons: NeuronSet, scores: NeuronScores, *, seed: int = 0, match: Literal["count", "layer"] = "count") -> NeuronSet:
+    """As many random neurons: what suppressing any neurons of that number does.
 
     Args:
         neurons: the set to match.
         scores: of the same model; they say which neurons there are.
         seed: each seed is one set; the paper uses 0 to 9.
-        match: "count" (paper: as many from the MLP pool and as many from q, k, v) or "layer" (as many in every site and layer).
+        match: "count" (paper: as many of all sites that the set was selected from, one pool) or "layer" (as many in every site and layer).
+
+    Raises:
+        NeuronError: an empty set, or one of another model.
     """
     if match not in ("count", "layer"):
         raise NeuronError(f'unknown match {match!r}: use "count" or "layer"')
+    _check_matches(neurons, scores)
     rng = np.random.default_rng(seed)
-    tables = []
+    sites = _pool_sites(neurons, scores)
     if match == "layer":
+        rows = []
         for (site, layer), index in neurons.indices.items():
-            if site not in scores.widths or layer >= scores.layers:
-                raise NeuronError(f"the set has neurons of {site} in layer {layer}, the scores have none: they are of another model")
             drawn = rng.choice(scores.widths[site], size=len(index), replace=False)
-            tables.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": drawn}))
+            rows.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": drawn}))
+        table = pd.concat(rows)
     else:
-        for pool in ("mlp", "attn"):
-            flat = _pool(scores, pool)
-            count = sum(len(index) for (site, _), index in neurons.indices.items() if site.pool == pool)
-            if count > flat.size:
-                raise NeuronError(f"{count} neurons of the {pool} pool are asked for, the model has {flat.size}")
-            if count:
-                tables.append(flat.table(rng.choice(flat.size, size=count, replace=False), np.full(flat.size, np.nan, dtype=np.float32)))
-    provenance = _provenance(f"random ({match})", (scores,), {"seed": seed, "matched": neurons.hash}, paper=match == "count")
-    empty = pd.DataFrame({"site": [], "layer": [], "neuron": []})
-    return NeuronSet(pd.concat(tables) if tables else empty, provenance)
+        pool = NeuronPool.of_scores(scores, sites)
+        count = sum(map(len, neurons.indices.values()))
+        table = pool.table(np.sort(rng.choice(pool.size, size=count, replace=False)))
+    return NeuronSet(
+        table, _provenance(f"random ({match})", (scores,), {"seed": seed, "matched": neurons.hash}, sites, paper_defaults=match == "count")
+    )
 
 
-def top_positions(values: np.ndarray, count: int) -> np.ndarray:
-    """Sorted positions of the `count` highest values; among equals the lowest positions win.
+def select_rival(neurons: NeuronSet, scores: NeuronScores) -> NeuronSet:
+    """As many neurons in every site and layer, those with the highest attribution on another task: a stronger rival than random.
 
-    Raises `NeuronError` on NaN.
+    Culture neurons should hurt culture more, and the other task less, than these. A neuron can be in both sets.
+
+    Args:
+        neurons: the set to match.
+        scores: of the same model on a task without culture, e.g. ``score_neurons(model, halves(load_task("commonsenseqa"))[0])``.
+
+    Raises:
+        NeuronError: an empty set, or one of another model.
     """
-    if np.isnan(values).any():
-        raise NeuronError("scores hold NaN: nothing can be selected from them")
-    if count <= 0:
-        return np.empty(0, dtype=np.int64)
-    if count >= len(values):
-        return np.arange(len(values))
-    threshold = np.partition(values, len(values) - count)[len(values) - count]
-    above = np.flatnonzero(values > threshold)
-    equal = np.flatnonzero(values == threshold)[: count - len(above)]
-    return np.sort(np.concatenate([above, equal]))
+    _check_matches(neurons, scores)
+    rows = []
+    for (site, layer), index in neurons.indices.items():
+        values = scores.arrays[site][:, layer].sum(axis=0, dtype=np.float64)
+        best = np.sort(ranked(values, len(index)))
+        rows.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": best, "score": values[best]}))
+    sites = _pool_sites(neurons, scores)
+    return NeuronSet(
+        pd.concat(rows), _provenance(f"rival ({scores.task})", (scores,), {"matched": neurons.hash}, sites, paper_defaults=False)
+    )
 
 
-def _pool(scores: NeuronScores, pool: Pool | None) -> _Flat:
-    sites = tuple(s for s in Site if s in scores.widths and pool in (None, s.pool))
-    return _Flat(sites, scores.layers, tuple(scores.widths[s] for s in sites))
-
-
-def _count(size: int, share: float) -> int:
-    if not 0 <= share <= 1:
-        raise NeuronError(f"a share lies between 0 and 1 (1% is 0.01), not {share}")
-    return int(size * share)
-
-
-def _divisor(scores: NeuronScores, country: str, normalise: str) -> int:
-    return scores.clusters if normalise == "paper" else scores.country_clusters[scores.countries.index(country)]
+# --------------------------------------------------------------------------------------------------------------- checks
 
 
 def _check(neuron: NeuronScores, *others: NeuronScores | None) -> None:
@@ -262,14 +381,28 @@ def _check(neuron: NeuronScores, *others: NeuronScores | None) -> None:
                 raise NeuronError(f"scores of {neuron.task} and {other.task} differ in {key}: {mine!r} and {theirs!r}")
 
 
+def _check_matches(neurons: NeuronSet, scores: NeuronScores) -> None:
+    """The set has neurons, and the scores' model has them too."""
+    if not len(neurons):
+        raise NeuronError("the set to match is empty: take a larger share t or remove less with r")
+    for (site, layer), index in neurons.indices.items():
+        if site not in scores.widths or layer >= scores.layers or index[-1] >= scores.widths[site]:
+            raise NeuronError(f"the set has neuron ({site}, {layer}, {index[-1]}), the scores have none there: they are of another model")
+
+
+def _pool_sites(neurons: NeuronSet, scores: NeuronScores) -> tuple[Site, ...]:
+    """The sites that the set was selected from; of a set made by hand the paper's and its own."""
+    known = neurons.provenance.pool or [*SITES, *(site for site, _ in neurons.indices)]
+    return tuple(site for site in Site if site in {Site.parse(name) for name in known} and site in scores.widths)
+
+
+def _concat(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled) if filled else tables[0]
+
+
 def _provenance(
-    kind: str,
-    scores: Iterable[NeuronScores | None],
-    thresholds: Mapping[str, float | str | int],
-    *,
-    paper: bool,
-    candidates: int | None = None,
-    removed: int | None = None,
+    kind: str, scores: Iterable[NeuronScores | None], thresholds: Mapping[str, Any], sites: tuple[Site, ...], **more: Any
 ) -> Provenance:
     given = [s for s in scores if s is not None]
     return Provenance(
@@ -278,10 +411,8 @@ def _provenance(
         revision=given[0].metadata.get("revision"),
         tasks={s.task: str(s.metadata.get("fingerprint")) for s in given},
         thresholds=thresholds,
-        paper_defaults=paper,
-        pool={site.value: width for site, width in given[0].widths.items()},
+        pool={site.value: given[0].widths[site] for site in sites},
         layers=given[0].layers,
-        candidates=candidates,
-        removed_by_countryrc=removed,
         version=__version__,
+        **more,
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,19 +15,18 @@ from . import __version__, files
 from .attribution import score_neurons
 from .errors import StudyError, TaskError
 from .evaluation import EvaluationResult, concat, evaluate
+from .folder import StudyFolder, read_record
 from .models import TOY, describe, load_model
 from .neurons import NeuronSet
+from .progress import progress_bar
 from .scores import NeuronScores
-from .selection import R, T_ATTN, T_MLP, T_SPECIFIC, Z, select_culture_general, select_culture_specific, select_random
+from .selection import T_ATTN, T_MLP, T_SPECIFIC, R, Z, select_culture_general, select_culture_specific, select_random
 from .statistics import Drop, compare_drops
 from .tasks import Task, load_task
 
-log = logging.getLogger(__name__)
-
 UNCHANGED, GENERAL = "unchanged", "culture-general"
-RANDOM = {"count": "random", "layer": "random, layer-matched"}
+RANDOM = {"count": "random", "layer": "random by layer"}
 """How random sets are matched -> what they are called in tables."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,7 @@ class Study:
 
     def drop(self, task: str, match: str = "layer") -> Drop:
         """What suppressing the culture-general neurons costs on a task, against random sets."""
+
         def right(setting: str) -> np.ndarray:
             table = self.results[setting].table
             return table.loc[table["task"] == task, "correct"].to_numpy(float)
@@ -131,15 +129,17 @@ class Study:
         The error of a random row is the standard deviation over its sets, of the others the standard error over clusters.
         """
         rows: dict[str, dict[tuple[str, str], float]] = {}
-        for label, setting in ((UNCHANGED, UNCHANGED), (f"{GENERAL} suppressed", GENERAL)):
+        for label, setting in ((UNCHANGED, UNCHANGED), (GENERAL, GENERAL)):
             accuracy = self.results[setting].accuracy()
             rows[label] = {(t, c): float(accuracy.loc[t, c]) for t in accuracy.index for c in ("accuracy", "se")}  # type: ignore[arg-type]
         for match, name in RANDOM.items():
             settings = self.random_settings(match)
             if settings:
                 each = pd.DataFrame({s: self.results[s].accuracy()["accuracy"] for s in settings})
-                label = f"{name} suppressed (mean of {len(settings)})"
-                rows[label] = {(t, c): v for t in each.index for c, v in (("accuracy", each.loc[t].mean()), ("se", each.loc[t].std(ddof=1)))}  # type: ignore[misc]
+                label = f"{name} (mean of {len(settings)})"
+                rows[label] = {
+                    (t, c): v for t in each.index for c, v in (("accuracy", each.loc[t].mean()), ("se", each.loc[t].std(ddof=1)))
+                }  # type: ignore[misc]
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
     def sentence(self) -> str:
@@ -175,9 +175,15 @@ class Study:
         from . import figures
 
         general = self.neurons[GENERAL]
-        first_random = self.random_settings("count")[:1]
-        sets = {GENERAL: general, **{RANDOM["count"]: self.neurons[name] for name in first_random}}
-        means = {label: self.results[s] for label, s in ((UNCHANGED, UNCHANGED), (GENERAL, GENERAL), *((s.rpartition(" ")[0], s) for m in RANDOM for s in self.random_settings(m)[:1]))}
+        sets = {GENERAL: general, "one random set": self.neurons[self.random_settings("count")[0]]}
+        means = {
+            label: self.results[s]
+            for label, s in (
+                (UNCHANGED, UNCHANGED),
+                (GENERAL, GENERAL),
+                *((s.rpartition(" ")[0], s) for m in RANDOM for s in self.random_settings(m)[:1]),
+            )
+        }
         return {
             "layer_distribution": figures.layer_distribution(sets),
             "layer_heatmap": figures.layer_heatmap(general),
@@ -200,7 +206,7 @@ class Study:
     def load(cls, folder: str | Path) -> Study:
         """Reads a study's folder. Raises `StudyError` where it holds none."""
         folder = Path(folder)
-        record = _read_record(folder)
+        record = read_record(folder)
         if record is None:
             raise StudyError(f"{folder} holds no study: no study.json in it")
         study = cls(_config(record["config"]), record["info"], folder=folder)
@@ -210,7 +216,11 @@ class Study:
             study.neurons[path.stem] = NeuronSet.load(path)
         for path in sorted((folder / "results").glob("*.parquet")):
             study.results[path.stem] = EvaluationResult.load(path)
-        missing = [n for n in ("neuron",) if n not in study.scores] + [n for n in (GENERAL,) if n not in study.neurons] + [n for n in (UNCHANGED, GENERAL) if n not in study.results]
+        missing = (
+            [n for n in ("neuron",) if n not in study.scores]
+            + [n for n in (GENERAL,) if n not in study.neurons]
+            + [n for n in (UNCHANGED, GENERAL) if n not in study.results]
+        )
         if missing:
             raise StudyError(f"the study in {folder} is not finished ({', '.join(missing)} missing): run it again with --resume")
         return study
@@ -237,7 +247,7 @@ def run_study(
     Raises:
         StudyError: a folder that holds another study, tasks of which none is cultural.
     """
-    place = _Folder(Path(folder) if folder is not None else None, config, resume=resume, overwrite=overwrite)
+    place = StudyFolder(Path(folder) if folder is not None else None, asdict(config), resume=resume, overwrite=overwrite)
     tasks, culture, reading = _load_tasks(config)
     if model is None:
         model = load_model(config.model, device=config.device, dtype=config.dtype, revision=config.revision)
@@ -278,15 +288,20 @@ def run_study(
     for name, neurons in study.neurons.items():
         place.save(f"neurons/{name}.parquet", neurons)
 
-    for setting in (UNCHANGED, GENERAL, *(name for name in study.neurons if name.startswith(RANDOM["count"]))):
-        switched = None if setting == UNCHANGED else study.neurons[setting]
-        study.results[setting] = place.piece(
-            f"results/{setting}.parquet",
-            EvaluationResult.load,
-            lambda: concat([evaluate(model, t, neurons=switched, batch_size=config.batch_size, progress=progress) for t in tasks]),
-            lambda r: (r.metadata["neurons"], r.metadata["revision"], r.metadata["fingerprints"])
-            == (switched.hash if switched else None, about.revision, {t.name: t.fingerprint for t in tasks}),
-        )
+    settings = (UNCHANGED, GENERAL, *(name for name in study.neurons if name.startswith(RANDOM["count"])))
+    questions = sum(len(task) for task in tasks)
+    with progress_bar(len(settings) * questions, f"ask {len(tasks)} tasks in {len(settings)} settings", enabled=progress) as advance:
+        for setting in settings:
+            switched = None if setting == UNCHANGED else study.neurons[setting]
+            study.results[setting] = place.piece(
+                f"results/{setting}.parquet",
+                EvaluationResult.load,
+                lambda n=switched: concat([evaluate(model, t, neurons=n, batch_size=config.batch_size, progress=advance) for t in tasks]),
+                lambda r, n=switched: (
+                    (r.metadata["neurons"], r.metadata["revision"], r.metadata["fingerprints"])
+                    == (n.hash if n is not None else None, about.revision, {t.name: t.fingerprint for t in tasks})
+                ),
+            )
     if place.folder is not None:
         from .report import write_report
 
@@ -315,72 +330,6 @@ def _has_control(task: Task) -> bool:
     return True
 
 
-class _Folder:
-    """Where a study is written; without a folder everything stays in memory."""
-
-    def __init__(self, folder: Path | None, config: StudyConfig, *, resume: bool, overwrite: bool) -> None:
-        self.folder, self.config, self.resume = folder, config, resume
-        if folder is None:
-            return
-        if folder.exists() and not folder.is_dir():
-            raise StudyError(f"{folder} is a file: a study is written to a folder")
-        record = _read_record(folder)
-        if record is None:
-            if folder.is_dir() and any(folder.iterdir()):
-                raise StudyError(f"{folder} holds other things and no study: choose another --output-dir")
-            self.resume = False
-        elif resume:
-            mine, theirs = asdict(config), asdict(_config(record["config"]))
-            differing = [name for name in mine if mine[name] != theirs[name]]
-            if differing:
-                name = differing[0]
-                raise StudyError(f"{folder} holds a study with {name} = {theirs[name]!r}, not {mine[name]!r}: choose another --output-dir")
-        elif not overwrite:
-            raise StudyError(f"{folder} already holds a study of {record['config']['model']}: use --resume, --overwrite or another --output-dir")
-        else:
-            self._clear(folder)
-
-    @staticmethod
-    def _clear(folder: Path) -> None:
-        """Removes what a study writes, and nothing else."""
-        for pattern in ("scores/*.safetensors", "neurons/*.parquet", "results/*.parquet", "figures/*.html", "report.html", "study.json"):
-            for path in folder.glob(pattern):
-                path.unlink()
-
-    def start(self, info: Mapping[str, Any]) -> None:
-        if self.folder is not None:
-            record = {"config": asdict(self.config), "info": info, "version": __version__}
-            files.write(self.folder / "study.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-
-    def save(self, name: str, thing: Any) -> None:
-        if self.folder is not None:
-            thing.save(self.folder / name)
-
-    def piece(self, name: str, load: Callable[[Path], T], make: Callable[[], T], matches: Callable[[T], bool]) -> T:
-        """A finished piece of a resumed study if it is of the same questions, model and neurons; else it is made and saved."""
-        path = self.folder / name if self.folder is not None else None
-        if self.resume and path is not None and path.is_file():
-            stored = load(path)
-            if matches(stored):
-                log.info("taken from the folder: %s", name)
-                return stored
-        made = make()
-        self.save(name, made)
-        return made
-
-
-def _read_record(folder: Path) -> dict[str, Any] | None:
-    path = folder / "study.json"
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["config"]["model"], record["info"]["tasks"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path} is not a study's record: {error}") from error
-    return record
-
-
 def _config(stored: Mapping[str, Any]) -> StudyConfig:
     known = {f.name for f in fields(StudyConfig)}
     unknown = set(stored) - known
@@ -397,4 +346,4 @@ def _versions() -> dict[str, str]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")

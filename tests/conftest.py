@@ -12,7 +12,9 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("culnig_tl", "beartype.beartype")
+from . import typechecker
+
+install_import_hook("culnig_tl", f"{typechecker.__name__}.check")
 torch.set_num_threads(1)
 
 
@@ -47,3 +49,11 @@ def loaded(checkpoints):
         return made[key]
 
     return model
+
+
+@pytest.fixture(scope="session")
+def task():
+    """Six questions of different lengths about three countries."""
+    from . import families
+
+    return families.questions(6)

@@ -57,7 +57,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "gemma3-text": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**GEMMA)),
     "gemma3": _gemma3_multimodal,
     "gpt2": lambda: hf.GPT2LMHeadModel(
-        hf.GPT2Config(vocab_size=512, n_positions=256, n_embd=48, n_layer=3, n_head=6, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+        hf.GPT2Config(vocab_size=512, n_positions=256, n_embd=48, n_layer=3, n_head=6, n_ctx=256, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     ),
     "gpt-neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**GATED, rotary_pct=0.25)),
 }
@@ -79,6 +79,7 @@ CORPUS = [
     'Which festival is held in Spain? {"answer_choice":"A"}',
     "The most common sport in Mexico is one of these: football, cricket, hockey, golf. Options: 1. 2. 3. 4.",
     "system user assistant model Answer with A, B, C, D or yes, no, neutral.",
+    *["Answer: A B C D"] * 20,
 ]
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -98,7 +99,8 @@ def _core(kind: str) -> str:
         special += [f"<0x{byte:02X}>" for byte in range(256)]
         tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # for training alone
+        splits = [pre_tokenizers.Split("▁", "merged_with_next"), pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Punctuation()]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)  # for training alone: no merge crosses a word
         tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
         alphabet = []
     trainer = trainers.BpeTrainer(vocab_size=505, special_tokens=special, initial_alphabet=alphabet, show_progress=False)

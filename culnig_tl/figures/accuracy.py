@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import pandas as pd
@@ -37,48 +38,60 @@ def accuracy_bars(
             raise ScoreError(f"{name!r} is a {type(result).__name__}, not an EvaluationResult")
         if not len(result):
             raise ScoreError(f"the result {name!r} holds no question")
-    tables = {name: result.accuracy(by=by, labels_only=labels_only) for name, result in given.items()}
+    tables = {name: _table(result, by, labels_only) for name, result in given.items()}
     groups = list(dict.fromkeys(group for table in tables.values() for group in table.index))
+    sizes = [max(int(table.at[group, "questions"]) for table in tables.values() if group in table.index) for group in groups]
     figure = go.Figure()
     for number, (name, table) in enumerate(tables.items()):
         table = table.reindex(groups)
         figure.add_bar(
-            x=[_label(group, tables) for group in groups],
+            x=theme.with_n(map(str, groups), sizes),
             y=table["accuracy"],
             error_y={"type": "data", "array": (theme.Z95 * table["se"]).fillna(0), "color": theme.INK, "thickness": 1.2, "width": 3},
             name=name,
             marker={"color": theme.PALETTE[number % len(theme.PALETTE)]},
-            hovertext=[_hover(name, group, row) for group, row in table.iterrows()],
+            hovertext=[_hover(name, str(group), table.loc[group].to_dict()) for group in groups],
             hoverinfo="text",
         )
     n = max(int(table["questions"].sum()) for table in tables.values())
+    aligned = ", or alignment (0 to 100)" if any(str(group).endswith(": alignment") for group in groups) else ""
     single = any((table["clusters"] < 2).any() for table in tables.values())
     note = "; no interval where all questions are one cluster" if single else ""
-    theme.lay_out(figure, "Accuracy " + ("among the labels" if labels_only else "over the whole vocabulary"), f"n = {theme.plural(n, 'question')} a setting; bars: 95% intervals over clusters{note}")
+    theme.lay_out(
+        figure,
+        "Accuracy " + ("among the labels" if labels_only else "over the whole vocabulary"),
+        f"n = {theme.plural(n, 'question')} a setting; bars: 95% intervals over clusters{note}",
+    )
     figure.update_layout(
         barmode="group",
-        yaxis={"title": {"text": "accuracy (%)"}, "range": [0, 100 if _fits(tables.values()) else 105]},
-        xaxis={"title": {"text": by}, "type": "category"},
+        yaxis={"title": {"text": f"accuracy (%){aligned}"}, "range": [0, max(100.0, *(highest(table) for table in tables.values()))]},
+        xaxis={"title": {"text": f"{by} (n questions)"}, "type": "category"},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin={"t": 110},
+        margin={"t": 100},
         showlegend=True,
     )
     return figure
 
 
-def _fits(tables: Sequence[pd.DataFrame] | object) -> bool:
-    return all((table["accuracy"] + theme.Z95 * table["se"].fillna(0)).max() <= 100 for table in tables)  # type: ignore[attr-defined]
+def highest(table: pd.DataFrame) -> float:
+    """Where the highest interval of a table with accuracy and se ends."""
+    return float((table["accuracy"] + theme.Z95 * table["se"].fillna(0)).max())
 
 
-def _label(group: object, tables: Mapping[str, pd.DataFrame]) -> str:
-    sizes = sorted({int(table.loc[group, "questions"]) for table in tables.values() if group in table.index})
-    return f"{group}<br><span style='font-size:11px'>n = {', '.join(f'{n:,}' for n in sizes)}</span>"
+def _table(result: EvaluationResult, by: str, labels_only: bool) -> pd.DataFrame:
+    """Accuracy, or alignment in percent for tasks that have one and no accuracy to speak of (WorldValuesBench)."""
+    table = result.accuracy(by=by, labels_only=labels_only)
+    if by == "task" and result.table["alignment"].notna().any():
+        aligned = result.alignment(by=by).rename(columns={"alignment": "accuracy"})
+        table.loc[aligned.index] = aligned[table.columns]
+        table = table.rename(index={task: f"{task}: alignment" for task in aligned.index})
+    return table
 
 
-def _hover(setting: str, group: object, row: pd.Series) -> str:
-    if pd.isna(row["accuracy"]):
+def _hover(setting: str, group: str, row: Mapping[str, float]) -> str:
+    if math.isnan(row["accuracy"]):
         return f"{setting}, {group}: no questions"
     return (
-        f"{setting}, {group}<br>accuracy {row['accuracy']:.2f}% ± {row['se']:.2f} (standard error)"
+        f"{setting}, {group}<br>{row['accuracy']:.2f}% ± {row['se']:.2f} (standard error)"
         f"<br>mean P(answer) {row['p_answer']:.3f}<br>{int(row['questions']):,} questions in {int(row['clusters']):,} clusters"
     )

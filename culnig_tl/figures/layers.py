@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..neurons import NeuronSet, Site
 from . import theme
-from .values import layers_of, named, sites_of, widths_of
+from .values import by_layer, layers_of, named, sites_of
 
 
 def layer_distribution(
@@ -34,21 +34,15 @@ def layer_distribution(
     """
     sets = named(neurons)
     shown, layers = sites_of(sets.values(), sites), layers_of(sets.values())
-    tables = {name: _by_layer(s, shown, layers) for name, s in sets.items()}
-    figure = _stacked(sets, tables, shown, layers, show, baseline) if len(sets) == 1 else _overlaid(sets, tables, shown, layers, show, baseline)
+    tables = {name: by_layer(s, shown, layers) for name, s in sets.items()}
+    figure = (
+        _stacked(sets, tables, shown, layers, show, baseline) if len(sets) == 1 else _overlaid(sets, tables, shown, layers, show, baseline)
+    )
     figure.update_yaxes(rangemode="tozero")
     if not any(table.sum() for table in tables.values()):
         theme.say(figure, "no neurons in this set" if len(sets) == 1 else "no neurons in these sets")
         figure.update_yaxes(range=[0, 1])
     return figure
-
-
-def _by_layer(neurons: NeuronSet, sites: tuple[Site, ...], layers: int) -> np.ndarray:
-    """Counts [site, layer]."""
-    counts = np.zeros((len(sites), layers), dtype=np.int64)
-    for row, site in enumerate(sites):
-        counts[row] = np.bincount(neurons.table["layer"][neurons.table["site"] == site.value], minlength=layers)
-    return counts
 
 
 def _drawn(counts: np.ndarray, size: int, show: str) -> np.ndarray:
@@ -98,7 +92,11 @@ def _stacked(
             x=[-0.5, layers - 0.5], y=[level, level], mode="lines", name="spread evenly over the pool",
             line={"color": theme.INK, "dash": "dash", "width": 1.5}, hovertemplate=f"spread evenly: {level:.4g} a layer<extra></extra>",
         )  # fmt: skip
-    theme.lay_out(figure, f"Where the {name} neurons sit", f"n = {theme.plural(int(counts.sum()), 'neuron')}{_countries(neurons)} in {theme.plural(layers, 'layer')}")
+    theme.lay_out(
+        figure,
+        f"Where the {name} neurons sit",
+        f"n = {theme.plural(int(counts.sum()), 'neuron')}{_countries(neurons)} in {theme.plural(layers, 'layer')}",
+    )
     figure.update_layout(barmode="stack", xaxis=theme.layer_axis(layers), yaxis_title_text=_axis_title(show), showlegend=True)
     return figure
 
@@ -106,7 +104,9 @@ def _stacked(
 def _overlaid(
     sets: Mapping[str, NeuronSet], tables: Mapping[str, np.ndarray], sites: tuple[Site, ...], layers: int, show: str, baseline: bool
 ) -> go.Figure:
-    figure = make_subplots(rows=len(sites), shared_xaxes=True, subplot_titles=[str(s) for s in sites], vertical_spacing=0.24 / (len(sites) + 1))
+    figure = make_subplots(
+        rows=len(sites), shared_xaxes=True, subplot_titles=[str(s) for s in sites], vertical_spacing=0.24 / (len(sites) + 1)
+    )
     for number, (name, neurons) in enumerate(sets.items()):
         colour = theme.PALETTE[number % len(theme.PALETTE)]
         for row, site in enumerate(sites):
@@ -120,6 +120,7 @@ def _overlaid(
                 showlegend=row == 0,
                 line={"color": colour, "width": 2},
                 marker={"symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)], "size": 6},
+                cliponaxis=False,
                 hovertext=_hover(counts, len(neurons), site, neurons.provenance.pool.get(site.value), name),
                 hoverinfo="text",
                 row=row + 1,
@@ -133,11 +134,17 @@ def _overlaid(
                     hovertemplate=f"{name}, spread evenly over the pool: {level:.4g} a layer<extra></extra>", row=row + 1, col=1,
                 )  # fmt: skip
     note = "; dotted: the same number spread evenly over the pool" if baseline else ""
-    theme.lay_out(figure, "Where the neurons sit", f"{theme.plural(len(sets), 'set')} in {theme.plural(layers, 'layer')}{note}", height=200 + 190 * len(sites))
+    theme.lay_out(
+        figure,
+        "Where the neurons sit",
+        f"n = {', '.join(f'{table.sum():,}' for table in tables.values())} neurons in {theme.plural(layers, 'layer')}{note}",
+        height=200 + 190 * len(sites),
+    )
+    theme.panel_titles(figure)
     figure.update_xaxes(**{**theme.layer_axis(layers), "title": None})
     figure.update_xaxes(title_text="layer", row=len(sites), col=1)
-    figure.update_yaxes(title_text="count" if show == "count" else "% of the set")
-    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "yref": "paper"}, margin={"t": 130})
+    figure.update_yaxes(title_text="neurons" if show == "count" else "% of the set")
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"}, margin={"t": 110})
     return figure
 
 

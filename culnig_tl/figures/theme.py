@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -29,17 +34,34 @@ INK, FAINT, GRID = "#222222", "#5F6368", "#E6E6E6"
 Z95 = 1.96
 """Standard errors in half a 95% interval."""
 
-_AXIS = {"gridcolor": GRID, "linecolor": "#999999", "zerolinecolor": "#999999", "ticks": "outside", "tickcolor": "#999999", "automargin": True}
+_AXIS = {
+    "gridcolor": GRID,
+    "linecolor": "#999999",
+    "zerolinecolor": "#999999",
+    "ticks": "outside",
+    "tickcolor": "#999999",
+    "automargin": True,
+}
+_NUMBERS = {"exponentformat": "power", "minexponent": 4, "separatethousands": True}
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": "Helvetica, Arial, sans-serif", "size": 13, "color": INK},
-        "title": {"x": 0.0, "xref": "paper", "xanchor": "left", "y": 1.0, "yref": "container", "yanchor": "top", "pad": {"t": 14}},
+        "title": {"x": 0.0, "xref": "paper", "xanchor": "left", "y": 1.0, "yref": "container", "yanchor": "top", "pad": {"t": 26}},
         "title_font_size": 17,
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "colorway": list(PALETTE),
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
+        "xaxis": {**_AXIS, **_NUMBERS, "zeroline": False, "title": {"font": {"size": 14}, "standoff": 8}},
+        "yaxis": {**_AXIS, **_NUMBERS, "title": {"font": {"size": 14}, "standoff": 8}},
+        "coloraxis": {
+            "colorbar": {
+                **_NUMBERS,
+                "exponentformat": "e",
+                "thickness": 16,
+                "outlinewidth": 0,
+                "title": {"side": "top", "font": {"size": 12}},
+            }
+        },
         "margin": {"l": 70, "r": 30, "t": 90, "b": 60},
         "legend": {"title": {"font": {"size": 12}}},
         "hoverlabel": {"align": "left", "font": {"size": 12}},
@@ -50,45 +72,124 @@ TEMPLATE = go.layout.Template(
 
 def lay_out(figure: go.Figure, title: str, subtitle: str = "", *, height: int = 480) -> go.Figure:
     """Gives a figure this package's look, a title and a line of small print under it."""
-    figure.update_layout(template=TEMPLATE, height=height, title={"text": title, "subtitle": {"text": subtitle, "font": {"size": 13, "color": FAINT}}})
+    small = f"<br><span style='font-size:13px;color:{FAINT}'>{subtitle}</span>" if subtitle else ""
+    figure.update_layout(template=TEMPLATE, height=height, title_text=title + small)
+    return figure
+
+
+def panel_titles(figure: go.Figure) -> go.Figure:
+    """Moves the titles of subplots to the left edge of their panels, where nothing else is."""
+    for note, axis in zip(figure.select_annotations(), figure.select_xaxes()):
+        note.update(x=axis.domain[0], xanchor="left", font={"size": 13, "color": INK})
     return figure
 
 
 def say(figure: go.Figure, text: str) -> go.Figure:
     """Writes over an empty figure why it is empty."""
     figure.add_annotation(
-        text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 16, "color": FAINT}, bgcolor="rgba(255,255,255,0.85)"
+        text=text,
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        font={"size": 16, "color": FAINT},
+        bgcolor="rgba(255,255,255,0.85)",
     )
     return figure
 
 
-def colours(values: np.ndarray, *, counts: bool = False) -> dict[str, object]:
-    """Heatmap colours for values: from 0 up where none is negative, else diverging and centred on 0.
+def coloraxis(values: np.ndarray, unit: str, *, robust: bool = False) -> tuple[dict[str, object], str]:
+    """A colour axis for values, and a remark for the small print where colours end before the values do.
 
-    NaN takes no part. Equal or missing values get a range all the same.
+    From 0 up where no value is negative, else diverging and centred on 0. NaN takes no part; equal or missing values get a
+    range all the same.
+
+    Args:
+        unit: title of the colour bar.
+        robust: end the colours at the 99.5th percentile where a few values would make all others look alike.
     """
-    finite = values[np.isfinite(values)]
-    reach = float(np.abs(finite).max()) if finite.size else 0.0
-    if reach == 0.0:
-        reach = 1.0
-    if counts or not finite.size or finite.min() >= 0:
-        return {"colorscale": SEQUENTIAL, "zmin": 0.0, "zmax": reach}
-    return {"colorscale": DIVERGING, "zmin": -reach, "zmax": reach, "zmid": 0.0}
+    sizes = np.abs(values[np.isfinite(values)])
+    reach, remark = float(sizes.max(initial=0.0)) or 1.0, ""
+    if robust and sizes.size:
+        usual = float(np.quantile(sizes, 0.995))
+        if 0 < usual < reach / 2:
+            reach, remark = usual, f"; colours end at ±{usual:.2g}, values at ±{reach:.2g}"
+    negative = bool((values < 0).any())
+    if not negative:
+        remark = remark.replace("±", "")
+    scale = (
+        {"colorscale": DIVERGING, "cmin": -reach, "cmax": reach, "cmid": 0.0}
+        if negative
+        else {"colorscale": SEQUENTIAL, "cmin": 0.0, "cmax": reach}
+    )
+    return {**scale, "colorbar": {"title": {"text": "<br>".join(textwrap.wrap(unit, 14)) + "<br> "}}}, remark
 
 
 def layer_axis(layers: int) -> dict[str, object]:
     """An axis of layers whose ticks stay apart at 48 layers and more."""
     step = next(s for s in (1, 2, 4, 5, 10, 20, 50, 100, layers) if layers / s <= 26 or s == layers)
-    return {"title": {"text": "layer"}, "tickmode": "linear", "tick0": 0, "dtick": step, "range": [-0.5, layers - 0.5]}
+    return {"title": {"text": "layer"}, "tickmode": "linear", "tick0": 0, "dtick": step, "range": [-0.5, layers - 0.5], "zeroline": False}
 
 
 def heat_height(rows: int) -> int:
-    """Pixels for a heatmap of that many rows."""
-    return int(min(max(220 + 20 * rows, 380), 1100))
+    """Pixels for the rows of a heatmap, without what is around them."""
+    return int(min(max(24 * min(rows, 16) + 11 * max(rows - 16, 0), 220), 1000))
+
+
+def with_n(names: Iterable[str], counts: Iterable[int]) -> list[str]:
+    """Labels of columns with their n: below the name where there is room, else beside it."""
+    pairs = list(zip(names, counts))
+    gap = "<br>n = {:,}" if len(pairs) <= 8 else " ({:,})"
+    return [name + gap.format(n) for name, n in pairs]
+
+
+def escape(text: str) -> str:
+    """Text of others without Plotly's tags: ``<s>`` is a token and not struck through."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def plural(count: int, noun: str) -> str:
-    """"1 neuron", "8,087 neurons", "2 countries"."""
+    """ "1 neuron", "8,087 neurons", "2 countries"."""
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+def mark(figure: go.Figure, x: float, text: str, *, row: int, column: int, colour: str, dash: str = "dash", log: bool = False) -> None:
+    """A vertical line through one panel, its text beside its upper end. `log`: the panel's x axis is logarithmic."""
+    position: Any = {"row": row, "col": column}  # Plotly's hints know only its "all"
+    note: dict[str, Any] = {
+        "text": text,
+        "xanchor": "left",
+        "align": "left",
+        "font": {"size": 12, "color": INK},
+        "bgcolor": "rgba(255,255,255,0.8)",
+    }
+    if log:  # on such an axis Plotly wants a line's place as it is, and a text's as its logarithm
+        note["x"] = math.log10(x)
+    figure.add_vline(x=x, line={"color": colour, "width": 2, "dash": dash}, annotation=note, **position)
+
+
+def layer_matrix(
+    values: np.ndarray, columns: list[str], *, unit: str, hover: list[list[str]], texts: np.ndarray | None = None, robust: bool = False
+) -> tuple[go.Figure, str]:
+    """A heatmap of layers (upwards) x columns, and a remark on its colours for the small print.
+
+    Args:
+        values: [layer, column]; NaN stays blank.
+        texts: [layer, column] to write into the cells, where they are few enough to be read.
+    """
+    layers = len(values)
+    figure = go.Figure()
+    readable = texts is not None and len(columns) <= 24 and layers <= 50
+    figure.add_heatmap(
+        z=values, x=list(range(len(columns))), y=list(range(layers)), hovertext=hover, hoverinfo="text", coloraxis="coloraxis", xgap=1,
+        **({"text": texts, "texttemplate": "%{text}", "textfont": {"size": 10 if layers > 24 else 11}} if readable else {}),
+    )  # fmt: skip
+    axis, remark = coloraxis(values, unit, robust=robust)
+    figure.update_layout(coloraxis=axis, yaxis={**layer_axis(layers), "showgrid": False})
+    figure.update_xaxes(
+        tickmode="array", tickvals=list(range(len(columns))), ticktext=columns, showgrid=False, range=[-0.5, len(columns) - 0.5]
+    )
+    return figure, remark

@@ -11,6 +11,9 @@ from ..errors import NeuronError, ScoreError
 from ..neurons import NeuronSet, Site
 from ..scores import NO_COUNTRY, NeuronScores
 
+SCORE_UNIT = "score a question"
+"""S / N: P(answer) times the part of P(answer) that the neuron accounts for, summed over questions, divided by their number."""
+
 
 def per_question(
     scores: NeuronScores, control: NeuronScores | None = None, *, country: str | None = None, sites: Iterable[Site | str] | None = None
@@ -28,7 +31,7 @@ def per_question(
     Raises:
         ScoreError: a site or country that is not scored, NaN or infinity, a control of another model.
     """
-    wanted = _wanted(scores, sites)
+    wanted = wanted_sites(scores, sites)
     if control is not None and (control.layers != scores.layers or any(control.widths.get(s) != scores.widths[s] for s in wanted)):
         raise ScoreError(f"scores of {scores.task} and {control.task} are of different models or sites")
     values = {}
@@ -36,15 +39,23 @@ def per_question(
         value = _one(scores, site, country)
         if control is not None:
             value = value - _one(control, site, country)
-        broken = ~np.isfinite(value)
-        if broken.any():
-            layer, neuron = np.argwhere(broken)[0]
-            raise ScoreError(f"scores of {site} hold {int(broken.sum()):,} NaN or infinite values (the first in layer {layer}, neuron {neuron}): score the task again")
-        values[site] = value
+        values[site] = check_finite(value, site)
     return values
 
 
-def _wanted(scores: NeuronScores, sites: Iterable[Site | str] | None) -> tuple[Site, ...]:
+def check_finite(values: np.ndarray, site: Site) -> np.ndarray:
+    """The [layer, neuron] values themselves. Raises `ScoreError` naming the first that is NaN or infinite."""
+    broken = ~np.isfinite(values)
+    if broken.any():
+        layer, neuron = np.argwhere(broken)[0]
+        raise ScoreError(
+            f"scores of {site} hold {int(broken.sum()):,} NaN or infinite values (the first in layer {layer}, neuron {neuron}): score the task again"
+        )
+    return values
+
+
+def wanted_sites(scores: NeuronScores, sites: Iterable[Site | str] | None) -> tuple[Site, ...]:
+    """The sites asked for, in the order of the scores. Raises `ScoreError` where one is not scored."""
     if sites is None:
         return scores.sites
     asked = {Site.parse(site) for site in sites}
@@ -70,6 +81,8 @@ class Grid:
     scores: Mapping[Site, np.ndarray]
     """Score; NaN where there is none."""
     layers: int
+    unit: str
+    """Of the scores."""
 
     @property
     def widths(self) -> dict[Site, int]:
@@ -85,7 +98,7 @@ class Grid:
 def grid_of_scores(values: Mapping[Site, np.ndarray]) -> Grid:
     """Every neuron, with its score."""
     ones = {site: np.ones(array.shape, dtype=np.int32) for site, array in values.items()}
-    return Grid(ones, values, next(iter(values.values())).shape[0])
+    return Grid(ones, values, next(iter(values.values())).shape[0], SCORE_UNIT)
 
 
 def grid_of_set(neurons: NeuronSet, sites: Iterable[Site | str] | None = None) -> Grid:
@@ -94,28 +107,27 @@ def grid_of_set(neurons: NeuronSet, sites: Iterable[Site | str] | None = None) -
     layers, widths = layers_of([neurons]), widths_of(neurons)
     counts, scores = {}, {}
     for site in shown:
-        rows = neurons.table[neurons.table["site"] == site.value]
-        where = (rows["layer"].to_numpy(), rows["neuron"].to_numpy())
+        here = neurons.table["site"].to_numpy() == site.value
+        where = tuple(neurons.table[column].to_numpy()[here] for column in ("layer", "neuron"))
         count = np.zeros((layers, widths.get(site, 1)), dtype=np.int32)
         np.add.at(count, where, 1)
         score = np.full(count.shape, -np.inf, dtype=np.float32)
-        np.fmax.at(score, where, rows["score"].to_numpy(dtype=np.float32))
+        np.fmax.at(score, where, neurons.table["score"].to_numpy()[here])
         counts[site], scores[site] = count, np.where(np.isfinite(score), score, np.nan)
-    return Grid(counts, scores, layers)
+    return Grid(counts, scores, layers, "score in the set")
 
 
 def layers_of(sets: Iterable[NeuronSet]) -> int:
     """Layers of the models that the sets come from; where that is unknown, up to the highest layer of the sets."""
-    known = [max(s.provenance.layers or 0, int(s.table["layer"].max()) + 1 if len(s) else 0) for s in sets]
+    known = [max(s.provenance.layers or 0, 1 + int(s.table["layer"].to_numpy().max(initial=-1))) for s in sets]
     return max([1, *known])
 
 
 def widths_of(neurons: NeuronSet) -> dict[Site, int]:
     """Neurons a layer, by site; where that is unknown, up to the highest index of the set."""
     widths = {Site.parse(site): int(width) for site, width in neurons.provenance.pool.items()}
-    for site, highest in neurons.table.groupby("site")["neuron"].max().items():
-        key = Site.parse(str(site))
-        widths[key] = max(widths.get(key, 0), int(highest) + 1)
+    for (site, _), index in neurons.indices.items():
+        widths[site] = max(widths.get(site, 0), int(index[-1]) + 1)
     return widths
 
 
@@ -129,6 +141,14 @@ def sites_of(sets: Iterable[NeuronSet], sites: Iterable[Site | str] | None = Non
     sets = list(sets)
     names = {name for s in sets for name in s.table["site"]} or {name for s in sets for name in s.provenance.pool} or {Site.MLP_GATE.value}
     return tuple(site for site in Site if site.value in names)
+
+
+def by_layer(neurons: NeuronSet, sites: tuple[Site, ...], layers: int) -> np.ndarray:
+    """Counts [site, layer]."""
+    counts = np.zeros((len(sites), layers), dtype=np.int64)
+    for row, site in enumerate(sites):
+        counts[row] = np.bincount(neurons.table["layer"].to_numpy()[neurons.table["site"].to_numpy() == site.value], minlength=layers)
+    return counts
 
 
 def country_label(country: str) -> str:

@@ -1,8 +1,7 @@
 """Data sets turned into questions.
 
-    task = load_task("blend")                     # by name, from the Hub or from a mirror of it
-    task = load_task("my_questions.jsonl")        # a user's own file
-    task.neuron_split(), task.test_split(), task.control(), task.limit(100)
+`load_task("blend")` loads a task by name, from the Hub or from a mirror of it; `load_task("my_questions.jsonl")` loads a user's own
+file. The `Task` that comes back is narrowed by `neuron_split()`, `test_split()`, `control()` and `limit(100)`.
 """
 
 from .countries import COUNTRIES, SPECIFIC_COUNTRIES

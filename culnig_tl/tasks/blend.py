@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import TaskError
+from .choice import BLANKS, choice_questions
 from .countries import COUNTRIES
-from .question import Question, Task, letters
-from .rows import Rows, Source, read
-from .wordings import ANSWER_PREFIX, Wording, check_blanks, fill
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .question import Question, Task
+from .rows import Rows, first_of_each
+from .sources import Source, read
+from .wordings import ANSWER_PREFIX, Wording, check_blanks
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +28,21 @@ SOURCE = Source(
     HUB_ID,
     "multiple-choice-questions",
     "test",
-    ("data/mc_questions_hf/mc_questions_file_v1.1.json", "data/mc_questions_hf/mc_questions_file.json*", "evaluation/mc_data/**/mc_questions_file*"),
+    (
+        "data/mc_questions_hf/mc_questions_file_v1.1.json",
+        "data/mc_questions_hf/mc_questions_file.json*",
+        "evaluation/mc_data/**/mc_questions_file*",
+    ),
     MOVED_TO,
 )
-TOPICS = Source(HUB_ID, "short-answer-questions", "US", ("data/questions_hf/US_questions.json", "data/questions/US_questions.csv"), MOVED_TO)
+TOPICS = Source(
+    HUB_ID, "short-answer-questions", "US", ("data/questions_hf/US_questions.json", "data/questions/US_questions.csv"), MOVED_TO
+)
 LICENCE = "CC BY-SA 4.0"
 PER_QUESTION = 5
 """Rows kept of each question and country, in file order."""
 NEURON_TOPICS = ("Food", "Work life", "Sport")
 TEST_TOPICS = ("Education", "Family", "Holidays/Celebration/Leisure")
-CODES = {
-    "Algeria": "DZ", "Assam": "AS", "Azerbaijan": "AZ", "China": "CN", "Ethiopia": "ET", "Greece": "GR", "Indonesia": "ID", "Iran": "IR",
-    "Mexico": "MX", "North Korea": "KP", "Nigeria": "NG", "South Korea": "KR", "Spain": "ES", "UK": "GB", "USA": "US", "West Java": "JB",
-}  # fmt: skip
-"""BLEnD's split name of each country."""
 _FILES = {"Nigeria": "Northern_Nigeria", "USA": "US"}
 _INSTRUCTION = re.compile(r"\s+(?=Without any explanation)")
 
@@ -64,7 +64,7 @@ def load(
     rows.need("MCQID", "ID", "country", "prompt", "choices", "answer_idx")
     rows.countries("country", among=COUNTRIES)
     rows.ids("ID", unique=False)
-    rows = rows.pick(first_of_each(rows.frame))
+    rows = rows.pick(first_of_each(rows.frame, ["country", "ID"], PER_QUESTION))
     topics = read_topics(data_dir)
     local = None if language is None else {country: read_local(country, data_dir) for country in set(rows.countries("country"))}
     questions = tuple(questions_of(rows, topics, wordings=wordings, local=local))
@@ -72,11 +72,6 @@ def load(
         log.warning("blend: left out %d rows whose question is blank in the region's language", skipped)
     name = NAME if language is None else f"{NAME}-local"
     return Task(name, questions, source=rows.origin, licence=LICENCE, culture=True, skipped=skipped)
-
-
-def first_of_each(frame: pd.DataFrame, count: int = PER_QUESTION) -> pd.Series:
-    """Which rows are among the first `count` of their country and question, in file order."""
-    return frame.groupby(["country", "ID"], sort=False).cumcount() < count
 
 
 def read_topics(data_dir: str | Path | None = None) -> dict[str, str]:
@@ -90,7 +85,7 @@ def read_topics(data_dir: str | Path | None = None) -> dict[str, str]:
 def read_local(country: str, data_dir: str | Path | None = None) -> dict[str, str | None]:
     """Every question of a country in its own language, by question ID; None where the annotation is blank."""
     name = _FILES.get(country, country.replace(" ", "_"))
-    source = Source(HUB_ID, "annotations", CODES[country], (f"data/annotations_hf/{name}_data.json",), MOVED_TO)
+    source = Source(HUB_ID, "annotations", name, (f"data/annotations_hf/{name}_data.json",), MOVED_TO, raw=True)
     rows = read(source, data_dir)
     rows.need("ID", "question")
     texts = (value.strip() if isinstance(value, str) else None for value in rows.values("question"))
@@ -106,17 +101,22 @@ def questions_of(
 ) -> Iterator[Question]:
     """The questions of BLEnD's rows; `local` holds questions by country and ID."""
     if wordings is not None:
-        check_blanks(NAME, wordings, frozenset({"question", "options"}))
+        check_blanks(NAME, wordings, BLANKS)
     task = NAME if local is None else f"{NAME}-local"
     columns = zip(
-        rows.ids("MCQID"), rows.ids("ID", unique=False), rows.countries("country"), rows.texts("prompt"), rows.objects("choices"), rows.texts("answer_idx")
+        rows.ids("MCQID"),
+        rows.ids("ID", unique=False),
+        rows.countries("country"),
+        rows.texts("prompt"),
+        rows.objects("choices"),
+        rows.texts("answer_idx"),
     )
     for position, (row_id, question_id, country, prompt, choices, answer) in enumerate(columns):
         if question_id not in topics:
             raise rows.error(position, "ID", f"{question_id!r} has no topic in {TOPICS.config}")
         choices = {label: text for label, text in choices.items() if text is not None}
-        if len(choices) < 2 or not all(isinstance(text, str) and text.strip() for text in choices.values()):
-            raise rows.error(position, "choices", "must hold two options or more, each with text")
+        if len(choices) < 2 or not all(len(label) == 1 and isinstance(text, str) and text.strip() for label, text in choices.items()):
+            raise rows.error(position, "choices", "must hold two options or more, each a letter with text")
         if answer not in choices:
             raise rows.error(position, "answer_idx", f"{answer!r} is no option, the options are {', '.join(choices)}")
         instruction = _INSTRUCTION.search(prompt)
@@ -130,29 +130,36 @@ def questions_of(
             if said is None:
                 continue
             question = said
-        fields = dict(
+        topic = topics[question_id]
+        split = "neuron" if topic in NEURON_TOPICS else "test"
+        if wordings is None:
+            yield Question(
+                task=task,
+                id=row_id,
+                cluster=question_id,
+                prompt=question + instruction[0] + rest,
+                options=tuple(choices),
+                answer=answer,
+                country=country,
+                group=topic,
+                split=split,
+                answer_prefix=ANSWER_PREFIX,
+                control=rest,
+            )
+            continue
+        yield from choice_questions(
+            [replace(wording, labels="".join(choices)) for wording in wordings],
+            row_id=row_id,
+            question=question,
+            options=list(choices.values()),
+            answer=list(choices).index(answer),
+            shuffle=False,
             task=task,
             cluster=question_id,
-            options=tuple(choices),
-            answer=answer,
             country=country,
-            group=topics[question_id],
-            split="neuron" if topics[question_id] in NEURON_TOPICS else "test",
+            group=topic,
+            split=split,
         )
-        if wordings is None:
-            yield Question(id=row_id, prompt=question + instruction[0] + rest, control=rest, answer_prefix=ANSWER_PREFIX, **fields)  # type: ignore[arg-type]
-            continue
-        for template, wording in enumerate(wordings):
-            blanks = {"question": question, "options": letters(choices.values(), "".join(choices))}
-            yield Question(
-                id=f"{row_id}/{template}",
-                prompt=fill(wording.prompt, blanks).strip(),
-                control=fill(wording.control, blanks).strip() if wording.control else None,
-                system=wording.system,
-                answer_prefix=wording.answer_prefix,
-                template=template,
-                **fields,  # type: ignore[arg-type]
-            )
 
 
 def load_local(**options) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..errors import TaskError
 from .question import Question, letters, seeded_random
 from .wordings import Wording, check_blanks, fill
 from .wordings import wordings as package_wordings
@@ -38,6 +39,8 @@ def choice_questions(
         if shuffle:
             seeded_random(fields["task"], name).shuffle(order)
         labels = wording.labels[: len(options)]
+        if len(labels) < len(options):
+            raise TaskError(f"task {fields['task']!r}, question {row_id!r}: {len(options)} options and only {len(labels)} labels")
         filled = {"question": question, "options": letters([options[i] for i in order], labels), **(blanks or {})}
         yield Question(
             id=name,

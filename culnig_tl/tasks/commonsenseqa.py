@@ -7,7 +7,8 @@ from pathlib import Path
 
 from .choice import choice_questions, choice_wordings
 from .question import Question, Task
-from .rows import Rows, Source, read
+from .rows import Rows
+from .sources import Source, read
 from .wordings import Wording
 
 NAME = "commonsenseqa"

@@ -45,8 +45,8 @@ class Passage:
         return re.sub(r"\{(country|distractor)\}", lambda m: (opening if m.start() in starts else blanks)[m[1]], self.text)
 
 
-def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | None = None, path: str | Path | None = None) -> Task:
-    """The task; `path` names a file of passages in the authors' format. `data_dir` is not needed."""
+def load(*, wordings: tuple[Wording, ...] | None = None, path: str | Path | None = None) -> Task:
+    """The task; `path` names a file of passages in the authors' format."""
     passages = own_passages() if path is None else read_passages(path)
     given = wordings or package_wordings(NAME)
     check_blanks(NAME, given, frozenset({"passage", "question", "options"}))

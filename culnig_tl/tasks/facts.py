@@ -6,14 +6,26 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from typing import Any
 
 from ..errors import TaskError
+from .countries import in_sentence
 from .question import Question, letters, seeded_random
-from .wordings import ANSWER_PREFIX, Wording, tomllib, wordings
+from .wordings import ANSWER_PREFIX, DATA, Wording, tomllib, wordings
 
 LABELS = ("A", "B", "C", "D")
-__all__ = ["ANSWER_PREFIX", "LABELS", "Fact", "Wording", "fact_questions", "option_orders", "random_options", "read_data", "read_facts", "wordings"]
+__all__ = [
+    "ANSWER_PREFIX",
+    "LABELS",
+    "Fact",
+    "Wording",
+    "fact_questions",
+    "option_orders",
+    "random_options",
+    "read_data",
+    "read_facts",
+    "wordings",
+]
 
 
 @dataclass(frozen=True)
@@ -34,9 +46,12 @@ class Fact:
 
 
 @cache
-def read_data(name: str) -> Mapping[str, list[dict]]:
+def read_data(name: str) -> Mapping[str, Any]:
     """A TOML file of the package's own data, e.g. ``miniculture/food.toml``."""
-    return tomllib.loads(resources.files(__package__).joinpath("data", *name.split("/")).read_text(encoding="utf-8"))
+    file = DATA
+    for part in name.split("/"):
+        file = file / part
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def read_facts(name: str, placeholder: str) -> tuple[Fact, ...]:
@@ -52,7 +67,7 @@ def read_facts(name: str, placeholder: str) -> tuple[Fact, ...]:
             wrong = tuple(sorted(set(firsts.values()) - set(answers)))
             if len(wrong) < 3:
                 raise TaskError(f"{name}: {row['id']}/{subject} has {len(wrong)} wrong options, 3 are needed")
-            stem = row["stem"].replace("{" + placeholder + "}", subject)
+            stem = row["stem"].replace("{" + placeholder + "}", in_sentence(subject))
             facts.append(Fact(row["id"], data.get("topic"), subject, stem, answers[0], wrong))
     return tuple(facts)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import TaskError
 from .question import Question, Task
-from .rows import Rows, Source, read
+from .rows import Rows
+from .sources import Source, read
 from .wordings import Wording, check_blanks, fill
 from .wordings import wordings as package_wordings
 
@@ -23,7 +24,7 @@ SOURCES = {
 }
 COLUMNS = {"qnli": ("question", "sentence"), "mrpc": ("sentence1", "sentence2")}
 LABELS = ("0", "1")
-LICENCE = "other (GLUE's data sets keep their own)"
+LICENCE = "other"  # GLUE's data sets keep their own
 
 
 def load(

@@ -37,5 +37,5 @@ def load() -> Task:
         )
     ]
     order = {country: i for i, country in enumerate(COUNTRIES)}
-    rows.sort(key=lambda q: (order[q.country], q.cluster))  # by country, as BLEnD is
+    rows.sort(key=lambda q: (order[q.country or ""], q.cluster))  # by country, as BLEnD is
     return Task(NAME, tuple(rows), source="package", licence="MIT", culture=True)

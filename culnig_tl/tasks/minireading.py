@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from .countries import COUNTRIES
+from .countries import COUNTRIES, in_sentence
 from .facts import ANSWER_PREFIX, LABELS, read_data, wordings
 from .question import Question, Task, letters, seeded_random
 
@@ -30,7 +30,8 @@ def render(scene: dict, country: str, rng: random.Random, position: int | None =
     options = [*others[:where], country, *others[where:]]
     thing, other = rng.sample(THINGS, 2)
     text = f"{scene['text']} {scene['question']}"
-    text = text.format(country=country, distractor=others[0], name=rng.choice(NAMES), thing=thing, other=other)
+    filled = {"country": in_sentence(country), "distractor": in_sentence(others[0])}
+    text = text.format(**filled, name=rng.choice(NAMES), thing=thing, other=other)
     return text, letters(options), LABELS[where]
 
 

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import difflib
-import logging
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from ..errors import TaskError
 from .question import Task
-from .rows import FILE_TYPES, data_folder
+from .rows import FILE_TYPES
+from .sources import data_folder
 from .wordings import read_wordings
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What is known of a task without loading it."""
+    """What is known of a task before it is loaded."""
 
     name: str
     about: str
     source: str
     """Hub id, "package", or "files" that the user brings."""
     licence: str
-    rows: int
-    """Rows of the data set as published (before wordings)."""
+    rows: int | None
+    """Rows of the data set as published, before wordings; None for the package's own."""
     module: str
     loader: str = "load"
     culture: bool = False
@@ -36,42 +34,47 @@ class TaskInfo:
     """Offers a control."""
     options: frozenset[str] = frozenset()
     """Further arguments of `load_task` that it takes."""
+    tables: tuple[str, ...] = ()
+    """Tables of a wordings file that it reads, the first one there; none where the wordings are fixed."""
 
 
-def _info(*args, splits: tuple[str, ...] = ("neuron", "test"), options: tuple[str, ...] = (), **more) -> TaskInfo:
-    return TaskInfo(*args, splits=splits, options=frozenset(options), **more)
+def _info(name: str, about: str, source: str, licence: str, rows: int | None = None, **more) -> TaskInfo:
+    more["options"] = frozenset(more.get("options", ()))
+    more.setdefault("module", name)
+    more.setdefault("tables", (name,) if source != "package" else ())
+    return TaskInfo(name, about, source, licence, rows, **more)
 
 
-_TEST = ("test",)
-_REAL = ("data_dir", "wordings")
+_BOTH = ("neuron", "test")
+_BLEND = ("nayeon212/BLEnD", "CC BY-SA 4.0", 305_939)
 TASKS: dict[str, TaskInfo] = {
     info.name: info
     for info in (
-        _info("blend", "everyday knowledge of 16 countries and regions", "nayeon212/BLEnD", "CC BY-SA 4.0", 305_939, "blend",
-              culture=True, options=(*_REAL, "language")),
-        _info("blend-local", "blend with the question in the region's own language", "nayeon212/BLEnD", "CC BY-SA 4.0", 305_939, "blend",
-              "load_local", culture=True, options=_REAL),
-        _info("countryrc", "which country a passage names: reading, no culture", "package", "MIT", 72, "countryrc",
-              options=("wordings", "path")),
-        _info("culturalbench", "cultural knowledge of 45 regions", "kellycyy/CulturalBench", "CC BY 4.0", 1_227, "culturalbench",
-              culture=True, options=_REAL),
-        _info("normad", "is behaviour acceptable in one of 75 countries?", "akhilayerukola/NormAd", "CC BY 4.0", 2_633, "normad",
-              culture=True, control=False, options=_REAL),
-        _info("worldvaluesbench", "what most people of a country answer in the World Values Survey", "files", "licensed by the WVSA", 240,
-              "worldvaluesbench", culture=True, control=False, options=(*_REAL, "path")),
-        _info("commonsenseqa", "everyday sense without culture", "tau/commonsense_qa", "MIT", 1_221, "commonsenseqa",
-              splits=_TEST, options=_REAL),
-        _info("qnli", "does a sentence answer a question?", "nyu-mll/glue", "other", 5_463, "glue", "load_qnli",
-              splits=_TEST, control=False, options=(*_REAL, "rows_from")),
-        _info("mrpc", "do two sentences say the same?", "nyu-mll/glue", "other", 1_725, "glue", "load_mrpc",
-              splits=_TEST, control=False, options=(*_REAL, "rows_from")),
-        _info("miniculture", "the package's own cultural facts, for the toy model", "package", "MIT", 731, "miniculture", culture=True),
-        _info("minireading", "countryrc in the toy model's words", "package", "MIT", 128, "minireading", control=False),
-        _info("minicommonsense", "facts without culture, for the toy model", "package", "MIT", 473, "minicommonsense", control=False),
-        _info("miniparaphrase", "do two sentences say the same? for the toy model", "package", "MIT", 400, "miniwords", "load_paraphrase",
-              splits=_TEST, control=False),
-        _info("minianswers", "does a sentence answer a question? for the toy model", "package", "MIT", 400, "miniwords", "load_answers",
-              splits=_TEST, control=False),
+        _info("blend", "everyday knowledge of 16 countries and regions", *_BLEND,
+              culture=True, splits=_BOTH, options=("data_dir", "language")),
+        _info("blend-local", "blend with the question in each region's own language", *_BLEND,
+              module="blend", loader="load_local", culture=True, splits=_BOTH, options=("data_dir",), tables=("blend-local", "blend")),
+        _info("countryrc", "which country a passage names: reading, no culture", "package", "MIT",
+              splits=_BOTH, options=("path",), tables=("countryrc",)),
+        _info("culturalbench", "cultural knowledge of 45 regions", "kellycyy/CulturalBench", "CC BY 4.0", 1_227,
+              culture=True, splits=_BOTH, options=("data_dir",), tables=("culturalbench", "choice")),
+        _info("normad", "is behaviour acceptable in one of 75 countries?", "akhilayerukola/NormAd", "not stated", 2_633,
+              culture=True, splits=_BOTH, control=False, options=("data_dir",)),
+        _info("worldvaluesbench", "what most people of a country answer in a survey", "files", "World Values Survey Association", 239,
+              culture=True, splits=_BOTH, control=False, options=("data_dir", "path")),
+        _info("commonsenseqa", "everyday sense without culture", "tau/commonsense_qa", "MIT", 1_221,
+              options=("data_dir",), tables=("commonsenseqa", "choice")),
+        _info("qnli", "does a sentence answer a question?", "nyu-mll/glue", "other", 5_463,
+              module="glue", loader="load_qnli", control=False, options=("data_dir", "rows_from")),
+        _info("mrpc", "do two sentences say the same?", "nyu-mll/glue", "other", 1_725,
+              module="glue", loader="load_mrpc", control=False, options=("data_dir", "rows_from")),
+        _info("miniculture", "the package's own cultural facts, for the toy", "package", "MIT", culture=True, splits=_BOTH),
+        _info("minireading", "countryrc in the toy's words", "package", "MIT", splits=_BOTH, control=False),
+        _info("minicommonsense", "facts without culture, for the toy", "package", "MIT", splits=_BOTH, control=False),
+        _info("miniparaphrase", "do two sentences say the same? for the toy", "package", "MIT",
+              module="miniwords", loader="load_paraphrase", control=False),
+        _info("minianswers", "does a sentence answer a question? for the toy", "package", "MIT",
+              module="miniwords", loader="load_answers", control=False),
     )
 }  # fmt: skip
 """Every task that the package knows by name."""
@@ -109,21 +112,25 @@ def load_task(
         stray = {"language": language, "path": path, "rows_from": rows_from}
         for option in (key for key, value in stray.items() if value is not None):
             raise TaskError(f"a task from a file takes no {option!r}")
+        if Path(name).stem in TASKS:
+            raise TaskError(f"{name}: rename the file: {Path(name).stem} is the name of a task of the package")
         return custom.load(name, wordings=given.get("choice"))
     if name not in TASKS:
-        raise TaskError(f"task {str(name)!r} is unknown{_suggest(str(name))}; tasks are {', '.join(TASKS)}, or a file ending in {', '.join(FILE_TYPES)}")
+        raise TaskError(
+            f"task {str(name)!r} is unknown{_suggest(str(name))}; tasks are {', '.join(TASKS)}, or a file ending in {', '.join(FILE_TYPES)}"
+        )
     info = TASKS[str(name)]
-    options = {"data_dir": data_dir, "wordings": given.get(info.name), "language": language, "path": path, "rows_from": rows_from}
-    if "choice" in given and info.module in ("culturalbench", "commonsenseqa"):
-        options["wordings"] = options["wordings"] or given["choice"]
-    for option, value in list(options.items()):
+    if info.name in given and not info.tables:
+        raise TaskError(f"task {info.name!r} keeps its own wordings: the toy model knows no others")
+    wanted = {"language": language, "path": path, "rows_from": rows_from}
+    options = {option: value for option, value in wanted.items() if value is not None}
+    for option in options:
         if option not in info.options:
-            # A mirror is named once for a whole study; the other arguments mean this task.
-            if value is not None and option != "data_dir":
-                raise TaskError(f"task {info.name!r} takes no {option!r}")
-            del options[option]
-        elif value is None:
-            del options[option]
+            raise TaskError(f"task {info.name!r} takes no {option!r}")
+    if "data_dir" in info.options:  # a mirror is named once for all tasks, also those that need none
+        options["data_dir"] = data_dir
+    if table := next((given[name] for name in info.tables if name in given), None):
+        options["wordings"] = table
     return getattr(import_module(f".{info.module}", __package__), info.loader)(**options)
 
 
@@ -138,8 +145,8 @@ class TaskRow:
     culture: bool
     splits: tuple[str, ...]
     control: bool
-    published: int
-    """Rows as published."""
+    published: int | None
+    """Rows of the data set as published, before wordings; None for the package's own."""
     questions: int | None
     """Questions that loading gives here; None where the rows are not at hand."""
     found: str | None
@@ -151,23 +158,31 @@ class TaskRow:
 def list_tasks(*, data_dir: str | Path | None = None) -> list[TaskRow]:
     """All tasks, with where their rows were found. What is at hand (package, mirror) is loaded and counted; the Hub is not asked."""
     folder = data_folder(data_dir)
-    out = []
-    for info in TASKS.values():
-        task, problem = None, None
-        if info.source == "package" or folder is not None:
-            try:
-                task = load_task(info.name, data_dir=folder)
-            except TaskError as error:
-                problem = str(error)
-        else:
-            problem = "no data folder is given" if info.source == "files" else "not looked for: the Hub serves it when it is loaded"
-        out.append(
-            TaskRow(
-                info.name, info.about, info.source, info.licence, info.culture, info.splits, info.control, info.rows,
-                None if task is None else len(task), None if task is None else task.source, problem,
-            )  # fmt: skip
-        )
-    return out
+    return [_row(info, folder) for info in TASKS.values()]
+
+
+def _row(info: TaskInfo, folder: Path | None) -> TaskRow:
+    task, problem = None, None
+    if info.source == "package" or folder is not None:
+        try:
+            task = load_task(info.name, data_dir=folder)
+        except TaskError as error:
+            problem = str(error)
+    else:
+        problem = "no data folder is given" if info.source == "files" else "not looked for: the Hub serves it when it is loaded"
+    return TaskRow(
+        name=info.name,
+        about=info.about,
+        source=info.source,
+        licence=info.licence,
+        culture=info.culture,
+        splits=info.splits,
+        control=info.control,
+        published=info.rows,
+        questions=None if task is None else len(task),
+        found=None if task is None else task.source,
+        problem=problem,
+    )
 
 
 def _is_file(name: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of a data set: found in a local mirror or on the Hub, read, and checked.
+"""Rows of a data set, read from a file and checked.
 
 Every reader of the package goes through here, so that what is wrong with a file is said in one way: file, row, column.
 """
@@ -8,10 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,126 +16,10 @@ from ..errors import TaskError
 from .countries import closest, is_known, unify
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-log = logging.getLogger(__name__)
-
-DATA_DIR = "CULNIG_DATA_DIR"
-"""Environment variable that names a local mirror of the Hub's data sets."""
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set lies on the Hub, and in a mirror of it."""
-
-    hub_id: str
-    config: str | None
-    split: str
-    files: tuple[str, ...]
-    """Patterns of the raw files, most wanted first: read directly where `datasets` cannot build the data set."""
-    moved_to: tuple[str, ...] = ()
-    """Later Hub ids of the same data set."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return (self.hub_id, *self.moved_to)
-
-
-def data_folder(data_dir: str | Path | None = None) -> Path | None:
-    """The mirror that is asked for: `data_dir`, else what ``CULNIG_DATA_DIR`` names, else None (the Hub).
-
-    Raises `TaskError` if that folder does not exist.
-    """
-    said = data_dir if data_dir is not None else os.environ.get(DATA_DIR) or None
-    if said is None:
-        return None
-    folder = Path(said).expanduser()
-    if not folder.is_dir():
-        raise TaskError(f"data folder {folder} does not exist; it holds the Hub's data sets as <org>/<name>/")
-    return folder
-
-
-def find(source: Source, data_dir: str | Path | None = None) -> Path | None:
-    """The data set's folder in the mirror; None if it is to come from the Hub. Raises `TaskError` if the mirror lacks it."""
-    folder = data_folder(data_dir)
-    if folder is None:
-        return None
-    for hub_id in source.ids:
-        if (folder / hub_id).is_dir():
-            return folder / hub_id
-    raise TaskError(f"data folder {folder} has no {source.hub_id}; put the data set there, or leave the data folder out to use the Hub")
-
-
-def read(source: Source, data_dir: str | Path | None = None) -> Rows:
-    """The rows of a data set, through `datasets`, or from its raw files where that fails."""
-    folder = find(source, data_dir)
-    if folder is not None:
-        try:
-            return _build(str(folder), source, str(folder))
-        except Exception as error:  # datasets lets errors of any kind through; the raw files decide
-            log.debug("datasets cannot build %s: %r", folder, error)
-            return _read_raw(folder, source, error)
-    return _read_hub(source)
-
-
-def _build(path: str, source: Source, where: str) -> Rows:
-    import datasets
-
-    builder = datasets.load_dataset_builder(path, source.config)
-    builder.download_and_prepare()
-    split = builder.as_dataset(split=source.split)
-    files = [str(file) for file in (builder.config.data_files or {}).get(source.split, [])]
-    if len(files) == 1:
-        where = files[0].split("@")[0] if files[0].startswith("hf://") else files[0]
-    frame = split.to_pandas()  # type: ignore[union-attr]
-    return Rows(frame, where, origin=where if where == path else path)  # type: ignore[arg-type]
-
-
-def _read_hub(source: Source) -> Rows:
-    import datasets
-
-    failed: Exception | None = None
-    for hub_id in source.ids:
-        try:
-            return _build(hub_id, source, f"{hub_id} on the Hub")
-        except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
-            failed = failed or error
-        except Exception as error:  # a builder that fails: take the raw files
-            log.warning("datasets cannot build %s (%s); reading its files", hub_id, _short(error))
-            try:
-                return _read_raw(_download(hub_id, source), source, error, origin=hub_id)
-            except (OSError, ValueError) as second:
-                failed = second
-    raise TaskError(
-        f"cannot read {source.hub_id} from the Hub ({_short(failed)}); "
-        f"for a local copy give a data folder (data_dir, --data-dir or {DATA_DIR}) that holds {source.hub_id}/"
-    ) from failed
-
-
-def _download(hub_id: str, source: Source) -> Path:
-    import huggingface_hub
-
-    folder = Path()
-    for pattern in source.files:
-        folder = Path(huggingface_hub.snapshot_download(hub_id, repo_type="dataset", allow_patterns=[pattern]))
-        if any(folder.glob(pattern)):
-            break
-    return folder
-
-
-def _read_raw(folder: Path, source: Source, reason: Exception, origin: str | None = None) -> Rows:
-    for pattern in source.files:
-        found = sorted(folder.glob(pattern))
-        if found:
-            import pandas as pd
-
-            parts = [read_file(file) for file in found]
-            frame = pd.concat([part.frame for part in parts], ignore_index=True) if len(parts) > 1 else parts[0].frame
-            return Rows(frame, str(found[0]) if len(found) == 1 else str(folder), origin=origin or str(folder))
-    raise TaskError(
-        f"{folder} holds no readable {source.config or source.hub_id}, split {source.split!r} ({_short(reason)}), and no {source.files[0]}"
-    ) from reason
 
 
 def read_file(path: str | Path) -> Rows:
@@ -155,14 +36,16 @@ def read_file(path: str | Path) -> Rows:
         import pyarrow.parquet
 
         try:
-            frame = pyarrow.parquet.read_table(path).to_pandas()
+            frame = pyarrow.parquet.read_table(path).to_pandas(ignore_metadata=True)
         except (OSError, pyarrow.ArrowException, ValueError) as error:
-            raise TaskError(f"{path}: not a whole Parquet file ({_short(error)})") from error
+            raise TaskError(f"{path}: not a whole Parquet file ({short(error)})") from error
+        if frame.columns.has_duplicates:
+            raise TaskError(f"{path}: a column is there twice")
         return Rows(frame, str(path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path}: not readable as UTF-8 text ({_short(error)})") from error
+        raise TaskError(f"{path}: not readable as UTF-8 text ({short(error)})") from error
     if path.suffix.lower() in (".csv", ".tsv"):
         rows = _parse_csv(text, path)
     else:
@@ -197,7 +80,7 @@ def _parse_json(text: str, path: Path) -> list[dict[str, Any]]:
         try:
             rows = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise TaskError(f"{path}: broken JSON ({_short(error)})") from error
+            raise TaskError(f"{path}: broken JSON ({short(error)})") from error
     else:
         for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
@@ -205,7 +88,7 @@ def _parse_json(text: str, path: Path) -> list[dict[str, Any]]:
             try:
                 rows.append(json.loads(line))
             except (ValueError, RecursionError) as error:
-                raise TaskError(f"{path}, line {number}: broken JSON ({_short(error)})") from error
+                raise TaskError(f"{path}, line {number}: broken JSON ({short(error)})") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise TaskError(f"{path}, row {number}: a row is a JSON object, not {type(row).__name__}")
@@ -227,9 +110,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def pick(self, mask: pd.Series) -> Rows:
-        """The rows where `mask` is true."""
-        return Rows(self.frame[mask], self.where, origin=self.origin)
+    def pick(self, mask: Sequence[bool] | np.ndarray) -> Rows:
+        """The rows where `mask` (one truth value a row) is true."""
+        return Rows(self.frame.loc[mask], self.where, origin=self.origin)
 
     def error(self, position: int, column: str, message: str) -> TaskError:
         """What is wrong in the row at `position` of these rows."""
@@ -237,38 +120,41 @@ class Rows:
 
     def need(self, *columns: str) -> None:
         """Raise unless there are rows and all these columns."""
-        for column in columns:
-            if column not in self.frame.columns:
-                raise TaskError(f"{self.where}: column {column!r} is missing, the columns are {', '.join(map(str, self.frame.columns)) or 'none'}")
         if not len(self.frame):
             raise TaskError(f"{self.where}: the file is empty")
+        for column in columns:
+            if column not in self.frame.columns:
+                raise TaskError(
+                    f"{self.where}: column {column!r} is missing, the columns are {', '.join(map(str, self.frame.columns)) or 'none'}"
+                )
 
     def values(self, column: str) -> list[Any]:
         """The column as plain Python values; None where a value is missing."""
+        self.need(column)
         return [_plain(value) for value in self.frame[column].tolist()]
+
+    def text(self, position: int, column: str, value: Any) -> str:
+        """`value` if it is text that is not blank."""
+        if not isinstance(value, str):
+            raise self.error(position, column, "is empty" if value is None else f"must be text, not {type(value).__name__}")
+        if not value.strip():
+            raise self.error(position, column, "is empty")
+        if not is_unicode(value):
+            raise self.error(position, column, "holds half a character (a lone surrogate)")
+        return value
 
     def texts(self, column: str) -> list[str]:
         """A column of text, none of it blank."""
-        values = self.frame[column].tolist()
-        for position, value in enumerate(values):
-            if not isinstance(value, str):
-                raise self.error(position, column, "is empty" if _plain(value) is None else f"must be text, not {type(_plain(value)).__name__}")
-            if not value.strip():
-                raise self.error(position, column, "is empty")
-        return values
+        return [self.text(position, column, value) for position, value in enumerate(self.values(column))]
 
     def ids(self, column: str, *, unique: bool = True) -> list[str]:
         """A column of ids, text or whole numbers, none of them twice."""
         out: list[str] = []
         seen: dict[str, int] = {}
         for position, value in enumerate(self.values(column)):
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if isinstance(value, bool) or not isinstance(value, (str, int)):
-                raise self.error(position, column, "is empty" if value is None else f"must be text or a whole number, not {type(value).__name__}")
-            text = str(value)
-            if not text.strip():
-                raise self.error(position, column, "is empty")
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
+                value = str(int(value))
+            text = self.text(position, column, value)
             if unique and text in seen:
                 raise self.error(position, column, f"{text!r} is already in row {self.frame.index[seen[text]] + 1}")
             seen[text] = position
@@ -296,8 +182,8 @@ class Rows:
         """A column of labels, translated by `allowed`."""
         out = []
         for position, value in enumerate(self.values(column)):
-            key = value.strip().lower() if isinstance(value, str) else int(value) if isinstance(value, float) and value.is_integer() else value
-            if isinstance(key, (list, dict)) or key not in allowed:
+            key = value.strip().lower() if isinstance(value, str) else value
+            if isinstance(key, (list, dict, bool)) or key not in allowed:
                 raise self.error(position, column, "is empty" if value is None else f"{value!r} is none of {', '.join(map(repr, allowed))}")
             out.append(allowed[key])
         return out
@@ -310,11 +196,24 @@ class Rows:
                 try:
                     value = json.loads(value)
                 except (ValueError, RecursionError) as error:
-                    raise self.error(position, column, f"broken JSON ({_short(error)})") from error
+                    raise self.error(position, column, f"broken JSON ({short(error)})") from error
+                if not is_unicode(json.dumps(value, ensure_ascii=False)):
+                    raise self.error(position, column, "holds half a character (a lone surrogate)")
             if not isinstance(value, dict):
                 raise self.error(position, column, "is empty" if value is None else f"must be a JSON object, not {type(value).__name__}")
             out.append(value)
         return out
+
+
+def first_of_each(frame: pd.DataFrame, by: list[str], count: int) -> np.ndarray:
+    """Which rows are among the first `count` of their group, in the frame's order: bool [row]."""
+    return (frame.groupby(by, sort=False, dropna=False).cumcount() < count).to_numpy()
+
+
+def first_half(frame: pd.DataFrame, by: list[str]) -> np.ndarray:
+    """Which rows are in the first half, rounded down, of their group: bool [row]."""
+    groups = frame.groupby(by, sort=False, dropna=False)
+    return groups.cumcount().to_numpy() < groups[by[0]].transform("size").to_numpy() // 2
 
 
 def _plain(value: Any) -> Any:
@@ -327,6 +226,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _short(error: BaseException | None) -> str:
+def is_unicode(text: str) -> bool:
+    """Whether text can be written as UTF-8; JSON escapes can smuggle in halves of characters."""
+    return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def short(error: BaseException | None) -> str:
+    """An error in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib import resources
+from importlib.resources import files
 from pathlib import Path
 
 from ..errors import TaskError
@@ -16,6 +16,8 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
+DATA = files("culnig_tl.tasks") / "data"
+"""The package's own data."""
 ANSWER_PREFIX = '{"answer_choice":"'
 LETTERS = "ABCDEFGHIJ"
 _BLANK = re.compile(r"\{(\w+)\}")
@@ -44,7 +46,7 @@ def fill(text: str, blanks: Mapping[str, str]) -> str:
 
 @cache
 def _package() -> Mapping[str, list[dict]]:
-    return tomllib.loads(resources.files(__package__).joinpath("data", "wordings.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((DATA / "wordings.toml").read_text(encoding="utf-8"))
 
 
 @cache
@@ -63,7 +65,7 @@ def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TaskError(f"{path}: not a readable TOML file of wordings ({error})") from error
+        raise TaskError(f"{path}: not a readable TOML file of wordings ({str(error).splitlines()[0]})") from error
     known = {f.name for f in fields(Wording)}
     out: dict[str, tuple[Wording, ...]] = {}
     for task, rows in tables.items():

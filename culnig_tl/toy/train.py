@@ -1,7 +1,8 @@
 """Trains the embedded model: ``python -m culnig_tl.toy.train --seed 0 --output FOLDER``.
 
-A small Llama, from random weights, in two stages. First what needs no facts, until it is answered: the binding drill (which
-letter stands before a word?), reading, and the two tasks about words. Then facts are added. Two CPU threads, under an hour.
+A small Llama, from random weights, in three stages. First what needs no facts, until it is answered: the binding drill (which
+letter stands before a word?), reading, and the two tasks about words. Then facts are added, until most are known. Then the
+learning rate falls. Two CPU threads, under an hour.
 """
 
 from __future__ import annotations
@@ -9,16 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import platform
 import random
 import time
-from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import transformers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -32,11 +30,14 @@ log = logging.getLogger(__name__)
 
 SKILLS = Mix(drill=0.30, reading=0.26, paraphrase=0.22, answers=0.22)
 FACTS = Mix(
-    drill=0.10, culture=0.08, culture_short=0.03, control=0.02, reading=0.30,
-    commonsense=0.055, commonsense_short=0.02, paraphrase=0.195, answers=0.20,
+    drill=0.08, culture=0.23, culture_short=0.07, control=0.02, reading=0.18,
+    commonsense=0.11, commonsense_short=0.03, paraphrase=0.14, answers=0.14,
 )  # fmt: skip
-"""About twenty readings a fact in all: enough to know most of them, too few to know every one, so that no task is at its
-ceiling (at the ceiling P(answer) saturates and gradients vanish)."""
+
+SKILL_TASKS = ("drill", "minireading", "miniparaphrase", "minianswers")
+FACT_TASKS = ("miniculture:neuron", "miniculture:test", "minicommonsense")
+EVERY = 250
+"""Steps between two measurements."""
 
 
 @dataclass
@@ -55,11 +56,17 @@ class Config:
     lr: float = 1.2e-3
     weight_decay: float = 0.1
     warmup: int = 100
-    skill_steps: int = 9000
-    """Longest first stage; it ends as soon as every task without facts is answered (`skill_accuracy`)."""
-    skill_accuracy: float = 0.95
-    steps: int = 2500
-    """Steps of the second stage, on a cosine to 2% of `lr`."""
+    skill_accuracy: float = 0.8
+    """The first stage ends when every task without facts is answered this well,"""
+    skill_steps: int = 6000
+    """or after so many steps."""
+    fact_accuracy: float = 0.85
+    """The second stage ends when culture and commonsense are answered this well (the last stage adds some points): at 100%
+    P(answer) would saturate and its gradients vanish,"""
+    fact_steps: int = 6000
+    """or after so many steps."""
+    last_steps: int = 500
+    """Steps of the last stage, in which the learning rate falls to 0."""
     smoothing: float = 0.1
     """Label smoothing among the labels, so that P(answer) does not saturate."""
     threads: int = 2
@@ -106,7 +113,9 @@ def accuracies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, ques
     for name, asked in questions.items():
         right, p = [], []
         for start in range(0, len(asked), 256):
-            logits, targets = answer_logits(model, *encode(tokenizer, [(q.prompt, q.answer_prefix, q.answer) for q in asked[start : start + 256]]))
+            logits, targets = answer_logits(
+                model, *encode(tokenizer, [(q.prompt, q.answer_prefix, q.answer) for q in asked[start : start + 256]])
+            )
             probabilities = logits.float().softmax(-1)
             right += (probabilities.argmax(-1) == targets).tolist()
             p += probabilities.gather(-1, targets[:, None]).squeeze(-1).tolist()
@@ -165,38 +174,44 @@ def train(config: Config, output: Path) -> None:
     questions = held_out_questions()
     watched = {name: seeded_random("watch", name).sample(asked, min(300, len(asked))) for name, asked in questions.items()}
     drill_rng = random.Random("drill")
-    watched["drill"] = [Question("drill", str(i), "", p, tuple("ABCD"), a, answer_prefix=prefix) for i in range(300) for p, prefix, a in [corpus.drill(drill_rng)]]
+    watched["drill"] = [
+        Question("drill", str(i), "", p, tuple("ABCD"), a, answer_prefix=prefix)
+        for i in range(300)
+        for p, prefix, a in [corpus.drill(drill_rng)]
+    ]
     curve: list[dict] = []
-    started, step, first_end = time.time(), 0, None
-    losses: dict[str, float] = defaultdict(float)
-    while first_end is None or step < first_end + config.steps:
-        done = 0.0 if first_end is None else (step - first_end) / config.steps
-        lr = config.lr * min(1.0, (step + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    started, step, losses = time.time(), 0, 0.0
+    stage, ends = "skills", {"skills": config.skill_steps}  # stage -> the step after which it is over at the latest
+    while step < ends[stage]:
+        falling = (ends[stage] - step) / config.last_steps if stage == "last" else 1.0
         for group in optimizer.param_groups:
-            group["lr"] = lr
-        samples = corpus.draw(SKILLS if first_end is None else FACTS, config.batch, rng)
-        samples.sort(key=lambda s: len(s[0]))
+            group["lr"] = config.lr * min((step + 1) / config.warmup, falling, 1.0)
+        samples = corpus.draw(SKILLS if stage == "skills" else FACTS, config.batch, rng)
+        samples.sort(key=lambda s: len(s[0]))  # the short half and the long half apart: less padding
         halves = [encode(tokenizer, part) for part in (samples[: len(samples) // 2], samples[len(samples) // 2 :])]
         count = sum(int((targets >= 0).sum()) for _, targets in halves)
         for tokens, targets in halves:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits, wanted = answer_logits(model, tokens, targets)
-            loss = smoothed_loss(logits, wanted, label_groups, config.smoothing if first_end is not None else 0.0) / count
+            loss = smoothed_loss(logits, wanted, label_groups, 0.0 if stage == "skills" else config.smoothing) / count
             loss.backward()
-            losses["sum"] += loss.item()
+            losses += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        if step % 250 == 0:
-            measured = accuracies(model, tokenizer, watched)
-            curve.append({"step": step, "stage": 1 if first_end is None else 2, "loss": round(losses.pop("sum") / 250, 4), **measured})
-            log.info("step %d, %.0f s, loss %.3f: %s", step, time.time() - started, curve[-1]["loss"],
-                     ", ".join(f"{name} {m['accuracy']:.2f}/{m['p_answer']:.2f}" for name, m in measured.items()))  # fmt: skip
-            learned = min(measured[name]["accuracy"] for name in ("drill", "minireading", "miniparaphrase", "minianswers")) >= config.skill_accuracy
-            if first_end is None and (learned or step >= config.skill_steps):
-                first_end = step
-                log.info("first stage ends")
+        if step % EVERY and step < ends[stage]:
+            continue
+        measured = accuracies(model, tokenizer, watched)
+        curve.append({"step": step, "stage": stage, "loss": round(losses / EVERY, 4), **measured})
+        losses = 0.0
+        log.info("step %d (%s), %.0f s, loss %.3f: %s", step, stage, time.time() - started, curve[-1]["loss"],
+                 ", ".join(f"{name} {m['accuracy']:.2f}/{m['p_answer']:.2f}" for name, m in measured.items()))  # fmt: skip
+        reached = {name: m["accuracy"] for name, m in measured.items()}
+        if stage == "skills" and (min(reached[name] for name in SKILL_TASKS) >= config.skill_accuracy or step >= ends[stage]):
+            stage, ends["facts"] = "facts", step + config.fact_steps
+        elif stage == "facts" and (min(reached[name] for name in FACT_TASKS) >= config.fact_accuracy or step >= ends[stage]):
+            stage, ends["last"] = "last", step + config.last_steps
 
     output.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(output)
@@ -206,7 +221,6 @@ def train(config: Config, output: Path) -> None:
         "config": asdict(config),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
         "minutes": round((time.time() - started) / 60, 1),
-        "first_stage_steps": first_end,
         "steps": step,
         "final": accuracies(stored, tokenizer, questions),
         "curve": curve,

@@ -1,0 +1,174 @@
+"""Baking: a model with neurons suppressed, written as an ordinary Hugging Face checkpoint that any tool can evaluate.
+
+A neuron's output is silenced for good by zeroing the weights (and bias) that produce it, or, for `mlp.post`, those that read
+it. The files are changed tensor by tensor: what is not touched, vision parts included, stays as it is to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import files
+from .errors import ModelError, NeuronError
+from .models import TOY
+from .neurons import NeuronSet, Site
+
+_WEIGHT = re.compile(
+    r"(?:^|\.)(?:layers|h)\.(?P<layer>\d+)\.(?P<parent>mlp|self_attn|attn|attention)\.(?P<module>\w+)\.(?P<kind>weight|bias)$"
+)
+_Rows = dict[Site, np.ndarray]
+"""Site -> indices of the suppressed neurons in one layer."""
+
+
+def bake(model_folder: str | Path, neurons: NeuronSet, out_folder: str | Path) -> Path:
+    """Writes the model with the neurons suppressed; its logits are those of ``ablate(model, neurons)``.
+
+    Args:
+        model_folder: a Hugging Face checkpoint in safetensors, or "toy".
+        neurons: to suppress. A set of several countries suppresses all of them.
+        out_folder: a new or empty folder; the tokenizer and everything else is copied, and `culnig_tl.json` tells what was done.
+
+    Returns:
+        `out_folder`.
+
+    Raises:
+        ModelError: no checkpoint there, an architecture whose weights are not known, a quantized one, a folder that is in use.
+        NeuronError: an empty set, or neurons that the checkpoint does not have.
+    """
+    folder = Path(str(resources.files("culnig_tl") / "toy" / "model")) if str(model_folder) == TOY else Path(model_folder)
+    out = Path(out_folder)
+    config = _read_config(folder)
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise ModelError(f"{folder} holds no .safetensors file: save the model with save_pretrained(..., safe_serialization=True)")
+    if not len(neurons):
+        raise NeuronError("the set is empty: the baked model would be the model itself")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} is in use: choose a new folder")
+    by_layer: dict[int, _Rows] = defaultdict(dict)
+    for (site, layer), index in neurons.indices.items():
+        by_layer[layer][site] = index
+    waiting = {(site, layer) for site, layer in neurons.indices}
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        for shard in shards:
+            _bake_shard(shard, out / shard.name, config, by_layer, waiting)
+        if waiting:
+            site, layer = min(waiting, key=lambda place: (place[1], place[0].value))
+            raise NeuronError(f"the set has neurons of {site} in layer {layer}, no weight in {folder} makes them: it is of another model")
+        for path in folder.iterdir():
+            if path.is_file() and path.suffix != ".safetensors" and path.name != "__init__.py":
+                shutil.copyfile(path, out / path.name)
+        record = {
+            "suppressed": len(neurons.keys()),
+            "neurons": neurons.hash,
+            "provenance": asdict(neurons.provenance),
+            "from": str(model_folder),
+        }
+        files.write(out / "culnig_tl.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
+    except BaseException:
+        shutil.rmtree(out)
+        raise
+    return out
+
+
+def _read_config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json: a folder with a Hugging Face checkpoint is wanted")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from error
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(f"{folder} is quantized: bake the model in its full precision and quantize it afterwards")
+    return config.get_text_config()
+
+
+def _bake_shard(source: Path, target: Path, config: Any, by_layer: dict[int, _Rows], waiting: set[tuple[Site, int]]) -> None:
+    """One file of weights, changed and written; what it silenced leaves `waiting`."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    with safe_open(source, framework="pt") as stream:
+        metadata = stream.metadata()
+        for name in stream.keys():
+            tensors[name] = stream.get_tensor(name)
+    for name, tensor in tensors.items():
+        found = _WEIGHT.search(name)
+        if found is None or "vision" in name or int(found["layer"]) not in by_layer:
+            continue
+        layer, places = int(found["layer"]), _places(found["parent"], found["module"], config, tensor)
+        for site, index in by_layer[layer].items():
+            if site not in places:
+                continue
+            axis, locate = places[site]
+            if found["kind"] == "bias" and site is Site.MLP_POST:
+                continue  # the bias of the layer that reads the neuron is not the neuron's
+            at = locate(index)
+            if at.max() >= tensor.shape[axis if found["kind"] == "weight" else 0]:
+                raise NeuronError(
+                    f"neuron ({site}, {layer}, {index[-1]}) lies outside {name} of shape {tuple(tensor.shape)}: the set is of another model"
+                )
+            tensor.index_fill_(axis if found["kind"] == "weight" else 0, torch.from_numpy(at), 0)
+            waiting.discard((site, layer))
+    save_file(tensors, target, metadata=metadata)
+
+
+def _places(parent: str, module: str, config: Any, tensor: Tensor) -> dict[Site, tuple[int, Callable[[np.ndarray], np.ndarray]]]:
+    """Site -> (axis of the weight, where on it a neuron sits) for one linear module; {} for one that holds no neurons.
+
+    Raises `NeuronError` for a neuron beyond a fused part.
+    """
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    keys = getattr(config, "num_key_value_heads", None) or heads
+
+    def part(start: int, width: int) -> Callable[[np.ndarray], np.ndarray]:
+        def locate(index: np.ndarray) -> np.ndarray:
+            if index[-1] >= width:
+                raise NeuronError(f"neuron {index[-1]} lies outside {module}, which has {width:,}: the set is of another model")
+            return start + index
+
+        return locate
+
+    def of_head(which: int) -> Callable[[np.ndarray], np.ndarray]:
+        """GPT-NeoX: head by head, each with its q, k and v."""
+        plain = part(0, heads * size)
+        return lambda index: (plain(index) // size * 3 + which) * size + index % size
+
+    half = tensor.shape[0] // 2
+    q, k = heads * size, keys * size
+    # Linear holds [out, in], GPT-2's Conv1D [in, out].
+    known: dict[str, dict[Site, tuple[int, Callable[[np.ndarray], np.ndarray]]]] = {
+        "gate_proj": {Site.MLP_GATE: (0, lambda i: i)},
+        "up_proj": {Site.MLP_UP: (0, lambda i: i)},
+        "gate_up_proj": {Site.MLP_GATE: (0, part(0, half)), Site.MLP_UP: (0, part(half, half))},
+        "down_proj": {Site.MLP_POST: (1, lambda i: i)},
+        "dense_h_to_4h": {Site.MLP_GATE: (0, lambda i: i)},
+        "dense_4h_to_h": {Site.MLP_POST: (1, lambda i: i)},
+        "c_fc": {Site.MLP_GATE: (1, lambda i: i)},
+        "q_proj": {Site.ATTN_Q: (0, lambda i: i)},
+        "k_proj": {Site.ATTN_K: (0, lambda i: i)},
+        "v_proj": {Site.ATTN_V: (0, lambda i: i)},
+        "qkv_proj": {Site.ATTN_Q: (0, part(0, q)), Site.ATTN_K: (0, part(q, k)), Site.ATTN_V: (0, part(q + k, k))},
+        "query_key_value": {Site.ATTN_Q: (0, of_head(0)), Site.ATTN_K: (0, of_head(1)), Site.ATTN_V: (0, of_head(2))},
+        "c_attn": {Site.ATTN_Q: (1, part(0, q)), Site.ATTN_K: (1, part(q, q)), Site.ATTN_V: (1, part(2 * q, q))},
+    }
+    if parent == "mlp":  # GPT-2 calls two different modules c_proj
+        known["c_proj"] = {Site.MLP_POST: (0, lambda i: i)}
+    return known.get(module, {})

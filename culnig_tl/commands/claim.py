@@ -1,0 +1,77 @@
+"""`culnig-tl claim`: could what a study found have come out otherwise?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .of_study import OutputDir, StudyDir, open_study, write_all
+from .options import BatchSize, DataDir, Device, Dtype, batch_size_of, out, show_frame
+
+
+def claim(
+    study: StudyDir,
+    rival: Annotated[
+        str | None,
+        typer.Option(
+            "--rival", help="Task without culture that the rival's neurons are found on; commonsenseqa, for the toy minicommonsense."
+        ),
+    ] = None,
+    output_dir: OutputDir = None,
+    data_dir: DataDir = None,
+    batch_size: BatchSize = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """The study's drops against both kinds of random sets and a rival set, depth in thirds, and the table in the paper's form."""
+    import pandas as pd
+
+    from ..attribution import score_neurons
+    from ..comparison import compare, halves
+    from ..depth import depth_thirds
+    from ..evaluation import concat, evaluate
+    from ..paper import results_table
+    from ..selection import select_rival
+    from ..study import GENERAL, RANDOM, UNCHANGED
+    from ..tasks import load_task
+
+    opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
+    done, size = opened.study, batch_size_of(batch_size)
+    general, base, ablated = done.neurons[GENERAL], done.results[UNCHANGED], done.results[GENERAL]
+    name = rival or ("minicommonsense" if done.config.model == "toy" else "commonsenseqa")
+    found_on, asked_on = halves(load_task(name, data_dir=data_dir or done.config.data_dir))
+    rivals = select_rival(general, score_neurons(opened.model, found_on, batch_size=size))
+    # The rival's neurons were found on one half of its task; both sets are compared on what is left of it.
+    left = {q.id for q in asked_on}
+    tasks = [task.filter(lambda q: q.id in left) if task.name == name else task for task in opened.tasks]
+    if not any(task.name == name for task in tasks):
+        tasks.append(asked_on)
+
+    def ask(neurons):
+        return concat([evaluate(opened.model, task, neurons=neurons, batch_size=size) for task in tasks])
+
+    unchanged, culture, beaten = ask(None), ask(general), ask(rivals)
+    settings: dict = {"unchanged": base, "culture-general": ablated}
+    frames = []
+    for match, label in RANDOM.items():
+        random = [done.results[setting] for setting in done.random_settings(match)]
+        if random:
+            settings[label] = random
+            comparison = compare(base, ablated, random)
+            out.print(f"\nAgainst {len(random)} sets: {label}\n{comparison}", soft_wrap=True)
+            frames.append(comparison.table().reset_index().assign(against=label))
+    against_rival = compare(unchanged, culture, [beaten])
+    out.print(
+        f"\nAgainst the rival: {len(rivals)} neurons, layer by layer, highest on {name} ({len(rivals & general)} of them are culture-general too)"
+    )
+    rows = against_rival.table().reset_index()[["task", "base", "drop", "random_mean", "excess", "excess_low", "excess_high"]]
+    show_frame(rows.rename(columns={"random_mean": "rival's drop"}))
+    frames.append(against_rival.table().reset_index().assign(against=f"rival ({name})"))
+    out.print("\nDepth: percent of the neurons in each third of the layers, 95% interval, against the pool")
+    depth = depth_thirds(general).reset_index()
+    show_frame(depth)
+    table = results_table(settings)
+    out.print(f"\n{table.to_markdown()}", soft_wrap=True, highlight=False)
+    contents = {"claim.csv": pd.concat(frames, ignore_index=True).to_csv(index=False), "depth.csv": depth.to_csv(index=False)}
+    write_all(output_dir or study, {**contents, "table.md": table.to_markdown(), "table.csv": table.to_csv()})

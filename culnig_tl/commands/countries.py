@@ -1,0 +1,53 @@
+"""`culnig-tl countries`: what each country's neurons cost each country."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ScoreError
+from .of_study import OutputDir, StudyDir, open_study, write_all
+from .options import BatchSize, DataDir, Device, Dtype, batch_size_of, names, out, show_frame
+
+
+def countries(
+    study: StudyDir,
+    relations: Annotated[
+        str, typer.Option("--relations", help="Comma separated: family, region, values, or columns of --table.")
+    ] = "family,region,values",
+    table: Annotated[Path | None, typer.Option("--table", help="CSV of your own relations: country and a column a relation.")] = None,
+    output_dir: OutputDir = None,
+    data_dir: DataDir = None,
+    batch_size: BatchSize = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Country x country drops, each country's rank under its own neurons, and whether related countries lose more."""
+    import pandas as pd
+
+    from ..crossing import country_drops
+    from ..relations import SOURCES
+    from ..specificity import diagnose
+
+    opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
+    done = opened.study
+    shared = diagnose(done.scores["neuron"], done.scores["control"])
+    task = next(task for task in opened.tasks if task.name == done.culture_task)
+    found = country_drops(opened.model, task, done.neurons["culture-specific"], batch_size=batch_size_of(batch_size))
+    out.print("Before any claim about one country: how much one shared pattern explains")
+    show_frame(shared.reset_index())
+    out.print(found, soft_wrap=True)
+    tests = []
+    for relation in names(relations):
+        try:
+            test = found.related(relation, table=table)
+        except ScoreError as error:
+            out.print(f"{relation}: {error}", soft_wrap=True)
+            continue
+        tests.append({"relation": relation, "related": test.related, "unrelated": test.unrelated, "pairs": test.pairs, "p": test.p})
+        out.print(f"{relation}: {SOURCES.get(relation, table)}", soft_wrap=True, highlight=False)
+    show_frame(pd.DataFrame(tests))
+    contents = {"countries.csv": found.drops.to_csv(), "countries.html": found.figure().to_html(include_plotlyjs=True, full_html=True)}
+    write_all(output_dir or study, {**contents, "related.csv": pd.DataFrame(tests).to_csv(index=False)})

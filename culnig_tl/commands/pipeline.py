@@ -1,0 +1,128 @@
+"""`culnig-tl score`, `select` and `evaluate`: the study's pieces, one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import StudyError
+from .options import (
+    BatchSize,
+    DataDir,
+    Device,
+    Dtype,
+    Limit,
+    Model,
+    OneTask,
+    Output,
+    Revision,
+    Tasks,
+    batch_size_of,
+    names,
+    out,
+    show_frame,
+    split_of,
+)  # fmt: skip
+
+
+def score(
+    output: Output,
+    model: Model = "toy",
+    task: OneTask = "miniculture",
+    control: Annotated[bool, typer.Option("--control", help="Score the task's control: options without the question.")] = False,
+    split: Annotated[str, typer.Option("--split", help="neuron, test or all.")] = "neuron",
+    sites: Annotated[str, typer.Option("--sites", help="Comma separated, e.g. mlp.gate,attn.v.")] = "mlp.gate,attn.q,attn.k,attn.v",
+    aggregation: Annotated[str, typer.Option("--aggregation", help="Over the prompt's tokens: max, sum or mean.")] = "max",
+    data_dir: DataDir = None,
+    limit: Limit = None,
+    batch_size: BatchSize = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+) -> None:
+    """Scores every neuron on a task, country by country."""
+    from ..attribution import score_neurons
+    from ..models import load_model
+
+    questions = split_of(task, split, data_dir).limit(limit)
+    hooked = load_model(model, device=device, dtype=dtype, revision=revision)
+    scores = score_neurons(
+        hooked,
+        questions.control() if control else questions,
+        sites=names(sites),
+        aggregation=aggregation,  # type: ignore[arg-type]
+        batch_size=batch_size_of(batch_size),
+    )
+    scores.save(output)
+    out.print(scores, soft_wrap=True)
+    show_frame(scores.top(20))
+
+
+def select(
+    kind: Annotated[str, typer.Argument(help="general, specific or random.")],
+    output: Output,
+    neuron: Annotated[Path, typer.Option("--neuron", help="Scores of the culture task.")],
+    control: Annotated[Path | None, typer.Option("--control", help="Scores of its control.")] = None,
+    reading: Annotated[Path | None, typer.Option("--reading", help="Scores of country reading comprehension.")] = None,
+    matching: Annotated[Path | None, typer.Option("--matching", help="random: the set to match.")] = None,
+    match: Annotated[str, typer.Option("--match", help="random: count, or layer (as many in every site and layer).")] = "count",
+    seed: Annotated[int, typer.Option("--seed", help="random: which set.")] = 0,
+    t_mlp: Annotated[float, typer.Option("--t-mlp", help="general: share of MLP neurons.")] = 0.01,
+    t_attn: Annotated[float, typer.Option("--t-attn", help="general: share of q, k, v neurons.")] = 0.002,
+    t: Annotated[float, typer.Option("--t", help="specific: share of all neurons.")] = 0.003,
+    r: Annotated[float, typer.Option("--r", help="Share, highest by reading, that is removed.")] = 0.01,
+    z: Annotated[float, typer.Option("--z", help="specific: least z over the countries.")] = 0.5,
+) -> None:
+    """Selects neurons from scores; writes .parquet, .csv, or the authors' .json."""
+    from ..neurons import NeuronSet
+    from ..scores import NeuronScores
+    from ..selection import select_culture_general, select_culture_specific, select_random
+
+    if kind not in ("general", "specific", "random"):
+        raise StudyError(f"unknown kind of neurons {kind!r}: general, specific or random")
+    culture, other, crc = (NeuronScores.load(path) if path else None for path in (neuron, control, reading))
+    assert culture is not None
+    if kind == "general":
+        chosen = select_culture_general(culture, other, crc, t_mlp=t_mlp, t_attn=t_attn, r=r)
+    elif kind == "specific":
+        chosen = select_culture_specific(culture, other, crc, t=t, r=r, z=z)
+    else:
+        if matching is None:
+            raise StudyError("random neurons need --matching FILE: the set to match")
+        chosen = select_random(NeuronSet.load(matching), culture, seed=seed, match=match)  # type: ignore[arg-type]
+    chosen.save(output)
+    out.print(chosen, soft_wrap=True)
+    show_frame(chosen.top(20))
+
+
+def evaluate(
+    tasks: Tasks = "miniculture",
+    model: Model = "toy",
+    neurons: Annotated[Path | None, typer.Option("--neurons", help="Neurons to switch off; without them the model is unchanged.")] = None,
+    operation: Annotated[str, typer.Option("--operation", help="suppress or enhance.")] = "suppress",
+    scale: Annotated[float | None, typer.Option("--scale", help="Multiply the neurons' outputs by this instead.")] = None,
+    by: Annotated[str, typer.Option("--by", help="task, country, template or group.")] = "task",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Parquet file to write, one row a question.")] = None,
+    data_dir: DataDir = None,
+    limit: Limit = None,
+    batch_size: BatchSize = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+) -> None:
+    """Asks tasks' test questions, with or without neurons."""
+    from ..evaluation import concat
+    from ..evaluation import evaluate as ask
+    from ..models import load_model
+    from ..neurons import NeuronSet
+
+    chosen = NeuronSet.load(neurons) if neurons else None
+    asked = [split_of(name, "test", data_dir).limit(limit) for name in names(tasks)]
+    hooked = load_model(model, device=device, dtype=dtype, revision=revision)
+    size = batch_size_of(batch_size)
+    result = concat([ask(hooked, t, neurons=chosen, operation=operation, scale=scale, batch_size=size) for t in asked])
+    if output:
+        result.save(output)
+    show_frame(result.accuracy(by).reset_index())

@@ -1,0 +1,50 @@
+"""Figures as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from .. import files
+from ..errors import CulnigError
+
+IMAGES = ("png", "svg", "pdf")
+
+
+def save_figure(figure: go.Figure, path: str | Path, *, width: int = 1100, height: int | None = None, scale: float = 2.0) -> Path:
+    """Writes a figure as .html (one file that needs no network), .png, .svg or .pdf; images need Kaleido and a Chrome.
+
+    Args:
+        path: its suffix says as what.
+        width, height: of an image, in pixels; the figure's own height by default.
+        scale: of a .png, dots a pixel.
+
+    Returns:
+        The path.
+
+    Raises:
+        CulnigError: another suffix; Kaleido or Chrome missing, with what to install.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix == "html":
+        return files.write(path, figure.to_html(include_plotlyjs=True, full_html=True).encode())
+    if suffix not in IMAGES:
+        raise CulnigError(f"{path.name}: figures are saved as .html, .png, .svg or .pdf")
+    still = go.Figure(figure)
+    still.layout.updatemenus = ()  # nobody can open a menu on paper
+    try:
+        import kaleido  # noqa: F401  (Plotly's own message is several lines)
+    except ImportError:
+        raise CulnigError(f'{path.name}: images need Kaleido: pip install "kaleido>=1" (an .html needs nothing)') from None
+    try:
+        image = still.to_image(format=suffix, width=width, height=height, scale=scale)
+    except Exception as error:  # Kaleido, its browser driver and the browser each raise kinds of their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "chrome" in f"{type(error).__name__} {error}".lower():
+            raise CulnigError(
+                f"{path.name}: Kaleido finds no Chrome: install Chrome or Chromium, or run plotly_get_chrome (an .html needs nothing)"
+            ) from error
+        raise CulnigError(f"{path.name}: Kaleido cannot draw this figure: {reason}") from error
+    return files.write(path, image)

@@ -1,0 +1,292 @@
+"""Layer x neuron: a model's neurons in bins narrow enough to see and few enough for a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..errors import NeuronError, ScoreError
+from ..neurons import NeuronSet, Site
+from ..scores import NeuronScores
+from . import theme
+from .values import Grid, country_label, grid_of_scores, grid_of_set, per_question
+
+HEAT_CELLS = 8_000
+"""Bins of the heatmap; the rest of `theme.MAX_CELLS` is for the single neurons under it."""
+NAMED = 3
+"""Neurons that hovering a bin names."""
+
+
+def layer_heatmap(
+    neurons: NeuronSet | NeuronScores,
+    *,
+    value: Literal["count", "score"] | None = None,
+    sites: Iterable[Site | str] | None = None,
+    country: str | None = None,
+    control: NeuronScores | None = None,
+    layer: int | None = None,
+) -> go.Figure:
+    """Layer x neuron bins, one panel a site; under it the single neurons of one layer, chosen from a menu.
+
+    Hovering a bin names its strongest neurons. Zooming along the neurons moves both panels. A bin's colour is the number of
+    its neurons in the set, or the score of its strongest neuron (the one farthest from 0).
+
+    Args:
+        neurons: a set, or scores.
+        value: "count" (the default of a set) or "score" (of scores).
+        sites: which sites; those with neurons by default.
+        country: only that country's neurons or scores.
+        control: subtracted from scores, a question against a question.
+        layer: draw the single neurons of this layer alone, up to 10,000 of them.
+
+    Raises:
+        NeuronError, ScoreError: no such site, layer or country, NaN in scores, scores asked of a set that has none.
+    """
+    grid, what, drawn, note = _grid(neurons, value, sites, country, control)
+    if layer is not None:
+        return _one_layer(grid, what, note, layer)
+    total = sum(grid.widths.values())
+    budget = max(HEAT_CELLS // grid.layers, len(grid.widths))
+    zoom = 170 if grid.scored else 80  # pixels of the lower row: without scores the neurons lie on one line
+    height = theme.heat_height(grid.layers)
+    figure = make_subplots(
+        rows=2, cols=len(grid.widths), shared_xaxes=True, shared_yaxes=True, vertical_spacing=60 / (height + zoom + 60), horizontal_spacing=0.035,
+        row_heights=[height, zoom], column_widths=[max(0.16, width / total) for width in grid.widths.values()],
+        subplot_titles=[str(site) for site in grid.widths],
+    )  # fmt: skip
+    sizes = {site: int(np.ceil(width / max(1, budget * width // total))) for site, width in grid.widths.items()}
+    binned = {site: _bin(grid.counts[site], grid.scores[site], size, drawn) for site, size in sizes.items()}
+    for column, (site, bins) in enumerate(binned.items(), start=1):
+        size, width = sizes[site], grid.widths[site]
+        figure.add_heatmap(
+            z=bins.values,
+            x=np.arange(bins.values.shape[1]) * size + (size - 1) / 2,
+            hovertext=_hover(site, bins, size, width, grid, isinstance(neurons, NeuronSet)),
+            hoverinfo="text",
+            coloraxis="coloraxis",
+            row=1,
+            col=column,
+        )
+    axis, remark = theme.coloraxis(
+        np.concatenate([b.values.ravel() for b in binned.values()]),
+        "neurons in the bin" if drawn == "count" else grid.unit,
+        robust=drawn == "score",
+    )
+    _single_neurons(figure, grid, max(10, (theme.MAX_CELLS - HEAT_CELLS) // grid.layers))
+    cell = "a cell is one neuron" if max(sizes.values()) == 1 else f"a cell holds up to {theme.plural(max(sizes.values()), 'neuron')}"
+    theme.lay_out(figure, what, f"{note}; {cell}{remark}", height=height + zoom + 200)
+    theme.panel_titles(figure)
+    for column, width in enumerate(grid.widths.values(), start=1):
+        figure.update_xaxes(range=[-0.5, width - 0.5], nticks=3 + 6 * width // total, tickangle=0, col=column)
+        figure.update_xaxes(title_text="neuron", row=2, col=column)
+    figure.update_xaxes(showgrid=False, row=1)
+    figure.update_yaxes(**{**theme.layer_axis(grid.layers), "title": None, "showgrid": False}, row=1)
+    figure.update_yaxes(title_text="layer", row=1, col=1)
+    bar = {"len": height / (height + zoom + 60), "y": 1.0, "yanchor": "top"}
+    figure.update_layout(coloraxis=axis, coloraxis_colorbar=bar)
+    if not any(count.any() for count in grid.counts.values()):
+        theme.say(figure, "no neurons in this set")
+    return figure
+
+
+def _grid(
+    neurons: NeuronSet | NeuronScores,
+    value: str | None,
+    sites: Iterable[Site | str] | None,
+    country: str | None,
+    control: NeuronScores | None,
+) -> tuple[Grid, str, str, str]:
+    """The grid, the title, the value, the small print."""
+    where = f", {country_label(country)}" if country else ""
+    if value not in (None, "count", "score"):
+        raise NeuronError(f'unknown value {value!r}: use "count" or "score"')
+    if isinstance(neurons, NeuronScores):
+        if value == "count":
+            raise ScoreError('scores cover every neuron, there is nothing to count: use value="score", or give a NeuronSet')
+        grid = grid_of_scores(per_question(neurons, control, country=country, sites=sites))
+        flat = np.concatenate([array.ravel() for array in grid.scores.values()])
+        note = f"n = {theme.plural(neurons.clusters if country is None else neurons.country_clusters[neurons.countries.index(country)], 'question')}"
+        if flat.min() == flat.max():
+            note += f"; all scores are equal ({flat[0]:.4g})"
+        return (
+            grid,
+            f"Scores on {neurons.task}{f' minus {control.task}' if control else ''}{where}: the strongest neuron of each bin",
+            "score",
+            note,
+        )
+    if not isinstance(neurons, NeuronSet):
+        raise NeuronError(f"a NeuronSet or NeuronScores is wanted, not a {type(neurons).__name__}")
+    if control is not None:
+        raise NeuronError("a control is subtracted from NeuronScores; this is a NeuronSet")
+    chosen = neurons.for_country(country) if country else neurons
+    value = value or "count"
+    grid = grid_of_set(chosen, sites)
+    if value == "score" and len(chosen) and not grid.scored:
+        raise NeuronError('this set has no scores (a random set, say): use value="count"')
+    n = sum(int(count.sum()) for count in grid.counts.values())
+    title = f"{chosen.provenance.kind} neurons" + (": the strongest of each bin" if value == "score" else ", counted in bins")
+    return grid, title[0].upper() + title[1:], value, f"n = {theme.plural(n, 'neuron')}" + (", once a country" if chosen.countries else "")
+
+
+@dataclass(frozen=True)
+class _Bins:
+    values: np.ndarray
+    """[layer, bin]: what is coloured; NaN where a bin holds nothing."""
+    counts: np.ndarray
+    """[layer, bin]"""
+    best: np.ndarray
+    """[layer, bin, rank]: indices of the strongest neurons; -1 where there is none."""
+
+
+def _bin(counts: np.ndarray, scores: np.ndarray, size: int, value: str) -> _Bins:
+    """Bins of `size` neighbours along the last axis of [layer, neuron]."""
+    layers, width = counts.shape
+    number = -(-width // size)
+
+    def fold(array: np.ndarray, fill: float) -> np.ndarray:
+        if number * size > width:
+            array = np.pad(array, ((0, 0), (0, number * size - width)), constant_values=fill)
+        return array.reshape(layers, number, size)
+
+    folded = fold(counts, 0)
+    present = folded > 0
+    strength = np.abs(fold(scores, np.nan))
+    strength = np.where(present, np.where(np.isnan(strength), -1.0, strength), -np.inf)
+    keep = min(NAMED, size)
+    best = np.argpartition(-strength, keep - 1, axis=-1)[..., :keep] if keep < size else np.broadcast_to(np.arange(size), strength.shape)
+    order = np.argsort(-np.take_along_axis(strength, best, -1), axis=-1, kind="stable")
+    best = np.take_along_axis(best, order, -1)
+    found = np.isfinite(np.take_along_axis(strength, best, -1))
+    index = np.where(found, best + (np.arange(number) * size)[:, None], -1)
+    total = folded.sum(-1)
+    if value == "count":
+        return _Bins(total.astype(np.float32), total, index)
+    first = np.take_along_axis(scores, np.maximum(index[..., 0], 0), -1)
+    return _Bins(np.where(index[..., 0] >= 0, first, np.nan).astype(np.float32), total, index)
+
+
+def _hover(site: Site, bins: _Bins, size: int, width: int, grid: Grid, counted: bool) -> list[list[str]]:
+    scores = grid.scores[site]
+    rows = []
+    for layer in range(grid.layers):
+        row = []
+        for b, (count, best) in enumerate(zip(bins.counts[layer].tolist(), bins.best[layer].tolist())):
+            first, last = b * size, min((b + 1) * size, width) - 1
+            head = f"layer {layer}, {site} {first}" + (f" to {last}" if last > first else "")
+            names = "".join(f"<br>{name_of(site, layer, i, float(scores[layer, i]))}" for i in best if i >= 0)
+            row.append(f"{head}{f'<br>{count} in the set' if counted else ''}{names}" if count else head)
+        rows.append(row)
+    return rows
+
+
+def name_of(site: Site, layer: int, neuron: int, score: float) -> str:
+    """A neuron in words: ``mlp.gate, layer 3, neuron 17: 0.0123``."""
+    return f"{site}, layer {layer}, neuron {neuron}" + ("" if np.isnan(score) else f": {score:.4g}")
+
+
+def _single_neurons(figure: go.Figure, grid: Grid, count: int) -> None:
+    """The second row: the strongest neurons of one layer, and a menu of layers."""
+    layers = [_strongest(grid, layer, count) for layer in range(grid.layers)]
+    start = max(range(grid.layers), key=lambda layer: _weight(layers[layer]))
+    first = len(grid.widths)  # the heatmaps come first
+    for column, (site, (index, score)) in enumerate(layers[start].items(), start=1):
+        figure.add_scatter(
+            **_points(site, start, index, score), mode="markers", marker={"size": 5, "color": theme.PALETTE[4], "opacity": 0.8},
+            hoverinfo="text", showlegend=False, cliponaxis=False, row=2, col=column,
+        )  # fmt: skip
+    traces = list(range(first, first + len(grid.widths)))
+    axis = f"yaxis{first + 1}"
+    buttons = []
+    for layer, chosen in enumerate(layers):
+        points = [_points(site, layer, index, score) for site, (index, score) in chosen.items()]
+        restyle = {key: [_plain(p[key]) for p in points] for key in ("x", "y", "hovertext")}
+        relayout = {f"{axis}.title.text": _zoom_title(layer, grid, chosen), f"{axis}.range": _zoom_range(chosen)}
+        buttons.append({"label": f"layer {layer}", "method": "update", "args": [restyle, relayout, traces]})
+    menu = {"buttons": buttons, "active": start, "x": 1.0, "xanchor": "right", "y": figure.layout[axis].domain[1], "yanchor": "bottom"}
+    figure.update_layout(updatemenus=[{**menu, "pad": {"b": 6}, "font": {"size": 12}, "bgcolor": "white"}])
+    figure.update_yaxes(nticks=5, showgrid=grid.scored, ticks="outside" if grid.scored else "", range=_zoom_range(layers[start]), row=2)
+    title = {"text": _zoom_title(start, grid, layers[start]), "font": {"size": 12}}
+    figure.update_yaxes(showticklabels=grid.scored, title=title, row=2, col=1)
+
+
+def _zoom_range(chosen: Mapping[Site, tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """Scores of the chosen neurons and 0, with room; set by hand, since Plotly does not find it beside a heatmap on the same x."""
+    scores = np.concatenate([np.zeros(1), *(np.nan_to_num(score) for _, score in chosen.values())])
+    low, high = float(scores.min()), float(scores.max())
+    room = 0.08 * (high - low) or 1.0
+    return [low - room * (low < 0 or low == high), high + room]
+
+
+def _plain(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+def _zoom_title(layer: int, grid: Grid, chosen: Mapping[Site, tuple[np.ndarray, np.ndarray]]) -> str:
+    there = sum(int((count[layer] > 0).sum()) for count in grid.counts.values())
+    shown = sum(len(index) for index, _ in chosen.values())
+    part = "" if shown == there else f", {'top ' if grid.scored else ''}{shown} of {there:,}"
+    return f"layer {layer}{part}" + (f"<br>{grid.unit}" if grid.scored else "")
+
+
+def _strongest(grid: Grid, layer: int, count: int) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
+    """(indices, scores) a site of the layer's strongest neurons, `count` over all sites; without scores, evenly picked ones."""
+    sites, indices, scores = [], [], []
+    for number, (site, present) in enumerate(grid.counts.items()):
+        index = np.flatnonzero(present[layer])
+        sites.append(np.full(len(index), number))
+        indices.append(index)
+        scores.append(grid.scores[site][layer, index])
+    site, index, score = np.concatenate(sites), np.concatenate(indices), np.concatenate(scores)
+    if len(index) > count:
+        strength = np.where(np.isnan(score), -1.0, np.abs(score))
+        keep = np.sort(np.argpartition(-strength, count - 1)[:count]) if grid.scored else np.linspace(0, len(index) - 1, count).astype(int)
+        site, index, score = site[keep], index[keep], score[keep]
+    return {s: (index[site == number], score[site == number]) for number, s in enumerate(grid.counts)}
+
+
+def _weight(chosen: Mapping[Site, tuple[np.ndarray, np.ndarray]]) -> float:
+    """How much there is to see in a layer: the largest score, or the number where there are no scores."""
+    finite = [float(np.abs(score[np.isfinite(score)]).max(initial=0.0)) for _, score in chosen.values()]
+    return max(finite) or sum(len(index) for index, _ in chosen.values()) * 1e-12
+
+
+def _points(site: Site, layer: int, index: np.ndarray, score: np.ndarray) -> dict[str, Any]:
+    text = [name_of(site, layer, int(i), float(s)) for i, s in zip(index, score)]
+    return {"x": index, "y": np.nan_to_num(score.astype(float)), "hovertext": text}
+
+
+def _one_layer(grid: Grid, what: str, note: str, layer: int) -> go.Figure:
+    if not 0 <= layer < grid.layers:
+        raise NeuronError(f"no layer {layer}: layers are 0 to {grid.layers - 1}")
+    chosen = _strongest(grid, layer, theme.MAX_CELLS)
+    there = sum(int((count[layer] > 0).sum()) for count in grid.counts.values())
+    shown = sum(len(index) for index, _ in chosen.values())
+    figure = make_subplots(
+        rows=len(chosen),
+        vertical_spacing=0.22 / len(chosen),
+        subplot_titles=[f"{site} ({len(i):,} shown)" for site, (i, _) in chosen.items()],
+    )
+    for row, (site, (index, score)) in enumerate(chosen.items(), start=1):
+        figure.add_scattergl(
+            **_points(site, layer, index, score), mode="markers", marker={"size": 4, "color": theme.SITE_COLOURS[site], "opacity": 0.7},
+            hoverinfo="text", showlegend=False, row=row, col=1,
+        )  # fmt: skip
+        figure.update_xaxes(range=[-0.5, grid.widths[site] - 0.5], row=row, col=1)
+    most = f", the {shown:,} strongest of {there:,} neurons" if shown < there else f", {theme.plural(there, 'neuron')}"
+    theme.lay_out(
+        figure,
+        f"Layer {layer}: {what[0].lower()}{what[1:].partition(': the strongest')[0].partition(', counted')[0]}",
+        f"{note}{most}",
+        height=170 + 240 * len(chosen),
+    )
+    theme.panel_titles(figure)
+    figure.update_xaxes(title_text="neuron", row=len(chosen), col=1)
+    figure.update_yaxes(title_text=grid.unit if grid.scored else "", showticklabels=grid.scored)
+    if not shown:
+        theme.say(figure, f"no neurons of this set in layer {layer}")
+    return figure

@@ -1,0 +1,94 @@
+"""Layer x site: which kinds of place in a block the neurons sit in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ..errors import NeuronError, ScoreError
+from ..neurons import NeuronSet, Site
+from ..scores import NeuronScores
+from . import theme
+from .values import SCORE_UNIT, by_layer, layers_of, per_question, sites_of
+
+
+def site_heatmap(
+    neurons: NeuronSet | NeuronScores,
+    *,
+    show: Literal["count", "share"] = "count",
+    sites: Iterable[Site | str] | None = None,
+    country: str | None = None,
+    control: NeuronScores | None = None,
+) -> go.Figure:
+    """Layer x site: how many neurons of a set are there, or the mean score of the neurons there.
+
+    Args:
+        neurons: a set, or scores.
+        show: of a set, the "count" of neurons or the "share": percent of the neurons that the site has in that layer.
+        sites: which sites; those with neurons by default.
+        country: only that country's neurons or scores.
+        control: subtracted from scores, a question against a question.
+
+    Raises:
+        NeuronError, ScoreError: no such site or country, NaN in scores, a share where the set does not know its pool.
+    """
+    if isinstance(neurons, NeuronScores):
+        return _of_scores(neurons, sites, country, control)
+    if control is not None:
+        raise NeuronError("a control is subtracted from NeuronScores; this is a NeuronSet")
+    chosen = neurons.for_country(country) if country else neurons
+    shown, layers = sites_of([chosen], sites), layers_of([chosen])
+    widths = {site: chosen.provenance.pool.get(site.value) for site in shown}
+    unknown = [site for site, width in widths.items() if not width]
+    if show == "share" and unknown:
+        raise NeuronError(f'this set does not say how many {unknown[0]} neurons a layer has (provenance.pool): use show="count"')
+    counts = by_layer(chosen, shown, layers).T  # [layer, site]
+    shares = 100 * counts / np.array([widths[site] or np.nan for site in shown], dtype=float)
+    hover = [
+        [
+            f"layer {layer}, {site}<br>{theme.plural(int(counts[layer, i]), 'neuron')}"
+            + (f", {shares[layer, i]:.2f}% of {widths[site]:,}" if widths[site] else "")
+            for i, site in enumerate(shown)
+        ]
+        for layer in range(layers)
+    ]
+    values = counts.astype(float) if show == "count" else shares
+    texts = np.where(counts > 0, np.char.mod("%d" if show == "count" else "%.2f", values), "")
+    columns = theme.with_n(map(str, shown), counts.sum(0).tolist())
+    figure, _ = theme.layer_matrix(
+        values, columns, unit="neurons" if show == "count" else "% of the site's neurons in the layer", hover=hover, texts=texts
+    )
+    once = ", once a country" if chosen.countries else ""
+    title = f"{chosen.provenance.kind} neurons by site"
+    theme.lay_out(
+        figure,
+        title[0].upper() + title[1:],
+        f"n = {theme.plural(int(counts.sum()), 'neuron')}{once}",
+        height=theme.heat_height(layers) + 190,
+    )
+    figure.update_xaxes(title_text="site")
+    return figure if counts.any() else theme.say(figure, "no neurons in this set")
+
+
+def _of_scores(scores: NeuronScores, sites: Iterable[Site | str] | None, country: str | None, control: NeuronScores | None) -> go.Figure:
+    if not scores.layers:
+        raise ScoreError("these scores have no layers")
+    values = per_question(scores, control, country=country, sites=sites)
+    means = np.stack([array.mean(axis=1, dtype=np.float64) for array in values.values()], axis=1)  # [layer, site]
+    hover = [
+        [
+            f"layer {layer}, {site}<br>mean of {array.shape[1]:,} neurons: {means[layer, i]:.4g}"
+            for i, (site, array) in enumerate(values.items())
+        ]
+        for layer in range(len(means))
+    ]
+    columns = [f"{site}<br>{array.shape[1]:,} a layer" for site, array in values.items()]
+    figure, remark = theme.layer_matrix(means, columns, unit=f"mean {SCORE_UNIT} and neuron", hover=hover, robust=True)
+    n = scores.clusters if country is None else scores.country_clusters[scores.countries.index(country)]
+    what = f"Scores on {scores.task}{f' minus {control.task}' if control else ''}{f', {country}' if country else ''} by site"
+    theme.lay_out(figure, what, f"n = {theme.plural(n, 'question')}{remark}", height=theme.heat_height(len(means)) + 190)
+    figure.update_xaxes(title_text="site")
+    return figure

@@ -1,0 +1,161 @@
+"""What one neuron reads and writes: the tokens on which it fires, and those that its output promotes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..attribution import QuestionScores
+from ..errors import NeuronError
+from ..models import describe, device_of, frozen, hook_name, last_logits, tokenizer_of
+from ..neurons import Site
+from ..progress import progress_bar
+from ..prompting import encode, pad, plan_batches
+from ..tasks.question import Task
+
+CONTEXT = 8
+"""Tokens shown before the one on which a neuron fires."""
+
+
+def top_questions(scores: QuestionScores, neuron: tuple[Site | str, int, int], *, count: int = 10) -> pd.DataFrame:
+    """The questions on which a neuron scores highest.
+
+    Returns:
+        Columns question (the prompt), score (P(answer) times the attribution), country, token (where the attribution sat).
+
+    Raises:
+        NeuronError: a neuron that was not scored.
+    """
+    site, layer, index = Site.parse(neuron[0]), int(neuron[1]), int(neuron[2])
+    table = scores.neurons.table
+    places = np.flatnonzero((table["site"] == site.value) & (table["layer"] == layer) & (table["neuron"] == index))
+    if not len(places):
+        raise NeuronError(f"neuron ({site}, {layer}, {index}) is none of the {len(table):,} that were scored question by question")
+    values = scores.weighted[:, places[0]]
+    best = np.argsort(-values, kind="stable")[:count]
+    rows = [
+        (
+            scores.task.questions[i].prompt,
+            float(values[i]),
+            scores.task.questions[i].country,
+            scores.token_texts[i][scores.tokens[i, places[0]]],
+        )
+        for i in best
+    ]
+    return pd.DataFrame(rows, columns=["question", "score", "country", "token"])
+
+
+@torch.no_grad()
+def promoted_tokens(model: Any, site: Site | str, layer: int, neuron: int, *, count: int = 10) -> pd.DataFrame:
+    """The tokens that a neuron's output raises and lowers most, through the unembedding alone (the logit lens).
+
+    The neuron's row of the output matrix goes through the gain of the norms behind it and the unembedding; later layers
+    and the norms' division take no part, so that only the order and sign of the logits mean something. For `attn.v` every
+    query head that reads the coordinate attends fully. A gated MLP's neuron writes this times the sign of its activation.
+
+    Returns:
+        Columns token, logit; the `count` highest, then the `count` lowest, from high to low.
+
+    Raises:
+        NeuronError: no such neuron, or one of `attn.q` or `attn.k`: these write nothing, they decide where heads look.
+    """
+    site = _check(model, site, layer, neuron)
+    if site in (Site.ATTN_Q, Site.ATTN_K):
+        raise NeuronError(
+            f"{site} neurons write nothing to the residual stream, they decide where heads look: promoted tokens are for MLP and attn.v neurons"
+        )
+    block = model.blocks[layer]
+    if site is Site.ATTN_V:
+        matrix = block.attn.W_O  # [head, d_head, d_model]
+        head, place = divmod(neuron, matrix.shape[1])
+        group = matrix.shape[0] // (describe(model).widths[Site.ATTN_V] // matrix.shape[1])  # query heads that read one value head
+        direction = matrix[head * group : (head + 1) * group, place].sum(0)
+    else:
+        direction = block.mlp.W_out[neuron]
+    direction = direction.detach().float()
+    for norm in (getattr(block, "ln1_post" if site is Site.ATTN_V else "ln2_post", None), getattr(model, "ln_final", None)):
+        if norm is not None:
+            direction = direction * _gain(norm, direction)
+    logits = direction @ model.W_U.detach().float().to(direction.device)  # [vocab]
+    tokenizer, most = tokenizer_of(model), min(count, len(logits) // 2)
+    order = torch.cat([logits.topk(most).indices, logits.topk(most, largest=False).indices.flip(0)])
+    return pd.DataFrame({"token": [tokenizer.decode([i]) for i in order.tolist()], "logit": logits[order].cpu().numpy()})
+
+
+def _gain(norm: Any, like: Tensor) -> Tensor:
+    """A norm's weight a coordinate, whatever it is called and whether 1 is added to it: what it makes of +1 and -1."""
+    signs = torch.ones(len(like), device=like.device)
+    signs[1::2] = -1
+    weight = next(iter(norm.parameters()), None)
+    probe = signs.to(weight.dtype if weight is not None else torch.float32)[None, None]
+    return (signs * (norm(probe) - norm(-probe))[0, 0].float() / 2).to(like.device)
+
+
+@torch.no_grad()
+def firing_tokens(
+    model: Any,
+    task: Task,
+    site: Site | str,
+    layer: int,
+    neuron: int,
+    *,
+    count: int = 10,
+    batch_size: int | str = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """The tokens of a task's prompts at which a neuron's output is largest (of attention, farthest from 0).
+
+    Returns:
+        Columns token, context (the tokens before it), activation, question (its id); the strongest first, a token in the
+        same context once.
+
+    Raises:
+        NeuronError: no such neuron. PromptError: as `score_neurons`.
+    """
+    site = _check(model, site, layer, neuron)
+    if not len(task):
+        raise NeuronError(f"task {task.name!r} holds no question")
+    tokenizer, device = tokenizer_of(model), device_of(model)
+    prompts = encode(tokenizer, task.questions)
+    seen: dict[tuple[int, ...], tuple[float, str]] = {}
+    caught: list[Tensor] = []
+
+    def strength(value: Any) -> Any:
+        return abs(value) if site.pool == "attn" else value
+
+    def catch(activation: Tensor, hook: Any) -> None:
+        caught.append(activation.flatten(2)[:, :, neuron].float().cpu())
+
+    with (
+        frozen(model),
+        model.hooks(fwd_hooks=[(hook_name(model, site, layer), catch)]),
+        progress_bar(len(prompts), f"read {task.name}", enabled=progress) as advance,
+    ):
+        for batch in plan_batches([len(p.tokens) for p in prompts], batch_size, device):
+            chosen = [prompts[i] for i in batch]
+            caught.clear()
+            last_logits(model, *pad(chosen, tokenizer, device))
+            for prompt, row in zip(chosen, caught[0]):
+                values = row[len(row) - len(prompt.tokens) :]
+                for at in strength(values).topk(min(count, len(values))).indices.tolist():
+                    key = prompt.tokens[max(0, at - CONTEXT) : at + 1]
+                    value = float(values[at])
+                    if key not in seen or strength(value) > strength(seen[key][0]):
+                        seen[key] = (value, prompt.question.id)
+            advance(len(batch))
+    best = sorted(seen.items(), key=lambda item: -strength(item[1][0]))[:count]
+    rows = [(tokenizer.decode([key[-1]]), tokenizer.decode(list(key[:-1])), value, question) for key, (value, question) in best]
+    return pd.DataFrame(rows, columns=["token", "context", "activation", "question"])
+
+
+def _check(model: Any, site: Site | str, layer: int, neuron: int) -> Site:
+    site, info = Site.parse(site), describe(model)
+    if site not in info.widths:
+        raise NeuronError(f"this model has no site {site}: it has {', '.join(map(str, info.widths))}")
+    if not (0 <= layer < info.layers and 0 <= neuron < info.widths[site]):
+        raise NeuronError(f"no neuron ({site}, {layer}, {neuron}): layers are 0 to {info.layers - 1}, neurons 0 to {info.widths[site] - 1}")
+    return site

@@ -1,0 +1,252 @@
+"""Forward and backward passes over batches: hooks, kernels, memory. What `attribution` needs and need not show.
+
+Parameters are frozen, so the graph starts at the embedding and reaches activations alone; each site's gradient is used up
+inside the backward pass, so that none outlives its layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from .errors import ScoreError
+from .models import FLOAT16, device_of, frozen, hook_name, last_logits, native_attention
+from .neurons import Site
+from .prompting import TOKENS_A_BATCH
+
+log = logging.getLogger(__name__)
+
+Place = tuple[Site, int]
+"""(site, layer)."""
+Receive = Callable[[Site, int, Tensor], None]
+"""Called with (site, layer, products [batch, pos, neuron] in float32 or wider) from inside the backward pass; the products
+are the receiver's to change."""
+Pass = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor], Receive], None]
+"""Called with (tokens, mask, objective, receive): one forward pass and one backward pass."""
+
+SHARE_OF_MEMORY = 0.6
+"""With batch_size="auto": the share of free memory that a batch may take by estimate."""
+NATIVE_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""Largest difference of the probe's logits, against the largest logit, between native attention and the bridge's own
+(whose softmax is in float32 whatever the dtype)."""
+
+
+@contextmanager
+def gradients(model: Any, sites: Iterable[Site], *, native: bool = False) -> Iterator[Pass]:
+    """Hooks for activation times gradient at every site and layer; they stay for as many passes as are wanted.
+
+    Raises `ScoreError` naming a hook that got no gradient.
+    """
+    places = [(site, layer) for layer in range(int(model.cfg.n_layers)) for site in sites]
+    activations: dict[Place, Tensor] = {}
+    waiting: set[Place] = set()
+    deliver: Receive | None = None
+
+    def start_graph(embedding: Tensor, hook: Any) -> Tensor:
+        if embedding.dtype == torch.float16:
+            raise ScoreError(FLOAT16)
+        return embedding.detach().requires_grad_(True)
+
+    def remember(place: Place) -> Callable[..., None]:
+        def forward_hook(activation: Tensor, hook: Any) -> None:
+            activations[place] = activation.detach()
+
+        return forward_hook
+
+    def multiply(place: Place) -> Callable[..., None]:
+        def backward_hook(gradient: Tensor, hook: Any) -> None:
+            activation = activations.pop(place)
+            wide = torch.promote_types(activation.dtype, torch.float32)
+            product = activation.to(wide) * gradient  # in float32 at least: bfloat16 gradients are widened on the way
+            assert deliver is not None
+            deliver(*place, product.flatten(2))  # heads side by side: [batch, pos, neuron]
+            waiting.discard(place)
+
+        return backward_hook
+
+    names = {place: hook_name(model, *place) for place in places}
+    forward = [(hook_name_of_embedding(model), start_graph), *((names[place], remember(place)) for place in places)]
+    back = [(names[place], multiply(place)) for place in places]
+
+    def run(tokens: Tensor, mask: Tensor, objective: Callable[[Tensor], Tensor], receive: Receive) -> None:
+        nonlocal deliver
+        deliver = receive
+        activations.clear()
+        waiting.update(places)
+        try:
+            objective(last_logits(model, tokens, mask)).backward()
+        finally:
+            activations.clear()
+        if waiting:
+            site, layer = min(waiting, key=lambda place: (place[1], place[0].value))
+            raise ScoreError(f"no gradient reached {site.hook_name(layer)}: this model does not use {site} as TransformerLens names it")
+
+    with frozen(model), torch.enable_grad(), native_attention(model, native), model.hooks(fwd_hooks=forward, bwd_hooks=back):
+        yield run
+
+
+def hook_name_of_embedding(model: Any) -> str:
+    """Where the graph starts."""
+    return model.hook_dict["hook_embed"].name or "hook_embed"
+
+
+def backward(
+    model: Any,
+    tokens: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch pos"],
+    sites: Iterable[Site],
+    objective: Callable[[Tensor], Tensor],
+    receive: Receive,
+) -> None:
+    """One forward and one backward pass; `receive` gets activation times gradient of every site and layer on the way back.
+
+    Raises `ScoreError` naming a hook that got no gradient.
+    """
+    with gradients(model, tuple(sites)) as run:
+        run(tokens, mask, objective, receive)
+
+
+def probe(model: Any, sites: Sequence[Site], tokens: Sequence[int]) -> tuple[bool, float]:
+    """Tries one prompt before many: whether native attention gives what the bridge's does, and the bytes that a token takes.
+
+    Native attention is used where every hook still fires and the logits agree, padded and unpadded; else a warning says why not.
+    """
+    device = device_of(model)
+    pad = 2
+    plain = torch.tensor([list(tokens)], device=device)
+    padded = torch.tensor([[tokens[0]] * pad + list(tokens)], device=device)
+    mask = torch.ones_like(padded)
+    mask[:, :pad] = 0
+    stored: dict[int, int] = {}
+    seen: dict[str, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and tensor.is_floating_point():
+            storage = tensor.untyped_storage()
+            stored[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def keep(name: str) -> Callable[[Tensor], Tensor]:
+        def objective(logits: Tensor) -> Tensor:
+            seen[name] = logits.detach()
+            return logits.softmax(-1).amax()
+
+        return objective
+
+    def ignore(site: Site, layer: int, products: Tensor) -> None:
+        return None
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def measured(native: bool) -> float:
+        stored.clear()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), gradients(model, sites, native=native) as run:
+            run(plain, torch.ones_like(plain), keep("native" if native else "own"), ignore)
+        return sum(size for pointer, size in stored.items() if pointer not in weights) / len(tokens)
+
+    size = measured(native=False)
+    with native_attention(model) as possible:
+        pass
+    if not possible:
+        return False, size
+    try:
+        size = measured(native=True)
+        with torch.no_grad(), frozen(model), native_attention(model):
+            seen["padded"] = last_logits(model, padded, mask)
+    except (ScoreError, RuntimeError) as error:
+        log.warning("native attention is not used, scoring is slower: %s", error)
+        return False, size
+    scale = seen["own"].abs().amax()
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    for name in ("native", "padded"):
+        difference = float((seen[name] - seen["own"]).abs().amax() / scale)
+        if not difference <= NATIVE_TOLERANCE.get(dtype, 0.1):  # NaN too
+            log.warning("native attention is not used, scoring is slower: its %s logits differ by %.1e from the bridge's", name, difference)
+            return False, size
+    return True, size
+
+
+def tokens_that_fit(model: Any, bytes_a_token: float) -> int:
+    """Tokens in a batch, padding included, that free memory has room for."""
+    device = device_of(model)
+    return max(1, min(TOKENS_A_BATCH[device.type], int(SHARE_OF_MEMORY * free_memory(device) / max(bytes_a_token, 1.0))))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the device can still give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory()) - torch.mps.driver_allocated_memory()
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def each_batch(
+    plan: Iterable[Sequence[int]], lengths: Sequence[int], work: Callable[[list[int], set[Place]], None], advance: Callable[[int], object]
+) -> list[int]:
+    """Runs `work(batch, done)` on every batch; one that does not fit in memory is halved, and so are later ones of its size.
+
+    `work` puts each (site, layer) that it has summed into `done`, and leaves out those it finds there: memory may run out in
+    the middle of a backward pass, and the halves then go on where the whole stopped. No question is lost or counted twice.
+
+    Returns:
+        The sizes of the batches that were run.
+
+    Raises:
+        ScoreError: a single question that does not fit.
+    """
+    waiting: deque[tuple[list[int], set[Place]]] = deque((list(batch), set()) for batch in plan)
+    limit = math.inf
+    sizes: list[int] = []
+    while waiting:
+        batch, done = waiting.popleft()
+        tokens = len(batch) * max(lengths[i] for i in batch)
+        full = tokens > limit and len(batch) > 1 and not done
+        if not full:
+            try:
+                work(batch, done)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise ScoreError(f"out of memory on a single question of {tokens} tokens: use a smaller dtype or device_map") from error
+                full = True
+                limit = min(limit, tokens / 2)
+                log.warning("out of memory with %d questions of %d tokens: halved", len(batch), tokens // len(batch))
+        if full:  # outside the except block, whose traceback holds the tensors that were in the way
+            empty_caches()
+            half = (len(batch) + 1) // 2
+            waiting.extendleft([(batch[half:], set(done)), (batch[:half], set(done))])
+            continue
+        sizes.append(len(batch))
+        advance(len(batch))
+    return sizes
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whatever device."""
+    text = str(error)
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "out of memory" in text
+        or "can't allocate memory" in text
+        or "not enough memory" in text
+    )
+
+
+def empty_caches() -> None:
+    """Gives cached blocks back, so that smaller ones can be made of them."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

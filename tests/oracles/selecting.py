@@ -1,0 +1,52 @@
+"""Selection, word for word: sorted Python lists, one neuron at a time. Shares no code with the package.
+
+Scores come as {(country, site, layer): one number a neuron}, as `literal.scores` gives them.
+"""
+
+from __future__ import annotations
+
+from statistics import pstdev
+
+ORDER = ["mlp.gate", "mlp.up", "mlp.post", "attn.q", "attn.k", "attn.v"]
+Scores = dict[tuple[str, str, int], list[float]]
+Neuron = tuple[int, int, int]
+"""(rank of the site, layer, index): ties go to the lower."""
+
+
+def pooled(scores: Scores, sites: list[str], country: str | None) -> dict[Neuron, float]:
+    """One number a neuron of the pool: one country's, or the sum over all."""
+    values: dict[Neuron, float] = {}
+    for (name, site, layer), row in scores.items():
+        if site in sites and country in (None, name):
+            for index, value in enumerate(row):
+                neuron = (ORDER.index(site), layer, index)
+                values[neuron] = values.get(neuron, 0.0) + value
+    return values
+
+
+def top(values: dict[Neuron, float], share: float) -> set[Neuron]:
+    return set(sorted(values, key=lambda neuron: (-values[neuron], neuron))[: int(len(values) * share)])
+
+
+def difference(neuron: Scores, n: int, control: Scores, m: int, sites: list[str], country: str | None) -> dict[Neuron, float]:
+    ours, theirs = pooled(neuron, sites, country), pooled(control, sites, country)
+    return {key: value / n - theirs[key] / m for key, value in ours.items()}
+
+
+def general(neuron: Scores, n: int, control: Scores, m: int, reading: Scores, t_mlp: float, t_attn: float, r: float) -> set[Neuron]:
+    chosen: set[Neuron] = set()
+    for sites, share in ((["mlp.gate"], t_mlp), (["attn.q", "attn.k", "attn.v"], t_attn)):
+        chosen |= top(difference(neuron, n, control, m, sites, None), share) - top(pooled(reading, sites, None), r)
+    return chosen
+
+
+def specific(neuron: Scores, n: int, control: Scores, m: int, reading: Scores, country: str, t: float, r: float, z: float) -> set[Neuron]:
+    sites = ["mlp.gate", "attn.q", "attn.k", "attn.v"]
+    each = {name: difference(neuron, n, control, m, sites, name) for name in sorted({name for name, _, _ in neuron})}
+    candidates = top(each[country], t) - top(pooled(reading, sites, country), r)
+    kept = set()
+    for key in candidates:
+        values = [each[name][key] for name in each]
+        if pstdev(values) > 0 and (each[country][key] - sum(values) / len(values)) / pstdev(values) >= z:
+            kept.add(key)
+    return kept

@@ -1,0 +1,76 @@
+"""Checkpoints side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from culnig_tl import evaluate
+from culnig_tl.attribution import score_neurons
+from culnig_tl.checkpoints import compare_checkpoints
+from culnig_tl.errors import StudyError
+from culnig_tl.models import describe
+from culnig_tl.selection import select_culture_general
+from culnig_tl.study import GENERAL, UNCHANGED, Study, StudyConfig
+
+from .cultures import culture_task
+
+CUT = {"t_mlp": 0.1, "t_attn": 0.05, "r": 0.05}
+
+
+def study(model, task) -> Study:
+    """What a finished study holds, made by hand."""
+    about = describe(model)
+    neuron, control, reading = (
+        score_neurons(model, t, progress=False) for t in (task.neuron_split(), task.neuron_split().control(), task.neuron_split())
+    )
+    general = select_culture_general(neuron, control, reading, **CUT)
+    info = {
+        "layers": about.layers,
+        "widths": {site.value: width for site, width in about.widths.items()},
+        "tasks": {task.name: {"culture": True, "fingerprint": task.fingerprint}},
+    }
+    results = {
+        UNCHANGED: evaluate(model, task.test_split(), progress=False),
+        GENERAL: evaluate(model, task.test_split(), neurons=general, progress=False),
+    }
+    return Study(StudyConfig(), info, {"neuron": neuron, "control": control, "reading": reading}, {GENERAL: general}, results)
+
+
+@pytest.fixture(scope="module")
+def studies(loaded):
+    task = culture_task(each=2)
+    return {"base": study(loaded("llama"), task), "tuned": study(loaded("llama", seed=1), task)}
+
+
+def test_two_checkpoints_side_by_side(studies):
+    found = compare_checkpoints(studies)
+    overlap, ranks, layers = found.overlap(), found.rank_correlation(), found.layers()
+    assert overlap.loc["base", "base"] == 1 and overlap.loc["base", "tuned"] == overlap.loc["tuned", "base"] < 1
+    g = {}
+    for name, one in studies.items():
+        neuron, control = one.scores["neuron"], one.scores["control"]
+        g[name] = np.concatenate([(neuron.total(s) / neuron.clusters - control.total(s) / control.clusters).ravel() for s in neuron.sites])
+    assert ranks.loc["base", "tuned"] == pytest.approx(stats.spearmanr(g["base"], g["tuned"]).statistic, abs=1e-3)
+    assert list(layers.columns) == ["base", "tuned"] and len(layers) == 3
+    assert layers.sum().tolist() == [len(s.neurons[GENERAL]) for s in studies.values()]
+    table = found.accuracy().frame
+    assert table["setting"].tolist() == ["base, unchanged", "base, culture-general", "tuned, unchanged", "tuned, culture-general"]
+    assert table["neurons"].tolist()[::2] == [0, 0]
+    assert len(found.figure().data) >= 1
+    assert "Spearman" in str(found)
+
+
+def test_studies_that_cannot_be_compared_are_a_clear_error(studies, loaded):
+    base = studies["base"]
+    with pytest.raises(StudyError, match="two checkpoints"):
+        compare_checkpoints({"base": base})
+    other_shape = dataclasses.replace(base, info={**base.info, "layers": 9})
+    with pytest.raises(StudyError, match="different shapes"):
+        compare_checkpoints({"base": base, "tuned": other_shape})
+    other_questions = dataclasses.replace(base, info={**base.info, "tasks": {"culture": {"fingerprint": "x"}}})
+    with pytest.raises(StudyError, match="different questions"):
+        compare_checkpoints({"base": base, "tuned": other_questions})

@@ -1,0 +1,104 @@
+"""The commands that go on from a study, on a study of a small random checkpoint."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import typer
+from culnig_tl.commands.bake import bake
+from culnig_tl.commands.claim import claim
+from culnig_tl.commands.compare import compare
+from culnig_tl.commands.countries import countries
+from culnig_tl.commands.language import language
+from culnig_tl.commands.parts import parts
+from culnig_tl.commands.sweep import sweep
+from culnig_tl.errors import StudyError, TaskError
+from culnig_tl.study import StudyConfig, run_study
+from typer.testing import CliRunner
+
+APP = typer.Typer()
+for command in (bake, claim, compare, countries, language, parts, sweep):
+    APP.command()(command)
+CONFIG = {
+    "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "t_mlp": 0.1, "t_attn": 0.05, "t_specific": 0.1,
+    "random_sets": 2, "limit": 24, "device": "cpu",
+}  # fmt: skip
+
+
+def call(*arguments) -> str:
+    result = CliRunner().invoke(APP, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def study(checkpoints, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "llama"
+    run_study(StudyConfig(model=str(checkpoints("llama")), **CONFIG), folder=folder, progress=False)
+    return folder
+
+
+def test_sweep(study, tmp_path):
+    said = call("sweep", study, "--t", "0.05,0.1", "--output-dir", tmp_path)
+    table = pd.read_csv(tmp_path / "sweep.csv")
+    assert table["t"].tolist() == [0.05, 0.1] and "miniculture drop" in table.columns and "2 points" in said
+    assert "plotly" in (tmp_path / "sweep.html").read_text(encoding="utf-8").lower()
+    call("sweep", study, "--count", "--country", "Iran", "--t", "0.1,0.2", "--z", "0,1", "--output-dir", tmp_path)
+    assert len(pd.read_csv(tmp_path / "sweep Iran.csv")) == 4
+
+
+def test_claim(study, tmp_path):
+    said = call("claim", study, "--rival", "minicommonsense", "--output-dir", tmp_path)
+    table = pd.read_csv(tmp_path / "claim.csv")
+    assert set(table["against"]) == {"random", "random, layer-matched", "rival (minicommonsense)"} and len(table) == 6
+    assert "smallest possible p by rank is 1/3" in said
+    assert (tmp_path / "table.md").read_text().startswith("| model | setting | neurons | miniculture |")
+    assert set(pd.read_csv(tmp_path / "depth.csv")["third"]) == {"shallow", "middle", "deep"}
+
+
+def test_countries(study, tmp_path):
+    said = call("countries", study, "--output-dir", tmp_path)
+    assert "mean rank" in said and "rank1_share" in said
+    drops = pd.read_csv(tmp_path / "countries.csv", index_col=0)
+    assert {"Iran", "Spain"} <= set(drops.columns) and len(drops) > 3
+    assert pd.read_csv(tmp_path / "related.csv")["p"].between(0, 1).all()
+
+
+def test_parts(study, tmp_path):
+    call("parts", study, "--output-dir", tmp_path)
+    assert pd.read_csv(tmp_path / "parts.csv")["part"].tolist()[:3] == ["whole method", "no control", "no CountryRC filter"]
+
+
+def test_compare(checkpoints, tmp_path):
+    pairs = [f"{name}={checkpoints('llama', seed=seed)}" for name, seed in (("base", 0), ("tuned", 1))]
+    options = ["--tasks", "miniculture", "--reading", "minireading", "--t-mlp", 0.1, "--t-attn", 0.05, "--random-sets", 1, "--limit", 8]
+    said = call("compare", *pairs, *options, "--device", "cpu", "--output-dir", tmp_path)
+    assert "rank-correlation" in said and "| base, unchanged |" in said.replace(str(checkpoints("llama")), "").replace("|  |", "|")
+    assert pd.read_csv(tmp_path / "layers.csv").columns.tolist() == ["layer", "base", "tuned"]
+    assert (tmp_path / "base" / "study.json").is_file()
+    with pytest.raises(StudyError, match="two checkpoints"):
+        call("compare", "base=somewhere")
+
+
+def test_bake(study, checkpoints, tmp_path):
+    said = call("bake", checkpoints("llama"), "--neurons", study / "neurons" / "culture-general.parquet", "--output-dir", tmp_path / "baked")
+    assert "The suppressed model" in said and (tmp_path / "baked" / "culnig_tl.json").is_file()
+
+
+def test_language_wants_questions_in_two_wordings(checkpoints, tmp_path):
+    with pytest.raises(TaskError, match="share no question"):
+        call("language", "--model", checkpoints("llama"), "--english", "miniculture", "--local", "miniculture", "--output-dir", tmp_path)
+
+
+def test_a_study_of_another_model_is_refused(study, checkpoints, tmp_path):
+    import json
+    import shutil
+
+    copy = shutil.copytree(study, tmp_path / "copy")
+    record = json.loads((copy / "study.json").read_text())
+    record["config"]["model"] = str(checkpoints("llama", seed=1))
+    (copy / "study.json").write_text(json.dumps(record))
+    with pytest.raises(StudyError, match="not the model of the study"):
+        call("parts", copy)

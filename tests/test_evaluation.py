@@ -1,0 +1,236 @@
+"""Evaluation against one question at a time, and the tables made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from culnig_tl import EvaluationResult, NeuronSet, ablate, evaluate
+from culnig_tl.comparison import compare, halves
+from culnig_tl.errors import ScoreError, TaskError
+from culnig_tl.evaluation import COLUMNS, concat
+from culnig_tl.paper import paper_rows, results_table
+from culnig_tl.prompting import encode
+from culnig_tl.tasks.question import Question, Task
+
+from . import families
+from .test_ablation import some_neurons
+
+
+def ask(model, task, **options) -> EvaluationResult:
+    return evaluate(model, task, progress=False, **options)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "phi3", "gpt2"])
+def test_equals_one_question_at_a_time(family, loaded):
+    model, task = loaded(family), families.questions(7)
+    neurons = some_neurons(model)
+    for chosen in (None, neurons):
+        result = ask(model, task, neurons=chosen, batch_size=4).table
+        for prompt, row in zip(encode(model.tokenizer, task.questions), result.itertuples()):
+            with torch.no_grad(), ablate(model, chosen if chosen is not None else NeuronSet.from_indices([])):
+                logits = model(torch.tensor([prompt.tokens]))[0, -1]
+            p = logits.softmax(-1)
+            among = logits[list(prompt.option_tokens)]
+            assert row.p_answer == pytest.approx(float(p[prompt.answer_token]), rel=1e-3)
+            assert row.correct == (int(logits.argmax()) == prompt.answer_token)
+            assert row.predicted == model.tokenizer.decode([int(logits.argmax())])
+            assert row.predicted_label == prompt.question.options[int(among.argmax())]
+            assert row.correct_label == (row.predicted_label == prompt.question.answer)
+
+
+def test_batches_and_order_do_not_matter(loaded):
+    model, task = loaded("qwen3"), families.questions(9)
+    whole = ask(model, task, batch_size=9).table.set_index("id")
+    backwards = dataclasses.replace(task, questions=task.questions[::-1])
+    for other in (ask(model, task, batch_size=1), ask(model, backwards, batch_size=2), ask(model, task)):
+        table = other.table.set_index("id").loc[whole.index]
+        np.testing.assert_allclose(table["p_answer"], whole["p_answer"], rtol=1e-4)
+        assert table["predicted"].tolist() == whole["predicted"].tolist()
+
+
+def test_the_empty_set_is_the_baseline_bit_for_bit(loaded):
+    model, task = loaded("llama"), families.questions(6)
+    base, empty = ask(model, task), ask(model, task, neurons=NeuronSet.from_indices([]))
+    pd.testing.assert_frame_equal(base.table, empty.table, check_exact=True)
+
+
+def test_operations_are_named_and_differ(loaded):
+    model, task = loaded("llama"), families.questions(6)
+    neurons = some_neurons(model)
+    made = {
+        "suppress": ask(model, task, neurons=neurons),
+        "enhance": ask(model, task, neurons=neurons, operation="enhance"),
+        "scale 0.5": ask(model, task, neurons=neurons, scale=0.5),
+    }
+    assert {name: r.metadata["operation"] for name, r in made.items()} == {name: name for name in made}
+    assert len({tuple(r.table["p_answer"]) for r in made.values()}) == 3
+    assert ask(model, task).metadata["operation"] is None
+
+
+def small_result() -> EvaluationResult:
+    rows = []
+    for i in range(12):
+        rows.append(("t", f"t{i}", f"c{i // 2}", ("Iran", "Spain")[i % 2], "Food", i % 3, "A", "A", "A", 0.5, i % 4 == 0, True, np.nan))
+    return EvaluationResult(pd.DataFrame(rows, columns=list(COLUMNS)), {"model": "m", "fingerprints": {"t": "f"}})
+
+
+def test_accuracy_by_country_template_and_topic():
+    result = small_result()
+    assert result.accuracy().loc["t", ["accuracy", "questions", "clusters"]].tolist() == [25.0, 12, 6]
+    assert result.accuracy("country")["accuracy"].to_dict() == {"Iran": 50.0, "Spain": 0.0}
+    assert result.accuracy("template").index.tolist() == [0, 1, 2]
+    assert result.accuracy(["country", "template"]).shape[0] == 6
+    assert result.accuracy("group").loc["Food", "accuracy"] == 25
+    assert result.accuracy(None, labels_only=True)["accuracy"].tolist() == [100.0]
+    half = np.array([0.5, 0, 0.5, 0, 0.5, 0])
+    assert result.accuracy()["se"].iloc[0] == pytest.approx(100 * half.std(ddof=1) / np.sqrt(6))
+
+
+def test_a_task_without_countries_asked_by_country_is_a_clear_error(loaded):
+    task = Task("plain", tuple(dataclasses.replace(q, country=None) for q in families.questions(3)))
+    result = ask(loaded("llama"), task)
+    with pytest.raises(ScoreError, match="none of the 3 questions .* has a country"):
+        result.accuracy("country")
+    with pytest.raises(ScoreError, match="no column 'continent'"):
+        result.accuracy("continent")
+    with pytest.raises(ScoreError, match="alignment is a measure of worldvaluesbench"):
+        result.alignment()
+    with pytest.raises(ScoreError, match="no question to ask"):
+        ask(loaded("llama"), Task("nothing", ()))
+
+
+def test_alignment_of_the_values_survey(loaded):
+    questions = tuple(
+        Question(
+            "worldvaluesbench",
+            f"q{i}",
+            f"c{i}",
+            f"How important is family {i}? Answer 1 to 4.\nAnswer:",
+            ("1", "2", "3", "4"),
+            "2",
+            country="Iran",
+        )
+        for i in range(4)
+    )
+    result = ask(loaded("llama"), Task("worldvaluesbench", questions))
+    expected = [{"1": 50.0, "2": 100.0, "3": 50.0, "4": 0.0}.get(text.strip(), 0.0) for text in result.table["predicted"]]
+    assert result.table["alignment"].tolist() == expected
+    assert result.alignment().loc["worldvaluesbench", "alignment"] == pytest.approx(np.mean(expected))
+    assert result.alignment("country").index.tolist() == ["Iran"]
+
+
+def test_a_result_is_saved_and_read_back(tmp_path, loaded):
+    result = ask(loaded("llama"), families.questions(4), neurons=some_neurons(loaded("llama")))
+    back = EvaluationResult.load(result.save(tmp_path / "result.parquet"))
+    pd.testing.assert_frame_equal(back.table, result.table)
+    assert back.metadata == result.metadata and back.metadata["neuron_count"] > 0
+    (tmp_path / "other.parquet").write_bytes(b"no")
+    with pytest.raises(ScoreError, match="other.parquet"):
+        EvaluationResult.load(tmp_path / "other.parquet")
+
+
+def test_results_of_different_settings_are_not_mixed(loaded):
+    model, task = loaded("llama"), families.questions(4)
+    base, suppressed = ask(model, task), ask(model, task, neurons=some_neurons(model))
+    assert len(concat([base, ask(model, families.questions(3, task="more"))])) == 7
+    with pytest.raises(ScoreError, match="different settings"):
+        concat([base, suppressed])
+    with pytest.raises(ScoreError, match="no results"):
+        concat([])
+
+
+# -------------------------------------------------------------------------------------------------------- comparison
+
+
+def answered(rate: float, seed: int, *, tasks=("culture", "nlu"), model="m") -> EvaluationResult:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for task in tasks:
+        for i in range(80):
+            right = bool(np.random.default_rng(i).random() < 0.9 and rng.random() < (rate if task == "culture" else 0.97))
+            rows.append((task, f"{task}{i}", f"c{i // 2}", None, None, 0, "A", "A", "A", 0.5, right, right, np.nan))
+    meta = {
+        "model": model,
+        "revision": "r",
+        "fingerprints": dict.fromkeys(tasks, "f"),
+        "neurons": "h",
+        "neuron_count": 40,
+        "operation": "suppress",
+    }
+    return EvaluationResult(pd.DataFrame(rows, columns=list(COLUMNS)), meta)
+
+
+def test_compare_finds_the_task_that_drops():
+    base, randoms = answered(1.0, 0), [answered(0.97, seed) for seed in range(1, 11)]
+    found = compare(base, answered(0.6, 99), randoms)
+    table = found.table()
+    assert table.loc["culture", "rank"] == 1 and table.loc["culture", "p_bootstrap_holm"] < 0.01
+    assert table.loc["nlu", "p_bootstrap"] > 0.05
+    assert table.loc["culture", "p_bootstrap_holm"] == pytest.approx(2 * table.loc["culture", "p_bootstrap"])
+    drops = [(base.accuracy() - r.accuracy()).loc["culture", "accuracy"] for r in randoms]
+    assert table.loc["culture", "random_mean"] == pytest.approx(np.mean(drops))
+    assert table.loc["culture", "random_sd"] == pytest.approx(np.std(drops, ddof=1))
+    assert "smallest possible p by rank is 1/11" in str(found)
+
+
+def test_results_of_other_questions_or_models_are_not_compared():
+    base = answered(1.0, 0)
+    with pytest.raises(ScoreError, match="same questions"):
+        compare(base, answered(0.6, 1, tasks=("culture",)), [base])
+    with pytest.raises(ScoreError, match="of one model"):
+        compare(base, answered(0.6, 1, model="another"), [base])
+    with pytest.raises(ScoreError, match="random set"):
+        compare(base, answered(0.6, 1), [])
+
+
+def test_halves_keep_clusters_together():
+    task = Task(
+        "commonsense", tuple(dataclasses.replace(q, id=f"{q.id}/{t}", template=t) for q in families.questions(40) for t in range(2))
+    )
+    first, second = halves(task)
+    assert len(first) + len(second) == 80 and 20 < len(first) < 60
+    assert not {q.cluster for q in first} & {q.cluster for q in second}
+    assert [q.id for q in halves(dataclasses.replace(task, questions=task.questions[::-1]))[0]] == [q.id for q in first][::-1]
+    split = Task("split", tuple(dataclasses.replace(q, split=("neuron", "test")[i % 2]) for i, q in enumerate(families.questions(6))))
+    assert [len(half) for half in halves(split)] == [3, 3] and halves(split)[0].questions[0].split == "neuron"
+    with pytest.raises(TaskError, match="too few"):
+        halves(families.questions(1))
+
+
+# ------------------------------------------------------------------------------------------------- the paper's table
+
+
+def test_the_table_has_the_papers_form_and_rows():
+    gemma = answered(0.8, 1, tasks=("mrpc", "blend"), model="/models/gemma-3-12b-it")
+    table = results_table({"unchanged": answered(1, 0, tasks=("mrpc", "blend"), model="/models/gemma-3-12b-it"), "culture-general": gemma})
+    assert list(table.frame.columns) == ["model", "setting", "neurons", "blend", "mrpc"]
+    assert table.frame["setting"].tolist() == [
+        "unchanged",
+        "culture-general",
+        "unchanged (paper)",
+        "culture-general (paper)",
+        "random (paper)",
+    ]
+    assert table.frame["blend"].iloc[3] == 37.93 and table.frame["neurons"].iloc[3] == 8087
+    markdown = table.to_markdown().splitlines()
+    assert markdown[0] == "| model | setting | neurons | blend | mrpc |" and markdown[5].endswith("| 8,087 | 37.93 | 78.65 |")
+    assert "±" in markdown[2] and len(markdown) == 7
+    assert table.to_csv().splitlines()[0] == "model,setting,neurons,blend,blend se,mrpc,mrpc se"
+
+
+def test_random_rows_are_means_over_their_sets():
+    sets = [answered(0.9, seed) for seed in range(5)]
+    table = results_table({"random": sets})
+    each = [s.accuracy().loc["culture", "accuracy"] for s in sets]
+    assert table.frame["setting"].tolist() == ["random (mean of 5)"]
+    assert table.frame["culture"].iloc[0] == pytest.approx(np.mean(each)) and table.errors["culture"].iloc[0] == pytest.approx(
+        np.std(each, ddof=1)
+    )
+    assert not len(paper_rows("toy")) and len(paper_rows()) == 8
+    with pytest.raises(ScoreError, match="no results"):
+        results_table({"random": []})

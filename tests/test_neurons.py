@@ -1,0 +1,87 @@
+"""Sets of neurons: rows, algebra, files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from culnig_tl.errors import NeuronError
+from culnig_tl.neurons import NeuronSet, Provenance, Site
+
+ROWS = st.sets(st.tuples(st.sampled_from([s.value for s in Site]), st.integers(0, 3), st.integers(0, 5)), max_size=30)
+
+
+@given(ROWS, ROWS)
+def test_algebra_is_that_of_sets(first, second):
+    a, b = NeuronSet.from_indices(first), NeuronSet.from_indices(second)
+    assert (a | b).keys() == first | second and (a & b).keys() == first & second and (a - b).keys() == first - second
+    assert a.jaccard(b) == (len(first & second) / len(first | second) if first | second else 1)
+    assert (a == b) == (first == second) and (a.hash == b.hash) == (first == second)
+    assert {(s.value, layer, int(i)) for (s, layer), index in a.indices.items() for i in index} == first
+
+
+@given(st.permutations([("attn.v", 0, 1), ("mlp.gate", 1, 0), ("mlp.gate", 0, 7), ("attn.q", 0, 2)]))
+def test_rows_are_in_the_order_site_layer_neuron(rows):
+    table = NeuronSet.from_indices(rows).table
+    assert list(zip(table["site"], table["layer"], table["neuron"])) == [
+        ("mlp.gate", 0, 7), ("mlp.gate", 1, 0), ("attn.q", 0, 2), ("attn.v", 0, 1),
+    ]  # fmt: skip
+
+
+FULL = Provenance(
+    kind="culture-general", model="m", revision="r", tasks={"blend": "f"}, thresholds={"t_mlp": 0.01}, paper_defaults=True,
+    pool={"mlp.gate": 8}, layers=2, candidates=5, removed_by_countryrc=2, version="1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_files_keep_rows_and_provenance(suffix, tmp_path):
+    table = pd.DataFrame({"country": ["Iran", "Spain"], "site": "mlp.gate", "layer": [0, 1], "neuron": [3, 3], "score": [0.25, np.nan]})
+    specific = Provenance(by_country={"Iran": {"candidates": 3, "removed_by_countryrc": 1, "removed_by_z": 1}}, shared_pattern=0.5)
+    for neurons in (NeuronSet.from_indices([("mlp.gate", 0, 1), ("attn.k", 1, 2)], FULL), NeuronSet(table, specific)):
+        back = NeuronSet.load(neurons.save(tmp_path / f"set{suffix}"))
+        pd.testing.assert_frame_equal(back.table, neurons.table)
+        assert back.provenance == neurons.provenance
+    assert back.for_country("Iran").provenance.candidates == 3
+
+
+def test_an_empty_set_comes_and_goes(tmp_path):
+    empty = NeuronSet.from_indices([], FULL)
+    for suffix in (".parquet", ".csv", ".json"):
+        assert len(NeuronSet.load(empty.save(tmp_path / f"set{suffix}"))) == 0
+    assert "empty" in str(empty)
+
+
+def test_bad_rows_and_files_are_a_clear_error(tmp_path):
+    for rows, message in (
+        ([("mlp.gate", -1, 0)], "is not an index"),
+        ([("mlp.gate", 0, 1.5)], "is not an index"),
+        ([("mlp.gate", "x", 0)], "is not an index"),
+        ([("mlp", 0, 0)], "unknown site 'mlp'"),
+        ([("mlp.gate", 0, 0)] * 2, "occurs twice"),
+    ):
+        with pytest.raises(NeuronError, match=message):
+            NeuronSet(pd.DataFrame(rows, columns=["site", "layer", "neuron"]))
+    with pytest.raises(NeuronError, match="missing: neuron"):
+        NeuronSet(pd.DataFrame({"site": [], "layer": []}))
+    with pytest.raises(NeuronError, match="no such file"):
+        NeuronSet.load(tmp_path / "no.csv")
+    for name, content, message in (
+        ("a.json", "[]", "not a file of neurons"),
+        ("b.json", json.dumps({"top_neurons": [{"module_name": "o_proj", "layer_idx": 0, "neuron_idx": 0}]}), "o_proj"),
+        ("c.csv", "a,b\n1,2\n", "missing"),
+        ("d.parquet", "no", "not a file of neurons"),
+        ("e.txt", "", "are read from"),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(NeuronError, match=message):
+            NeuronSet.load(tmp_path / name)
+    with pytest.raises(NeuronError, match="mlp.post"):
+        NeuronSet.from_indices([("mlp.post", 0, 0)]).save(tmp_path / "set.json")
+    with pytest.raises(NeuronError, match="no countries"):
+        NeuronSet.from_indices([("mlp.gate", 0, 0)]).for_country("Iran")

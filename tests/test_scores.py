@@ -1,0 +1,103 @@
+"""`NeuronScores`: shapes, files, tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from culnig_tl import NeuronScores
+from culnig_tl.errors import ScoreError
+from culnig_tl.neurons import Site
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(0)
+    shapes = {Site.MLP_GATE: 7, Site.ATTN_K: 3}
+    return NeuronScores(
+        arrays={site: rng.normal(size=(2, 4, width)).astype(np.float32) for site, width in shapes.items()},
+        countries=("Japan", "Côte d'Ivoire"),
+        questions=(5, 3),
+        p_answer=(2.5, 0.6),
+        clusters=6,
+        country_clusters=(4, 3),
+        metadata={"model": "a-model", "task": "blend", "batch_sizes": [4, 4], "native_attention": True},
+        replicates={site: rng.normal(size=(3, 2, 4, width)).astype(np.float32) for site, width in shapes.items()},
+        replicate_clusters=((6, 4, 3), (5, 3, 2), (9, 8, 4)),
+    )
+
+
+def same(a: NeuronScores, b: NeuronScores) -> bool:
+    arrays = [(a.arrays, b.arrays), (a.replicates, b.replicates)]
+    rest = ["countries", "questions", "p_answer", "clusters", "country_clusters", "metadata", "replicate_clusters"]
+    return all(list(x) == list(y) and all(np.array_equal(x[s], y[s]) for s in x) for x, y in arrays) and all(
+        getattr(a, name) == getattr(b, name) for name in rest
+    )
+
+
+def test_what_is_saved_is_read(scores, tmp_path):
+    path = scores.save(tmp_path / "scores.safetensors")
+    assert same(NeuronScores.load(path), scores)
+    plain = scores.replicate(1)
+    assert plain.clusters == 5 and plain.country_clusters == (3, 2) and plain.metadata["replicate"] == 1
+    assert np.array_equal(plain.arrays[Site.ATTN_K], scores.replicates[Site.ATTN_K][1])
+    plain.save(path)
+    assert same(NeuronScores.load(path), plain)
+
+
+def test_a_file_takes_four_bytes_a_neuron_and_country(tmp_path):
+    big = NeuronScores({Site.MLP_GATE: np.ones((4, 8, 5000), np.float32)}, tuple("abcd"), (1,) * 4, (0.5,) * 4, 1, (1,) * 4)
+    size = big.save(tmp_path / "big.safetensors").stat().st_size
+    assert 4 * 4 * 8 * 5000 < size < 4 * 4 * 8 * 5000 + 2000
+
+
+@pytest.mark.parametrize("spoil", ["missing", "text", "cut", "foreign"])
+def test_a_bad_file_is_named(spoil, scores, tmp_path):
+    path = tmp_path / "scores.safetensors"
+    if spoil == "text":
+        path.write_text("not safetensors")
+    elif spoil == "cut":
+        path.write_bytes(scores.save(path).read_bytes()[:-40])
+    elif spoil == "foreign":
+        from safetensors.numpy import save_file
+
+        save_file({"weight": np.ones(3, np.float32)}, path)
+    with pytest.raises(ScoreError, match="scores.safetensors"):
+        NeuronScores.load(path)
+
+
+def test_top_and_table(scores):
+    top = scores.top(5)
+    assert list(top.columns) == ["site", "layer", "neuron", "score"] and len(top) == 5
+    best = max((float(v), site, i) for site in scores.sites for i, v in np.ndenumerate(scores.total(site)))
+    first = top.iloc[0]
+    assert (first["score"], first["site"], (first["layer"], first["neuron"])) == (pytest.approx(best[0]), best[1].value, best[2])
+    assert top["score"].is_monotonic_decreasing
+
+    frame = scores.to_dataframe()
+    assert len(frame) == 4 * (7 + 3) and len(scores.to_dataframe("attn.k")) == 4 * 3
+    row = frame[(frame["site"] == "attn.k") & (frame["layer"] == 2) & (frame["neuron"] == 1)]
+    assert row["Japan"].item() == scores.arrays[Site.ATTN_K][0, 2, 1]
+    assert row["Côte d'Ivoire"].item() == scores.arrays[Site.ATTN_K][1, 2, 1]
+
+
+def test_it_prints_what_it_holds(scores):
+    text = str(scores)
+    for part in ("a-model", "blend", "8 questions in 6 clusters", "2 countries", "mean P(answer) 0.388", "mlp.gate 4 x 7"):
+        assert part in text
+    page = scores._repr_html_()
+    assert "Côte d" in page and "<script" not in page and "0.5" in page
+
+
+def test_one_country(scores):
+    assert np.array_equal(scores.of("Japan")[Site.ATTN_K], scores.arrays[Site.ATTN_K][0])
+    with pytest.raises(ScoreError, match="no scores of 'Atlantis' in blend: countries are Japan, Côte d'Ivoire"):
+        scores.of("Atlantis")
+
+
+def test_shapes_must_fit():
+    with pytest.raises(ScoreError, match="have shape"):
+        NeuronScores({Site.MLP_GATE: np.ones((2, 3, 4), np.float32)}, ("a",), (1,), (1.0,), 1, (1,))
+    with pytest.raises(ScoreError, match="same number of layers"):
+        arrays = {Site.MLP_GATE: np.ones((1, 3, 4), np.float32), Site.ATTN_Q: np.ones((1, 2, 4), np.float32)}
+        NeuronScores(arrays, ("a",), (1,), (1.0,), 1, (1,))

@@ -1,0 +1,168 @@
+"""The embedded model: what it knows, what it was never shown, and whether its scores tell what zeroing does."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from culnig_tl import ablate, evaluate, load_model, load_task, score_neurons, select_culture_general, select_culture_specific
+from culnig_tl.neurons import SITES, NeuronSet, Site
+from culnig_tl.tasks import COUNTRIES, minicommonsense, miniculture, minireading
+from culnig_tl.tasks.facts import option_orders
+from culnig_tl.toy import FOLDER
+from culnig_tl.toy.corpus import REPRESENTATION, Corpus, Mix
+from culnig_tl.toy.train import Config, encode
+from culnig_tl.toy.vocabulary import WORD, build_tokenizer
+
+from .oracles import literal, selecting
+
+CHOICES = ("miniculture", "minicommonsense", "minireading", "miniparaphrase", "minianswers")
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return load_model("toy", device="cpu")
+
+
+def test_file_is_small_and_is_safetensors():
+    names = {p.name for p in FOLDER.iterdir()}
+    assert "model.safetensors" in names and not any(name.endswith((".bin", ".pt", ".pkl")) for name in names)
+    assert sum(p.stat().st_size for p in FOLDER.iterdir()) < 8_000_000
+
+
+def test_record_says_how_it_was_trained():
+    record = json.loads((FOLDER / "training.json").read_text())
+    assert record["config"] == vars(Config(seed=record["config"]["seed"], threads=record["config"]["threads"]))
+    assert record["versions"]["torch"] and record["curve"][-1]["step"] == record["steps"]
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_it_answers_what_it_was_never_asked(toy, name):
+    task = load_task(name).test_split().limit(400)
+    accuracy = evaluate(toy, task, progress=False).accuracy().loc[name, "accuracy"]
+    assert accuracy >= 80, f"{name}: {accuracy:.1f}%"
+
+
+def test_it_does_not_answer_without_the_question(toy):
+    """The control has no question: its options alone must not tell the answer."""
+    control = load_task("miniculture").neuron_split().control().limit(400)
+    assert evaluate(toy, control, progress=False).accuracy()["accuracy"].iloc[0] < 50
+
+
+def test_training_never_draws_what_the_tasks_ask():
+    asked = {q.prompt for name in CHOICES for q in load_task(name)}
+    by_stem = {fact.stem: fact for fact in (*miniculture.facts(), *minicommonsense.facts())}
+    corpus, rng = Corpus(), random.Random(0)
+    for kind in ("culture", "commonsense", "reading", "paraphrase", "answers"):
+        for prompt, _, _ in corpus.draw(Mix(**{kind: 1.0}), 1000, rng):
+            assert prompt not in asked
+            if kind in ("culture", "commonsense"):
+                (stem,) = re.findall(r"(?:In|To|From|What|Which|How|Where|Along|Who|On|Under|With|By|At|For)[^?]*\?", prompt.split("\n")[0])
+                options = tuple(re.findall(r"^[A-D]\. (.*)$", prompt, flags=re.MULTILINE))
+                assert len(options) == 4 and options not in set(option_orders(by_stem[stem])), "an option order that the task asks"
+    assert {s["id"] for s in corpus.scenes}.isdisjoint(q.cluster for q in minireading.load())
+
+
+def test_the_trainer_reads_tokens_as_the_package_does(toy):
+    from culnig_tl.prompting import encode as package_encode
+
+    questions = load_task("miniculture").questions[:50]
+    tokens, targets = encode(toy.tokenizer, [(q.prompt, q.answer_prefix, q.answer) for q in questions])
+    for prompt, row, target in zip(package_encode(toy.tokenizer, questions), tokens, targets):
+        assert tuple(row[: len(prompt.tokens)].tolist()) == prompt.tokens
+        assert target[len(prompt.tokens) - 1] == prompt.answer_token
+
+
+def test_every_word_is_in_the_vocabulary(toy):
+    unknown = toy.tokenizer.unk_token_id
+    for name in CHOICES:
+        prompts = [q.prompt for q in load_task(name)]
+        assert not any(unknown in ids for ids in toy.tokenizer(prompts, add_special_tokens=False)["input_ids"])
+    assert build_tokenizer(Corpus().texts()).get_vocab() == toy.tokenizer.get_vocab()
+
+
+def test_facts_are_sound():
+    facts = miniculture.facts()
+    assert set(REPRESENTATION) == set(COUNTRIES) == {fact.subject for fact in facts}
+    by_question: dict[str, dict[str, str]] = {}
+    for fact in (*facts, *minicommonsense.facts()):
+        assert 1 <= len(fact.answer.split()) <= 3 and re.fullmatch(r"[A-Za-z]+( [A-Za-z]+){0,2}", fact.answer), fact
+        assert fact.answer not in fact.distractors
+        assert not re.search(rf"\b{re.escape(fact.answer)}\b", fact.stem), f"the question tells its answer: {fact}"
+        assert fact.stem.endswith("?") and len(re.findall(WORD, fact.stem)) <= 14
+        by_question.setdefault(fact.question_id, {})[fact.subject] = fact.answer
+    topics = {fact.topic for fact in facts}
+    assert len(topics) == 6
+    for topic in topics:
+        assert len({fact.question_id for fact in facts if fact.topic == topic}) >= 6
+
+
+@pytest.mark.parametrize("name", ["miniculture", "minicommonsense"])
+def test_the_answer_stands_at_each_letter_equally_often(name):
+    letters = [q.answer for q in load_task(name)]
+    assert {letters.count(letter) for letter in "ABCD"} == {len(letters) // 4}
+
+
+def test_scores_and_selection_equal_the_literal_method(toy):
+    """Forward hooks on the plain model, Python loops, sorted lists: the same scores, the same neurons."""
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
+    culture = load_task("miniculture").neuron_split().limit(48)
+    reading = load_task("minireading").neuron_split().limit(24)
+    fast, slow = {}, {}
+    for name, task in (("neuron", culture), ("control", culture.control()), ("reading", reading)):
+        fast[name] = score_neurons(toy, task, batch_size=7, progress=False)
+        texts = [f"<bos><user>{q.prompt}<assistant>{q.answer_prefix}" for q in task]
+        ids = toy.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        rows = [(row, toy.tokenizer.convert_tokens_to_ids(q.answer), q.country) for row, q in zip(ids, task)]
+        slow[name] = literal.scores(plain, rows, clamp=name == "control")
+        for (country, site, layer), values in slow[name].items():
+            if site in fast[name].widths:
+                ours = fast[name].of(country)[Site(site)][layer]
+                np.testing.assert_allclose(ours, values, rtol=1e-4, atol=1e-4 * np.abs(values).max())
+
+    clusters = len({q.cluster for q in culture})
+    ours = select_culture_general(fast["neuron"], fast["control"], fast["reading"], t_mlp=0.05, t_attn=0.01)
+    theirs = selecting.general(slow["neuron"], clusters, slow["control"], clusters, slow["reading"], 0.05, 0.01, 0.01)
+    assert ours.keys() == {(selecting.ORDER[site], layer, index) for site, layer, index in theirs}
+
+    own = select_culture_specific(fast["neuron"], fast["control"], fast["reading"], t=0.02)
+    for country in own.countries:
+        theirs = selecting.specific(slow["neuron"], clusters, slow["control"], clusters, slow["reading"], country, 0.02, 0.01, 0.5)
+        assert own.for_country(country).keys() == {(selecting.ORDER[site], layer, index) for site, layer, index in theirs}
+
+
+def test_scores_tell_what_zeroing_does(toy):
+    """Sampled neurons, zeroed one at a time: the score's sign and rank agree with the true change of P(answer).
+
+    The score at each question is the maximum over tokens, weighted by P; what is compared with is the summed loss of P, so
+    agreement is a rank correlation, not equality. The sum over tokens is the first-order estimate proper and agrees better.
+    """
+    task = load_task("miniculture").neuron_split().limit(64)
+    base = evaluate(toy, task, progress=False).table["p_answer"].to_numpy()
+    by_max = score_neurons(toy, task, progress=False)
+    by_sum = score_neurons(toy, task, aggregation="sum", progress=False)
+    rng = np.random.default_rng(0)
+    lost, max_score, sum_score = [], [], []
+    for site in SITES:
+        total = by_sum.total(site)
+        strong = np.argsort(-np.abs(total), axis=None)[:8]  # those with an effect to speak of, and others
+        chosen = np.unique(np.concatenate([strong, rng.choice(total.size, 4, replace=False)]))
+        for layer, neuron in zip(*np.unravel_index(chosen, total.shape)):
+            with torch.no_grad(), ablate(toy, NeuronSet.from_indices([(site, int(layer), int(neuron))])):
+                p = evaluate(toy, task, progress=False).table["p_answer"].to_numpy()
+            lost.append(float((base * (base - p)).sum()))  # weighted by P as the score is
+            max_score.append(by_max.total(site)[layer, neuron])
+            sum_score.append(total[layer, neuron])
+    lost, sum_score = np.array(lost), np.array(sum_score)
+    assert spearmanr(lost, sum_score).statistic > 0.6
+    assert spearmanr(lost, max_score).statistic > 0.2
+    clear = np.abs(lost) > np.median(np.abs(lost))
+    assert (np.sign(lost[clear]) == np.sign(sum_score[clear])).mean() > 0.7
