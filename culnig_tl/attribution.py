@@ -100,8 +100,8 @@ def score_neurons(
     info, wanted, prompts = _prepare(model, task, sites)
     tokenizer, device = tokenizer_of(model), device_of(model)
     lengths = [len(p.tokens) for p in prompts]
-    native, bytes_a_token = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
-    plan = plan_batches(lengths, batch_size, device, most_tokens=tokens_that_fit(model, bytes_a_token))
+    tried = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
+    plan = plan_batches(lengths, batch_size, device, most_tokens=tokens_that_fit(model, tried.bytes_a_token), padding=tried.padding)
     clamp = task.name.endswith(":control")
 
     countries = task.countries + ((NO_COUNTRY,) if any(q.country is None for q in task) else ())
@@ -155,7 +155,7 @@ def score_neurons(
         if batches_run % CHECK_EVERY == 1:
             check_health()
 
-    with gradients(model, wanted, native=native) as run, progress_bar(len(prompts), f"score {task.name}", enabled=progress) as advance:
+    with gradients(model, wanted, native=tried.native) as run, progress_bar(len(prompts), f"score {task.name}", enabled=progress) as advance:
         sizes = each_batch(plan, lengths, work, advance)
     check_health()
     mean_labels = float(p_labels.mean())
@@ -181,7 +181,7 @@ def score_neurons(
             "aggregation": aggregation,
             "clamped": clamp,
             "p_labels": mean_labels,
-            "native_attention": native,
+            "native_attention": tried.native,
             "batch_sizes": sizes,
             "version": __version__,
         },
@@ -310,8 +310,8 @@ def question_scores(
     info, wanted, prompts = _prepare(model, task, {site for site, _ in neurons.indices})
     tokenizer, device = tokenizer_of(model), device_of(model)
     lengths = [len(p.tokens) for p in prompts]
-    native, bytes_a_token = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
-    plan = plan_batches(lengths, batch_size, device, most_tokens=tokens_that_fit(model, bytes_a_token))
+    tried = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
+    plan = plan_batches(lengths, batch_size, device, most_tokens=tokens_that_fit(model, tried.bytes_a_token), padding=tried.padding)
     column = {key: i for i, key in enumerate(zip(neurons.table["site"], neurons.table["layer"], neurons.table["neuron"]))}
     scores = np.zeros((len(prompts), len(neurons)), dtype=np.float32)
     tokens_of = np.zeros((len(prompts), len(neurons)), dtype=np.int64)
@@ -340,7 +340,7 @@ def question_scores(
 
         run(tokens, mask, objective, keep)
 
-    with gradients(model, wanted, native=native) as run, progress_bar(len(prompts), f"look at {task.name}", enabled=progress) as advance:
+    with gradients(model, wanted, native=tried.native) as run, progress_bar(len(prompts), f"look at {task.name}", enabled=progress) as advance:
         each_batch(plan, lengths, work, advance)
     broken = ~np.isfinite(scores).all(1)
     if broken.any():

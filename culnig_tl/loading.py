@@ -137,7 +137,7 @@ def no_installs() -> Iterator[None]:
     For a multimodal checkpoint TransformerLens runs `pip install torchvision` in the user's environment where torchvision
     is missing, from places that differ between its versions: so the door is closed at `subprocess` itself.
     """
-    doors = [(subprocess, name) for name in ("run", "call", "check_call", "check_output")]
+    doors: list[tuple[Any, str]] = [(subprocess, name) for name in ("run", "call", "check_call", "check_output")]
     doors.append((subprocess.Popen, "__init__"))  # what the others go through, and a class that may be inherited from
     originals = [getattr(owner, name) for owner, name in doors]
 

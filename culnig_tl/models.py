@@ -7,6 +7,7 @@ function of the package also takes one that the user built.
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def load_model(
     where = _pick_device(device)
     number = _pick_dtype(dtype, where)
     label = str(name)
-    source = str(resources.files(__package__) / "toy" / "model") if label == TOY else str(Path(label).expanduser()) if looks_like_path(label) else label
+    source = str(resources.files("culnig_tl") / "toy" / "model") if label == TOY else str(Path(label).expanduser()) if looks_like_path(label) else label
     bars = hf_logging.is_progress_bar_enabled()
     if label == TOY:
         hf_logging.disable_progress_bar()
@@ -296,7 +297,9 @@ def _bridge(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool)
 def _hooked(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool) -> Any:
     """A `HookedTransformer` with the checkpoint's weights, unprocessed; compared with the Hugging Face model before it is returned."""
     try:
-        from transformer_lens import HookedTransformer, loading_from_pretrained  # type: ignore[attr-defined]
+        # By name: version 4, which type checkers may look at, has neither.
+        HookedTransformer: Any = importlib.import_module("transformer_lens.HookedTransformer").HookedTransformer
+        loading_from_pretrained: Any = importlib.import_module("transformer_lens.loading_from_pretrained")
     except ImportError as error:
         raise ModelError('kind="hooked" needs "transformer-lens>=3.9,<4": version 4 has the bridge alone') from error
     first = next(hf_model.parameters())
@@ -340,7 +343,7 @@ def _routable_attentions(model: Any) -> list[Any]:
         return []
     found = []
     for block in model.blocks:
-        attention = getattr(block, "attn", None)
+        attention: Any = getattr(block, "attn", None)
         inner = getattr(attention, "original_component", None)
         if inner is None:
             return []

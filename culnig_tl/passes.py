@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -114,64 +115,74 @@ def backward(
         run(tokens, mask, objective, receive)
 
 
-def probe(model: Any, sites: Sequence[Site], tokens: Sequence[int]) -> tuple[bool, float]:
-    """Tries one prompt before many: whether native attention gives what the bridge's does, and the bytes that a token takes.
+@dataclass(frozen=True)
+class Probe:
+    """What one prompt, tried before many, tells about a model."""
 
-    Native attention is used where every hook still fires and the logits agree, padded and unpadded; else a warning says why not.
-    """
+    native: bool
+    """Attention may run in PyTorch's kernel: every hook fires, and the logits are those of the bridge's own attention."""
+    padding: bool
+    """A padded prompt gives what it gives alone; where it does not, batches hold prompts of one length."""
+    bytes_a_token: float
+    """Activations that a pass keeps."""
+
+
+def probe(model: Any, sites: Sequence[Site], tokens: Sequence[int]) -> Probe:
+    """Tries one prompt, alone and padded, with native attention and without. What is not as it should be is logged."""
     device = device_of(model)
     pad = 2
-    plain = torch.tensor([list(tokens)], device=device)
+    alone = torch.tensor([list(tokens)], device=device)
     padded = torch.tensor([[tokens[0]] * pad + list(tokens)], device=device)
     mask = torch.ones_like(padded)
     mask[:, :pad] = 0
-    stored: dict[int, int] = {}
-    seen: dict[str, Tensor] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter) and tensor.is_floating_point():
-            storage = tensor.untyped_storage()
-            stored[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    def keep(name: str) -> Callable[[Tensor], Tensor]:
-        def objective(logits: Tensor) -> Tensor:
-            seen[name] = logits.detach()
-            return logits.softmax(-1).amax()
-
-        return objective
-
-    def ignore(site: Site, layer: int, products: Tensor) -> None:
-        return None
-
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
-    def measured(native: bool) -> float:
-        stored.clear()
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), gradients(model, sites, native=native) as run:
-            run(plain, torch.ones_like(plain), keep("native" if native else "own"), ignore)
-        return sum(size for pointer, size in stored.items() if pointer not in weights) / len(tokens)
+    def attempt(native: bool, given: Tensor, seen: Tensor) -> tuple[Tensor, float]:
+        """Logits and bytes a token of one pass; NaN for logits where a product is."""
+        stored: dict[int, int] = {}
+        logits = torch.zeros(0)
+        healthy = torch.ones((), dtype=torch.bool, device=device)
 
-    size = measured(native=False)
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                stored[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        def objective(values: Tensor) -> Tensor:
+            nonlocal logits
+            logits = values.detach()
+            return values.softmax(-1).amax()
+
+        def check(site: Site, layer: int, products: Tensor) -> None:
+            healthy.logical_and_(products[:, -len(tokens) :].isfinite().all().to(device))
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), gradients(model, sites, native=native) as run:
+            run(given, seen, objective, check)
+        return logits.masked_fill(~healthy, torch.nan), sum(stored.values()) / given.shape[1]
+
+    own, size = attempt(False, alone, torch.ones_like(alone))
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+    def differs(logits: Tensor) -> str:
+        difference = float((logits - own).abs().amax() / own.abs().amax())
+        return "" if difference <= NATIVE_TOLERANCE.get(dtype, 0.1) else f"logits differ by {difference:.1e}"  # NaN differs
+
     with native_attention(model) as possible:
         pass
-    if not possible:
-        return False, size
-    try:
-        size = measured(native=True)
-        with torch.no_grad(), frozen(model), native_attention(model):
-            seen["padded"] = last_logits(model, padded, mask)
-    except (ScoreError, RuntimeError) as error:
-        log.warning("native attention is not used, scoring is slower: %s", error)
-        return False, size
-    scale = seen["own"].abs().amax()
-    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    for name in ("native", "padded"):
-        difference = float((seen[name] - seen["own"]).abs().amax() / scale)
-        if not difference <= NATIVE_TOLERANCE.get(dtype, 0.1):  # NaN too
-            log.warning("native attention is not used, scoring is slower: its %s logits differ by %.1e from the bridge's", name, difference)
-            return False, size
-    return True, size
+    if possible:
+        try:
+            logits, native_size = attempt(True, alone, torch.ones_like(alone))
+            wrong = differs(logits) or differs(attempt(True, padded, mask)[0])
+        except (ScoreError, RuntimeError) as error:
+            wrong, native_size = str(error), size
+        if not wrong:
+            return Probe(native=True, padding=True, bytes_a_token=native_size)
+        log.warning("native attention is not used, scoring is slower: %s", wrong)
+    wrong = differs(attempt(False, padded, mask)[0])
+    if wrong:
+        log.warning("padding is not used, batches hold prompts of one length: a padded prompt's %s", wrong)
+    return Probe(native=False, padding=not wrong, bytes_a_token=size)
 
 
 def tokens_that_fit(model: Any, bytes_a_token: float) -> int:

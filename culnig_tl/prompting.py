@@ -121,7 +121,12 @@ def _label_token(tokenizer: Any, question: Question, label: str, tokens: list[in
 
 
 def plan_batches(
-    lengths: Sequence[int], batch_size: int | str | Sequence[int], device: torch.device | str = "cpu", *, most_tokens: int | None = None
+    lengths: Sequence[int],
+    batch_size: int | str | Sequence[int],
+    device: torch.device | str = "cpu",
+    *,
+    most_tokens: int | None = None,
+    padding: bool = True,
 ) -> list[list[int]]:
     """Batches of question positions, alike in length, the longest first (so that too large a batch shows at once).
 
@@ -130,6 +135,7 @@ def plan_batches(
         batch_size: questions a batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
             a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
         most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_A_BATCH`.
+        padding: False for batches of one length each.
 
     Raises:
         PromptError: a batch size that is none of these, or sizes that do not add up to the number of questions.
@@ -148,7 +154,10 @@ def plan_batches(
         if sum(sizes) != len(order) or any(size < 1 for size in sizes):
             raise PromptError(f"the batch sizes add up to {sum(sizes)} questions, there are {len(order)}: they are of another task")
     ends = list(itertools.accumulate(sizes, initial=0))
-    return [order[start:end] for start, end in zip(ends, ends[1:])]
+    batches = [order[start:end] for start, end in zip(ends, ends[1:])]
+    if padding:
+        return batches
+    return [list(even) for batch in batches for _, even in itertools.groupby(batch, key=lambda i: lengths[i])]
 
 
 def _sizes_by_tokens(lengths: Sequence[int], most_tokens: int) -> list[int]:

@@ -48,6 +48,23 @@ def test_native_attention_that_goes_wrong_is_dropped_loudly(breaks, loaded, task
     assert difference(scores, right) < 1e-4
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_padding_that_goes_wrong_is_done_without(family, loaded, task, caplog):
+    """As with float64, or compatibility mode in TransformerLens 3.9, where the bridge's masked rows are NaN."""
+    model = loaded(family)
+    right = score(model, task)
+
+    def poison(pattern, hook):
+        hidden = pattern.sum(-1, keepdim=True) < 0.5  # rows of padding, with nothing to look at
+        first = (pattern[:, :, -1:, :1] == 0).expand_as(hidden)  # the last token does not see the first: it is padding
+        return pattern.masked_fill(hidden | first, torch.nan)
+
+    with model.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", poison)]):
+        scores = score(model, task, batch_size=6)
+    assert "padding is not used, batches hold prompts of one length" in caplog.text
+    assert scores.metadata["batch_sizes"] == [1, 1, 2, 2] and difference(scores, right) < 1e-4
+
+
 # --------------------------------------------------------------------------------------------------------------- memory
 
 
@@ -100,7 +117,7 @@ def test_other_errors_go_through():
 
 def test_auto_batches_shrink_with_free_memory(loaded, task, monkeypatch):
     model = loaded("llama")
-    _, bytes_a_token = passes.probe(model, SITES, list(range(3, 40)))
+    bytes_a_token = passes.probe(model, SITES, list(range(3, 40))).bytes_a_token
     assert bytes_a_token > 3 * 48 * 4, "every layer stores activations"
     monkeypatch.setattr(passes, "free_memory", lambda device: int(200 * bytes_a_token))
     assert passes.tokens_that_fit(model, bytes_a_token) == pytest.approx(200 * passes.SHARE_OF_MEMORY, abs=1)

@@ -65,8 +65,8 @@ def claim(
     out.print(
         f"\nAgainst the rival: {len(rivals)} neurons, layer by layer, highest on {name} ({len(rivals & general)} of them are culture-general too)"
     )
-    rows = against_rival.table().reset_index()[["task", "base", "drop", "random_mean", "excess", "excess_low", "excess_high"]]
-    show_frame(rows.rename(columns={"random_mean": "rival's drop"}))
+    rows = against_rival.table().reset_index().rename(columns={"random_mean": "rival_drop"})
+    show_frame(rows.reindex(columns=["task", "base", "drop", "rival_drop", "excess", "excess_low", "excess_high"]))
     frames.append(against_rival.table().reset_index().assign(against=f"rival ({name})"))
     out.print("\nDepth: percent of the neurons in each third of the layers, 95% interval, against the pool")
     depth = depth_thirds(general).reset_index()

@@ -211,7 +211,7 @@ def drop_matrix(base: EvaluationResult, suppressed: Mapping[str, EvaluationResul
         figure,
         "What suppressing each country's neurons costs",
         f"n = {theme.plural(int(n), 'question')} a row{mean}",
-        height=200 + 34 * len(rows) + 90,
+        height=max(290 + 34 * len(rows), 420),
     )
     figure.update_layout(coloraxis=axis)
     figure.update_xaxes(

@@ -129,7 +129,7 @@ def _grid(
     if value == "score" and len(chosen) and not grid.scored:
         raise NeuronError('this set has no scores (a random set, say): use value="count"')
     n = sum(int(count.sum()) for count in grid.counts.values())
-    title = f"{chosen.provenance.kind} neurons" + (": the strongest of each bin" if value == "score" else ", counted in bins")
+    title = f"{chosen.provenance.kind} neurons" + (": the strongest of each bin" if value == "score" else ", layer by layer")
     return grid, title[0].upper() + title[1:], value, f"n = {theme.plural(n, 'neuron')}" + (", once a country" if chosen.countries else "")
 
 
@@ -249,10 +249,9 @@ def _strongest(grid: Grid, layer: int, count: int) -> dict[Site, tuple[np.ndarra
     return {s: (index[site == number], score[site == number]) for number, s in enumerate(grid.counts)}
 
 
-def _weight(chosen: Mapping[Site, tuple[np.ndarray, np.ndarray]]) -> float:
-    """How much there is to see in a layer: the largest score, or the number where there are no scores."""
-    finite = [float(np.abs(score[np.isfinite(score)]).max(initial=0.0)) for _, score in chosen.values()]
-    return max(finite) or sum(len(index) for index, _ in chosen.values()) * 1e-12
+def _weight(chosen: Mapping[Site, tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
+    """How much there is to see in a layer: scores, then neurons."""
+    return float(sum(np.nansum(np.abs(score)) for _, score in chosen.values())), sum(len(index) for index, _ in chosen.values())
 
 
 def _points(site: Site, layer: int, index: np.ndarray, score: np.ndarray) -> dict[str, Any]:
@@ -280,7 +279,7 @@ def _one_layer(grid: Grid, what: str, note: str, layer: int) -> go.Figure:
     most = f", the {shown:,} strongest of {there:,} neurons" if shown < there else f", {theme.plural(there, 'neuron')}"
     theme.lay_out(
         figure,
-        f"Layer {layer}: {what[0].lower()}{what[1:].partition(': the strongest')[0].partition(', counted')[0]}",
+        f"Layer {layer}: {what}",
         f"{note}{most}",
         height=170 + 240 * len(chosen),
     )

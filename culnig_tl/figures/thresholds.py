@@ -204,7 +204,8 @@ def threshold_curves(sweep: pd.DataFrame) -> go.Figure:
         low, high = rows["threshold"].min(), rows["threshold"].max()
         log = bool(low > 0 and high >= 20 * low)
         if log:
-            figure.update_xaxes(type="log", dtick="D2", row=1, col=column)
+            ticks = [digit * 10.0**power for power in range(-8, 3) for digit in (1, 2, 5)]
+            figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], row=1, col=column)
         title = NAMES.get(parameter, str(parameter)) + ("" if parameter == "z" else ", %")
         figure.update_xaxes(title_text=title, row=1, col=column)
         if parameter in PAPER:

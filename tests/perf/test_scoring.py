@@ -90,9 +90,9 @@ def measure(what: str, shape: str, size: str) -> dict[str, float]:
 
     # The bridge changes the module it wraps: the bare passes get a model of their own.
     model = load_model(hf_model=plain, tokenizer=tokenizer)
-    native, size_of_token = probe(model, attribution.SITES, prompts[0].tokens[:16])
-    assert native, "every hook fires under native attention"
-    attribution.probe = lambda *args: (native, size_of_token)  # a fixed cost a task, not a question
+    tried = probe(model, attribution.SITES, prompts[0].tokens[:16])
+    assert tried.native, "every hook fires under native attention"
+    attribution.probe = lambda *args: tried  # a fixed cost a task, not a question
 
     def ours() -> None:
         seen = score_neurons(model, task, batch_size=shapes.BATCH, progress=False)
