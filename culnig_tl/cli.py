@@ -10,7 +10,7 @@ import typer
 from rich.logging import RichHandler
 
 from . import __version__
-from .commands import pipeline, run, tasks
+from .commands import bake, claim, compare, countries, language, parts, pipeline, run, sweep, tasks
 from .commands.options import err, out
 from .errors import CulnigError
 
@@ -20,7 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run.run, pipeline.score, pipeline.select, pipeline.evaluate, run.report, tasks.models):
+COMMANDS = (
+    run.run, pipeline.score, pipeline.select, pipeline.evaluate, claim.claim, sweep.sweep, parts.parts, countries.countries,
+    language.language, compare.compare, bake.bake, run.report, tasks.models,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(tasks.app, name="tasks")
 

@@ -16,10 +16,10 @@ import pandas as pd
 from scipy import stats
 
 from .errors import NeuronError, ScoreError
-from .evaluation import EvaluationResult, evaluate
+from .evaluation import EvaluationResult, evaluate_sets
 from .neurons import NeuronSet
 from .relations import relation_groups
-from .statistics import DRAWS, RelatedTest, related_test
+from .statistics import DRAWS, RelatedTest, own_test, related_test
 from .tasks.question import Task
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,16 @@ class CountryDrops:
         """Permutation test of "related countries lose more", the own country left out. `relation` as in `relation_groups`."""
         groups = relation_groups(relation, table)
         asked = list(self.drops.columns)
-        own = np.array([asked.index(c) if c in asked else -1 for c in self.drops.index])
-        return related_test(self.drops.to_numpy(float), own, [groups.get(c) for c in asked], draws=draws, seed=seed)
+        return related_test(self.drops.to_numpy(float), self._columns(), [groups.get(c) for c in asked], draws=draws, seed=seed)
+
+    def own_p(self, *, draws: int = DRAWS, seed: int = 0) -> float:
+        """One-sided permutation p of "countries lose most under their own neurons", by mean rank."""
+        return own_test(self.ranks().to_numpy(float), self._columns(), draws=draws, seed=seed)
+
+    def _columns(self) -> np.ndarray:
+        """Column of each row's own country; -1 where it was not asked about."""
+        asked = list(self.drops.columns)
+        return np.array([asked.index(c) if c in asked else -1 for c in self.drops.index])
 
     def figure(self, *, show: Literal["drop", "rank"] = "drop") -> Any:
         """Country x country, as a Plotly figure."""
@@ -86,7 +94,13 @@ class CountryDrops:
         ]
         chance = (self.drops.shape[1] + 1) / 2
         mean = f"mean: own country {summary.own_drop.mean():.1f}, others {summary.others_drop.mean():.1f}; mean rank {self.mean_rank:.2f} (chance {chance:g})"
-        return "\n".join([*lines, mean])
+        p = self.own_p()
+        verdict = (
+            "countries lose more under their own neurons"
+            if p < 0.05
+            else "it is not shown that countries lose more under their own neurons"
+        )
+        return "\n".join([*lines, mean, f"{verdict} (permutation p {p:.4f})"])
 
     __repr__ = __str__
 
@@ -127,12 +141,11 @@ def country_drops(
         raise NeuronError("no country has neurons in this set: take a larger share t, or lower z or r")
     if empty:
         log.warning("no neurons of %s: left out", ", ".join(empty))
-    unchanged = base or evaluate(model, task, batch_size=batch_size, progress=progress)
+    filled = {country: neurons for country, neurons in sets.items() if len(neurons)}
+    wanted = {**({} if base else {"unchanged": None}), **filled}
+    results = evaluate_sets(model, [task], wanted, operation=operation, batch_size=batch_size, progress=progress)
+    unchanged = base or results.pop("unchanged")
     before = unchanged.accuracy("country")["accuracy"]
-    rows, results = {}, {}
-    for country, neurons in sets.items():
-        if len(neurons):
-            results[country] = evaluate(model, task, neurons=neurons, operation=operation, batch_size=batch_size, progress=progress)
-            rows[country] = before - results[country].accuracy("country")["accuracy"]
+    rows = {country: before - result.accuracy("country")["accuracy"] for country, result in results.items()}
     drops = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(task.countries)).rename_axis("neurons of")
-    return CountryDrops(drops, before.reindex(list(task.countries)), {c: sets[c] for c in rows}, task.name, unchanged, results)
+    return CountryDrops(drops, before.reindex(list(task.countries)), filled, task.name, unchanged, results)

@@ -242,6 +242,27 @@ def evaluate(
     return EvaluationResult(table, metadata)
 
 
+def evaluate_sets(
+    model: Any,
+    tasks: Sequence[Task],
+    sets: Mapping[str, NeuronSet | None],
+    *,
+    operation: str = "suppress",
+    batch_size: int | str = "auto",
+    progress: bool = True,
+) -> dict[str, EvaluationResult]:
+    """Asks all tasks once a set (None leaves the model unchanged), with one progress bar; sets of the same neurons are asked once."""
+    if not tasks:
+        raise ScoreError("no task to ask: name one at least")
+    distinct = {None if neurons is None else neurons.hash: neurons for neurons in sets.values()}
+    with progress_bar(len(distinct) * sum(map(len, tasks)), f"ask with {len(distinct)} sets", enabled=progress) as advance:
+        answers = {
+            key: concat([evaluate(model, t, neurons=n, operation=operation, batch_size=batch_size, progress=advance) for t in tasks])
+            for key, n in distinct.items()
+        }
+    return {name: answers[None if neurons is None else neurons.hash] for name, neurons in sets.items()}
+
+
 def _native_is_exact(model: Any, prompt: Prompt, neurons: NeuronSet | None) -> bool:
     """Whether the faster attention kernel gives the logits of the model's own and lets every ablated site's hook fire."""
     places = {hook_name(model, site, layer) for site, layer in neurons.indices} if neurons is not None else set()

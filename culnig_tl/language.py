@@ -19,7 +19,7 @@ from scipy import stats
 from .attribution import score_neurons
 from .comparison import RANDOM_SETS, Comparison, compare
 from .errors import TaskError
-from .evaluation import EvaluationResult, concat, evaluate
+from .evaluation import EvaluationResult, evaluate_sets
 from .neurons import NeuronSet
 from .scores import NeuronScores
 from .selection import T_ATTN, T_MLP, R, select_culture_general, select_random
@@ -100,10 +100,6 @@ def compare_languages(
     def score(task: Task) -> NeuronScores:
         return score_neurons(model, task, batch_size=batch_size, progress=progress)
 
-    def ask(neurons: NeuronSet | None) -> EvaluationResult:
-        asked = [evaluate(model, t.test_split(), neurons=neurons, batch_size=batch_size, progress=progress) for t in (english, local)]
-        return concat(asked)
-
     crc, said, said_locally = score(reading), score(english.neuron_split()), score(local.neuron_split())
     control, local_control = score(english.neuron_split().control()), score(local.neuron_split().control())
 
@@ -116,13 +112,15 @@ def compare_languages(
         LOCAL: select(said_locally, local_control, crc),
         LANGUAGE: NeuronSet(language.table, replace(language.provenance, kind=LANGUAGE, paper_defaults=False)),
     }
-    matched = {name: [select_random(s, said, seed=seed, match="layer") for seed in range(random_sets)] for name, s in sets.items()}
-    return LanguageComparison(
-        sets,
-        ask(None),
-        {name: ask(neurons) for name, neurons in sets.items()},
-        {name: tuple(ask(neurons) for neurons in drawn) for name, drawn in matched.items()},
-    )
+    drawn = {
+        f"{name} {seed}": select_random(neurons, said, seed=seed, match="layer")
+        for name, neurons in sets.items()
+        for seed in range(random_sets)
+    }
+    asked = [english.test_split(), local.test_split()]
+    answers = evaluate_sets(model, asked, {"unchanged": None, **sets, **drawn}, batch_size=batch_size, progress=progress)
+    random = {name: tuple(answers[f"{name} {seed}"] for seed in range(random_sets)) for name in sets}
+    return LanguageComparison(sets, answers["unchanged"], {name: answers[name] for name in sets}, random)
 
 
 def pair(english: Task, local: Task) -> tuple[Task, Task]:

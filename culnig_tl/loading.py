@@ -58,7 +58,8 @@ def load_plain(
             common["key_mapping"], ignored = GEMMA3_LANGUAGE_MODEL, GEMMA3_REST
         if device_map is not None:
             common["device_map"] = device_map
-        model, loaded = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True, **common)
+        both: Any = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True, **common)
+        model, loaded = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(explain(error, source, revision, "cannot load")) from error
     unexpected = [key for key in loaded["unexpected_keys"] if not key.startswith(ignored or ("\0",))]

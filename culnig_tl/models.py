@@ -101,7 +101,9 @@ def load_model(
     where = _pick_device(device)
     number = _pick_dtype(dtype, where)
     label = str(name)
-    source = str(resources.files("culnig_tl") / "toy" / "model") if label == TOY else str(Path(label).expanduser()) if looks_like_path(label) else label
+    source = str(Path(label).expanduser()) if looks_like_path(label) else label
+    if label == TOY:
+        source = str(resources.files("culnig_tl") / "toy" / "model")
     bars = hf_logging.is_progress_bar_enabled()
     if label == TOY:
         hf_logging.disable_progress_bar()
@@ -114,12 +116,12 @@ def load_model(
                 raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
             label = label if label != TOY else str(getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__)
             source, revised = label, None
-            tokenizer = tokenizer if tokenizer is not None else load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
-        else:
-            if Path(source).is_dir() or looks_like_path(source):
-                check_folder(Path(source))
-            options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-            tokenizer = tokenizer if tokenizer is not None else load_tokenizer(source, **options)
+        elif Path(source).is_dir() or looks_like_path(source):
+            check_folder(Path(source))
+        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        if tokenizer is None:
+            tokenizer = load_tokenizer(source, **options)
+        if hf_model is None:
             hf_model = load_plain(source, number, device_map=device_map, **options)
             hf_model = hf_model if device_map is not None else hf_model.to(where)
             revised = revision_of(source, hf_model)
@@ -136,6 +138,7 @@ def load_model(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     object.__setattr__(model, "_culnig_source", (label, revised))
+    _site_widths(model)
     return model
 
 
@@ -324,7 +327,8 @@ def _hooked(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool)
         expected, seen = hf_model(tokens).logits[:, -1].float(), last_logits(model.eval(), tokens, torch.ones_like(tokens)).float()
     difference = float((expected - seen).abs().amax() / expected.abs().amax())
     if not difference < (0.1 if first.dtype == torch.bfloat16 else 1e-3):
-        raise ModelError(f'HookedTransformer computes something else than {source!r} (logits differ by {difference:.1e}): use kind="bridge"')
+        found = f"logits differ by {difference:.1e}"
+        raise ModelError(f'HookedTransformer computes something else than {source!r} ({found}): use kind="bridge"')
     return model
 
 

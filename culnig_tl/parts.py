@@ -9,8 +9,8 @@ from typing import Any, get_args
 import pandas as pd
 
 from .attribution import Aggregation, score_neurons
-from .errors import NeuronError
-from .evaluation import EvaluationResult, concat, evaluate
+from .errors import ScoreError
+from .evaluation import EvaluationResult, evaluate_sets
 from .neurons import NeuronSet
 from .selection import T_ATTN, T_MLP, R, select_culture_general
 from .tasks.question import Task
@@ -80,7 +80,7 @@ def switch_off_parts(
         t_mlp, t_attn, r: as in `select_culture_general`.
     """
     if not tasks:
-        raise NeuronError("no task to ask: name one at least")
+        raise ScoreError("no task to ask: name one at least")
     sets: dict[str, NeuronSet] = {}
     for how in get_args(Aggregation):
 
@@ -98,7 +98,6 @@ def switch_off_parts(
         sets["MLP only"] = select_culture_general(neuron, control, crc, t_mlp=t_mlp, t_attn=0, r=r)
         sets["attention only"] = select_culture_general(neuron, control, crc, t_mlp=0, t_attn=t_attn, r=r)
 
-    def ask(neurons: NeuronSet | None) -> EvaluationResult:
-        return concat([evaluate(model, task, neurons=neurons, batch_size=batch_size, progress=progress) for task in tasks])
-
-    return Parts(sets, ask(None), {name: ask(neurons) for name, neurons in sets.items() if len(neurons)})
+    filled = {name: neurons for name, neurons in sets.items() if len(neurons)}
+    answers = evaluate_sets(model, tasks, {"unchanged": None, **filled}, batch_size=batch_size, progress=progress)
+    return Parts(sets, answers.pop("unchanged"), answers)

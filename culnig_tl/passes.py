@@ -19,9 +19,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .errors import ScoreError
-from .models import FLOAT16, device_of, frozen, hook_name, last_logits, native_attention
+from .models import FLOAT16, ModelInfo, describe, device_of, frozen, hook_name, last_logits, native_attention, tokenizer_of
 from .neurons import Site
-from .prompting import TOKENS_A_BATCH
+from .prompting import TOKENS_A_BATCH, Prompt, encode
+from .tasks.question import Task
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,23 @@ SHARE_OF_MEMORY = 0.6
 NATIVE_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest difference of the probe's logits, against the largest logit, between native attention and the bridge's own
 (whose softmax is in float32 whatever the dtype)."""
+
+
+def prepare(model: Any, task: Task, sites: Iterable[Site | str]) -> tuple[ModelInfo, tuple[Site, ...], list[Prompt]]:
+    """What is known of the model, the sites in their order, and the questions as tokens."""
+    if not len(task):
+        raise ScoreError(f"task {task.name!r} holds no question to score")
+    info = describe(model)
+    if info.dtype == "float16":
+        raise ScoreError(FLOAT16)
+    wanted = {Site.parse(site) for site in sites}
+    missing = [site for site in wanted if site not in info.widths]
+    have = ", ".join(map(str, info.widths))
+    if missing:
+        raise ScoreError(f"this model has no site {missing[0]}: it has {have}")
+    if not wanted:
+        raise ScoreError(f"no site is asked for: the model has {have}")
+    return info, tuple(site for site in Site if site in wanted), encode(tokenizer_of(model), task.questions)
 
 
 @contextmanager

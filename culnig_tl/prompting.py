@@ -71,20 +71,21 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     texts = [render(tokenizer, question) for question in questions]
     prompts = _tokenize(tokenizer, texts)
     chat = bool(getattr(tokenizer, "chat_template", None))
-    known: dict[tuple, tuple[int, ...]] = {}
-    encoded = []
     spaces = ["" if chat or question.answer_prefix or text[-1:].isspace() else " " for text, question in zip(texts, questions)]
     with_answer = _tokenize(tokenizer, [text + space + q.answer.lstrip() for text, space, q in zip(texts, spaces, questions)])
-    for question, text, space, tokens, whole in zip(questions, texts, spaces, prompts, with_answer):
-        answer = _label_token(tokenizer, question, question.answer, tokens, whole)
-        key = (text[-CONTEXT_CHARACTERS:], question.options)
-        if key not in known:
-            labelled = _tokenize(tokenizer, [text + space + label.lstrip() for label in question.options])
-            known[key] = tuple(_label_token(tokenizer, question, label, tokens, ids) for label, ids in zip(question.options, labelled))
-        options = known[key]
-        if len(set(options)) < len(options):
-            raise PromptError(f"task {question.task!r}: two of the labels {question.options} are the same token")
-        encoded.append(Prompt(question, tuple(tokens), answer, options))
+    answers = [_label_token(tokenizer, question, question.answer, *ids) for question, *ids in zip(questions, prompts, with_answer)]
+
+    keys = [(text[-CONTEXT_CHARACTERS:], question.options) for text, question in zip(texts, questions)]
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}  # a question for every end of prompt and set of labels
+    asked = [(key, i, label) for key, i in first.items() for label in questions[i].options]
+    with_labels = _tokenize(tokenizer, [texts[i] + spaces[i] + label.lstrip() for _, i, label in asked])
+    labels: dict[tuple, list[int]] = {key: [] for key in first}
+    for (key, i, label), whole in zip(asked, with_labels):
+        labels[key].append(_label_token(tokenizer, questions[i], label, prompts[i], whole))
+    for key, i in first.items():
+        if len(set(labels[key])) < len(labels[key]):
+            raise PromptError(f"task {questions[i].task!r}: two of the labels {questions[i].options} are the same token")
+    encoded = [Prompt(q, tuple(ids), answer, tuple(labels[key])) for q, ids, answer, key in zip(questions, prompts, answers, keys)]
     log.info("first prompt's tokens: %s", tokenizer.convert_ids_to_tokens(list(encoded[0].tokens)))
     return encoded
 

@@ -47,7 +47,8 @@ class NeuronScores:
     def __post_init__(self) -> None:
         for site, array in self.arrays.items():
             if array.ndim != 3 or array.shape[0] != len(self.countries):
-                raise ScoreError(f"scores of {site} have shape {array.shape}: [country, layer, neuron] with {len(self.countries)} countries is wanted")
+                shape = f"[country, layer, neuron] with {len(self.countries)} countries"
+                raise ScoreError(f"scores of {site} have shape {array.shape}: {shape} is wanted")
         if len({array.shape[1] for array in self.arrays.values()}) > 1:
             raise ScoreError("the sites of one model have the same number of layers")
 
@@ -98,9 +99,10 @@ class NeuronScores:
         shapes = ", ".join(f"{site} {array.shape[1]} x {array.shape[2]:,}" for site, array in self.arrays.items())
         n = sum(self.questions)
         mean = sum(self.p_answer) / n if n else float("nan")
+        right = f", {self.metadata['accuracy']:.1%} answered right" if "accuracy" in self.metadata else ""
         return (
             f"NeuronScores of {self.metadata.get('model', '?')} on {self.task}: {n:,} questions in {self.clusters:,} clusters, "
-            f"{len(self.countries)} countries, mean P(answer) {mean:.3f}; {shapes}"
+            f"{len(self.countries)} countries ({', '.join(self.countries)}), mean P(answer) {mean:.3f}{right}; {shapes}"
         )
 
     __repr__ = __str__
@@ -108,7 +110,8 @@ class NeuronScores:
     def _repr_html_(self) -> str:
         import html
 
-        table = pd.DataFrame({"country": self.countries, "questions": self.questions, "mean P(answer)": [p / max(n, 1) for p, n in zip(self.p_answer, self.questions)]})
+        means = [p / max(n, 1) for p, n in zip(self.p_answer, self.questions)]
+        table = pd.DataFrame({"country": self.countries, "questions": self.questions, "mean P(answer)": means})
         return f"<p><b>{html.escape(str(self))}</b></p>{table.to_html(index=False)}"
 
     def top(self, count: int = 20) -> pd.DataFrame:
@@ -145,7 +148,8 @@ class NeuronScores:
             "replicate_clusters": [list(counts) for counts in self.replicate_clusters],
             "metadata": dict(self.metadata),
         }
-        tables = {**{site.value: a for site, a in self.arrays.items()}, **{f"{site.value} {_REPLICATES}": a for site, a in self.replicates.items()}}
+        tables = {site.value: array for site, array in self.arrays.items()}
+        tables.update({f"{site.value} {_REPLICATES}": array for site, array in self.replicates.items()})
         arrays = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tables.items()}
         return files.write(path, save(arrays, metadata={"culnig_tl": json.dumps(header, ensure_ascii=False, sort_keys=True)}))
 

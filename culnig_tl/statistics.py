@@ -210,3 +210,30 @@ def related_test(
         random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue] - `rng` since SciPy 1.15, both work
     )
     return RelatedTest(float(cells[here].mean()), float(cells[other & ~here].mean()), float(result.pvalue), int(here.sum()))
+
+
+def own_test(ranks: Float[np.ndarray, "own asked"], own: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> float:
+    """One-sided permutation p of "a country's own rank is low" (1 loses most): the sets' countries are dealt out anew among those asked.
+
+    Args:
+        ranks: of every asked country under every country's set.
+        own: column of each row's own country; -1 where it was not asked about.
+    """
+    rows = np.flatnonzero(own >= 0)
+
+    def mean_rank(places: np.ndarray, axis: int = -1) -> np.ndarray:
+        """Mean own rank with the columns dealt out by `places`, one row a permutation."""
+        dealt = np.atleast_2d(places).astype(int)[:, own[rows]]  # [draw, row]
+        return ranks[rows[None, :], dealt].mean(axis=-1)
+
+    result = stats.permutation_test(
+        (np.arange(ranks.shape[1]),),
+        mean_rank,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=draws,
+        batch=max(1, _CELLS // ranks.size),
+        alternative="less",
+        random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue] - `rng` since SciPy 1.15, both work
+    )
+    return float(result.pvalue)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import NeuronError
-from .evaluation import EvaluationResult, concat, evaluate
+from .evaluation import EvaluationResult, evaluate_sets
 from .neurons import NeuronSet, Site
 from .scores import NeuronScores
 from .selection import T_ATTN, T_MLP, T_SPECIFIC, R, Z, rank_general, rank_specific
@@ -168,12 +168,8 @@ def threshold_sweep(
     if not tasks:
         return Sweep(kind, tuple(SweepPoint(thresholds, neurons) for thresholds, neurons in points), country=country)
 
-    def ask(neurons: NeuronSet | None) -> EvaluationResult:
-        return concat([evaluate(model, task, neurons=neurons, batch_size=batch_size, progress=progress) for task in tasks])
-
-    answered = {}
-    for _, neurons in points:
-        if neurons.hash not in answered:
-            answered[neurons.hash] = ask(neurons)
-    made = tuple(SweepPoint(thresholds, neurons, answered[neurons.hash]) for thresholds, neurons in points)
-    return Sweep(kind, made, ask(None), tuple(task.name for task in tasks if task.culture), country)
+    names = [str(number) for number in range(len(points))]
+    sets = {"unchanged": None, **{name: neurons for name, (_, neurons) in zip(names, points)}}
+    answers = evaluate_sets(model, tasks, sets, batch_size=batch_size, progress=progress)
+    made = tuple(SweepPoint(thresholds, neurons, answers[name]) for name, (thresholds, neurons) in zip(names, points))
+    return Sweep(kind, made, answers["unchanged"], tuple(task.name for task in tasks if task.culture), country)

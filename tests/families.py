@@ -79,7 +79,7 @@ CORPUS = [
     'Which festival is held in Spain? {"answer_choice":"A"}',
     "The most common sport in Mexico is one of these: football, cricket, hockey, golf. Options: 1. 2. 3. 4.",
     "system user assistant model Answer with A, B, C, D or yes, no, neutral.",
-    *["Answer: A B C D"] * 20,
+    *["Answer: A B C D yes no"] * 20,
 ]
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from culnig_tl import NeuronSet, attribution, describe, load_model, score_prompt
-from culnig_tl.attribution import question_scores
+from culnig_tl import NeuronSet, attribution, describe, evaluate, load_model, score_prompt
+from culnig_tl.closeup import question_scores
 from culnig_tl.errors import ScoreError
 from culnig_tl.neurons import SITES, Site
 from culnig_tl.tasks.question import Task
@@ -129,14 +129,14 @@ def test_bootstrap_replicates_draw_whole_clusters(loaded, task):
 
 
 def test_bfloat16_finds_the_neurons_of_float32(loaded):
-    # The shares below are what was measured (0.998 and 0.93), with room for other processors.
+    # Measured: 0.9986 and all of the top 1% (five families: 0.9986 to 0.9998, and 90% to all).
     task = families.questions(12)
     exact, rounded = score(loaded("llama", dtype="float32"), task), score(loaded("llama", dtype="bfloat16"), task)
     assert all(array.dtype == np.float32 for array in rounded.arrays.values())
     a, b = (np.concatenate([s.total(site).ravel() for site in s.sites]) for s in (exact, rounded))
-    assert spearmanr(a, b).statistic > 0.98
+    assert spearmanr(a, b).statistic > 0.995
     top = max(1, len(a) // 100)
-    assert len(set(np.argsort(-a)[:top]) & set(np.argsort(-b)[:top])) / top >= 0.6
+    assert len(set(np.argsort(-a)[:top]) & set(np.argsort(-b)[:top])) / top >= 0.75
 
 
 # ---------------------------------------------------------------------------------------------------------- invariances
@@ -159,6 +159,26 @@ def test_batch_order_and_padding_change_no_score(family, loaded, data):
 def test_padding_in_float64(family, loaded, task):
     model = loaded(family, dtype="float64")
     assert difference(score(model, task, batch_size=6), score(model, task, batch_size=1)) < TOLERANCE["float64"]
+
+
+def test_questions_without_country_and_with_other_labels_share_a_batch(loaded, task):
+    model = loaded("llama")
+    mixed = Task("mixed", (task[0], replace(task[1], country=None, options=("yes", "no"), answer="no", prompt="Is bread rice?")))
+    scores = score(model, mixed, batch_size=2)
+    assert scores.countries == ("Japan", "-") and scores.questions == (1, 1) and scores.country_clusters == (1, 1)
+    for question, country in zip(mixed, scores.countries):
+        single = score_prompt(model, question)
+        expected = single.p_answer * single.arrays[Site.ATTN_V].max(axis=1)
+        np.testing.assert_allclose(scores.of(country)[Site.ATTN_V], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_summary_is_that_of_an_evaluation(loaded, task):
+    model = loaded("gemma3")
+    scores = score(model, task)
+    asked = evaluate(model, task, progress=False).table
+    assert scores.metadata["accuracy"] == pytest.approx(asked["correct"].mean())
+    assert sum(scores.p_answer) == pytest.approx(asked["p_answer"].sum(), rel=1e-4)
+    assert f"mean P(answer) {asked['p_answer'].mean():.3f}" in str(scores)
 
 
 def test_shards_add_up(loaded, task):

@@ -65,3 +65,18 @@ def test_bad_input_is_a_clear_error_and_leaves_nothing(checkpoints, tmp_path):
     with pytest.raises(ModelError, match="in use"):
         bake(folder, good, tmp_path / "used")
     assert (tmp_path / "used" / "file").read_text() == "mine"
+
+
+def test_the_baked_toy_answers_as_the_suppressed_one(tmp_path):
+    from importlib import resources
+
+    from culnig_tl import evaluate, load_task
+
+    if not (resources.files("culnig_tl") / "toy" / "model" / "config.json").is_file():
+        pytest.skip("the toy is not trained")
+    toy, task = load_model("toy", device="cpu"), load_task("miniculture").test_split().limit(64)
+    neurons = some_neurons(toy, share=0.05)
+    baked = load_model(bake("toy", neurons, tmp_path / "baked"), device="cpu")
+    ours, theirs = evaluate(toy, task, neurons=neurons, progress=False), evaluate(baked, task, progress=False)
+    assert theirs.table["p_answer"].tolist() == pytest.approx(ours.table["p_answer"].tolist(), abs=1e-5)
+    assert theirs.table["predicted"].tolist() == ours.table["predicted"].tolist()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from culnig_tl.commands.bake import bake
 from culnig_tl.commands.claim import claim
 from culnig_tl.commands.compare import compare
@@ -14,14 +16,13 @@ from culnig_tl.commands.parts import parts
 from culnig_tl.commands.sweep import sweep
 from culnig_tl.errors import StudyError, TaskError
 from culnig_tl.study import RANDOM, StudyConfig, run_study
-from typer.testing import CliRunner
 
 APP = typer.Typer()
 for command in (bake, claim, compare, countries, language, parts, sweep):
     APP.command()(command)
 CONFIG = {
     "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "t_mlp": 0.1, "t_attn": 0.05, "t_specific": 0.1,
-    "random_sets": 2, "limit": 10, "device": "cpu",
+    "random_sets": 2, "limit": 16, "device": "cpu",
 }  # fmt: skip
 
 
@@ -83,7 +84,9 @@ def test_compare(checkpoints, tmp_path):
 
 
 def test_bake(study, checkpoints, tmp_path):
-    said = call("bake", checkpoints("llama"), "--neurons", study / "neurons" / "culture-general.parquet", "--output-dir", tmp_path / "baked")
+    said = call(
+        "bake", checkpoints("llama"), "--neurons", study / "neurons" / "culture-general.parquet", "--output-dir", tmp_path / "baked"
+    )
     assert "The suppressed model" in said and (tmp_path / "baked" / "culnig_tl.json").is_file()
 
 

@@ -270,6 +270,14 @@ def test_an_architecture_that_is_no_language_model(tmp_path):
         load_model(tmp_path, device="cpu")
 
 
+def test_an_architecture_without_the_hooks(tmp_path):
+    hf.MambaForCausalLM(hf.MambaConfig(vocab_size=512, hidden_size=32, num_hidden_layers=1, state_size=4)).save_pretrained(tmp_path)
+    families.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path, device="cpu")
+    assert "none of the hooks that neurons are read from, e.g. blocks.0.mlp.hook_pre" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_an_unknown_name_offline():
     with pytest.raises(ModelError, match="'nobody/nothing' is no folder, and not in the local cache while the Hub cannot be reached"):
         load_model("nobody/nothing")

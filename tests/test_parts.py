@@ -11,7 +11,7 @@ from scipy import stats
 from culnig_tl import NeuronSet
 from culnig_tl.attribution import score_neurons
 from culnig_tl.depth import depth_thirds
-from culnig_tl.errors import NeuronError, TaskError
+from culnig_tl.errors import NeuronError, ScoreError, TaskError
 from culnig_tl.language import ENGLISH, LANGUAGE, LOCAL, compare_languages, pair
 from culnig_tl.neurons import Provenance
 from culnig_tl.parts import WHOLE, switch_off_parts
@@ -40,7 +40,7 @@ def test_parts_are_the_selections_without_a_part(loaded):
     assert table.loc[WHOLE, "jaccard"] == 1 and 0 <= table.loc["sum over tokens", "jaccard"] < 1
     base = parts.base.accuracy().loc["culture", "accuracy"]
     np.testing.assert_allclose(table["culture accuracy"] + table["culture drop"], base)
-    with pytest.raises(NeuronError, match="no task"):
+    with pytest.raises(ScoreError, match="no task"):
         switch_off_parts(model, task, reading, [])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culnig_tl.errors import PromptError
-from culnig_tl.prompting import MOST_PADDING, encode, pad, plan_batches, render
+from culnig_tl.prompting import MOST_PADDING, TOKENS_A_BATCH, encode, pad, plan_batches, render
 
 from . import families
 
@@ -151,6 +152,29 @@ def test_padding_share_of_an_even_spread_of_lengths():
     plan = plan_batches(lengths, "auto", most_tokens=4096)
     padded = sum(len(batch) * lengths[batch[0]] for batch in plan)
     assert 1 - sum(lengths) / padded < MOST_PADDING
+
+
+MIRROR = Path(__file__).parents[2] / "shared" / "data" / "hub"
+
+
+@pytest.mark.skipif(not (MIRROR / "nayeon212" / "BLEnD").is_dir(), reason="no mirror of BLEnD beside the project")
+def test_padding_share_of_blend_mixed_with_countryrc():
+    from culnig_tl import load_task
+
+    tasks = load_task("blend", data_dir=MIRROR).neuron_split(), load_task("countryrc").neuron_split()
+    tokenizer = families.tokenizer()
+    lengths = [len(ids) for ids in tokenizer([render(tokenizer, question) for task in tasks for question in task])["input_ids"]]
+    assert len(lengths) > 10_000
+    for most_tokens in TOKENS_A_BATCH.values():
+        plan = plan_batches(lengths, "auto", most_tokens=most_tokens)
+        padded = sum(len(batch) * lengths[batch[0]] for batch in plan)
+        assert 1 - sum(lengths) / padded < MOST_PADDING
+
+
+def test_batches_without_padding():
+    lengths = [5, 7, 7, 9, 5, 7]
+    assert plan_batches(lengths, 4, padding=False) == [[3], [1, 2, 5], [0, 4]]
+    assert plan_batches(lengths, "auto", padding=False) == [[3], [1, 2, 5], [0, 4]]
 
 
 @pytest.mark.parametrize("wrong", [0, -3, "many", [2, 2], [3, 0]])

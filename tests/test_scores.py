@@ -21,7 +21,7 @@ def scores():
         p_answer=(2.5, 0.6),
         clusters=6,
         country_clusters=(4, 3),
-        metadata={"model": "a-model", "task": "blend", "batch_sizes": [4, 4], "native_attention": True},
+        metadata={"model": "a-model", "task": "blend", "batch_sizes": [4, 4], "accuracy": 0.375, "native_attention": True},
         replicates={site: rng.normal(size=(3, 2, 4, width)).astype(np.float32) for site, width in shapes.items()},
         replicate_clusters=((6, 4, 3), (5, 3, 2), (9, 8, 4)),
     )
@@ -83,7 +83,7 @@ def test_top_and_table(scores):
 
 def test_it_prints_what_it_holds(scores):
     text = str(scores)
-    for part in ("a-model", "blend", "8 questions in 6 clusters", "2 countries", "mean P(answer) 0.388", "mlp.gate 4 x 7"):
+    for part in ("a-model", "blend", "8 questions in 6 clusters", "2 countries (Japan, Côte d'Ivoire)", "37.5% answered right", "mean P(answer) 0.388", "mlp.gate 4 x 7"):
         assert part in text
     page = scores._repr_html_()
     assert "Côte d" in page and "<script" not in page and "0.5" in page

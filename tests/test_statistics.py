@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from culnig_tl.errors import ScoreError
-from culnig_tl.statistics import bootstrap_draws, clustered_mean, compare_drops, holm, related_test
+from culnig_tl.statistics import bootstrap_draws, clustered_mean, compare_drops, holm, own_test, related_test
 
 RNG = np.random.default_rng(0)
 
@@ -136,3 +136,12 @@ def test_the_bootstrap_agrees_with_the_clustered_error():
     found = compare_drops(base, ablated, [base], clusters)
     se = 100 * clustered_mean(base - ablated, clusters)[1]
     assert found.high - found.low == pytest.approx(2 * stats.norm.ppf(0.975) * se, rel=0.06)
+
+
+def test_the_own_country_is_found_where_it_loses_most():
+    ranks = stats.rankdata(-crossing(0), axis=1)
+    assert (np.diag(ranks) == 1).all() and own_test(ranks, np.arange(8)) < 0.001
+    assert own_test(np.roll(ranks, 1, axis=1), np.arange(8)) > 0.5
+    three = np.array([[1.0, 2, 3], [3, 1, 2], [2, 3, 1]])
+    assert own_test(three, np.arange(3)) == pytest.approx(1 / 6), "exact for few countries"
+    assert own_test(three, np.array([0, -1, -1])) == pytest.approx(1 / 3)

@@ -30,7 +30,7 @@ def claim(
     from ..attribution import score_neurons
     from ..comparison import compare, halves
     from ..depth import depth_thirds
-    from ..evaluation import concat, evaluate
+    from ..evaluation import evaluate_sets
     from ..paper import results_table
     from ..selection import select_rival
     from ..study import GENERAL, RANDOM, UNCHANGED
@@ -48,10 +48,7 @@ def claim(
     if not any(task.name == name for task in tasks):
         tasks.append(asked_on)
 
-    def ask(neurons):
-        return concat([evaluate(opened.model, task, neurons=neurons, batch_size=size) for task in tasks])
-
-    unchanged, culture, beaten = ask(None), ask(general), ask(rivals)
+    answers = evaluate_sets(opened.model, tasks, {"unchanged": None, "culture-general": general, "rival": rivals}, batch_size=size)
     settings: dict = {"unchanged": base, "culture-general": ablated}
     frames = []
     for match, label in RANDOM.items():
@@ -61,7 +58,7 @@ def claim(
             comparison = compare(base, ablated, random)
             out.print(f"\nAgainst {len(random)} sets: {label}\n{comparison}", soft_wrap=True)
             frames.append(comparison.table().reset_index().assign(against=label))
-    against_rival = compare(unchanged, culture, [beaten])
+    against_rival = compare(answers["unchanged"], answers["culture-general"], [answers["rival"]])
     out.print(
         f"\nAgainst the rival: {len(rivals)} neurons, layer by layer, highest on {name} ({len(rivals & general)} of them are culture-general too)"
     )

@@ -8,20 +8,20 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..attribution import QuestionScores
+from ..closeup import QuestionScores
 from ..errors import NeuronError, ScoreError
 from ..neurons import Site
 from ..scores import NeuronScores
 from . import theme
 from .tokens import top_questions
-from .values import SCORE_UNIT, check_finite, country_label, per_question
+from .values import SCORE_UNIT, check_finite, country_label, per_cluster, sample
 
 ROWS = 12
 """Rows of a table on the card."""
 _LINE, _HEAD, _TICKS, _GAP, _BARS = 30, 34, 110, 60, 230
 """Pixels: a row, a head, the room under the bars, the room over a further table, the bars."""
-_WRAP = 110
-"""Characters of a cell that are shown."""
+_CHARACTERS = 130
+"""Characters of a table's line."""
 
 
 def neuron_card(
@@ -54,27 +54,28 @@ def neuron_card(
     if isinstance(questions, QuestionScores):
         questions = top_questions(questions, (site, layer, index), count=ROWS)
     tables = [
-        ("top questions", _table(questions, "questions", ("question", "score"), ("country", "token")), (0.66, 0.12, 0.11, 0.11), 46),
-        ("tokens on which it fires", _table(firing, "firing", ("token", "context", "activation"), ()), (0.2, 0.62, 0.18), _LINE),
-        ("tokens that its output promotes and suppresses", _promoted(promoted), (0.3, 0.2, 0.3, 0.2), _LINE),
+        ("top questions", _table(questions, "questions", ("question", "score"), ("country", "token")), (0.6, 0.12, 0.13, 0.15), 2),
+        ("tokens on which it fires", _table(firing, "firing", ("token", "context", "activation"), ()), (0.2, 0.62, 0.18), 1),
+        ("tokens that its output promotes and suppresses", _promoted(promoted), (0.3, 0.2, 0.3, 0.2), 1),
     ]
-    given = [(title, table, widths, line) for title, table, widths, line in tables if table is not None]
-    pixels = [(_HEAD + line * max(len(table), 1)) for _, table, _, line in given]
+    given = [(title, table, widths, lines) for title, table, widths, lines in tables if table is not None]
+    pixels = [_HEAD + (_LINE + 16 * (lines - 1)) * max(len(table), 1) for _, table, _, lines in given]
     inner = _BARS + sum(pixels) + ((_TICKS + _GAP * (len(given) - 1)) if given else 0)
     figure = go.Figure()
     _bars(figure, scores, control, site, layer, index)
     top = inner - _BARS
     figure.update_yaxes(domain=[top / inner, 1.0], title_text=SCORE_UNIT)
     _title(figure, "score by country (n questions)", 1.0)
-    for number, ((title, table, widths, _), height) in enumerate(zip(given, pixels)):
+    for number, ((title, table, widths, lines), height) in enumerate(zip(given, pixels)):
         top -= _GAP if number else _TICKS
-        figure.add_trace(_draw(table, widths, {"y": [max(0.0, (top - height) / inner), top / inner]}))
+        figure.add_trace(_draw(table, widths, lines, {"y": [max(0.0, (top - height) / inner), top / inner]}))
         _title(figure, title, top / inner)
         top -= height
     theme.lay_out(
         figure,
         f"{site}, layer {layer}, neuron {index}",
         _small(scores, control, site, layer, index),
+        scored=[site],
         height=inner + 90 + (30 if given else 110),
     )
     figure.update_layout(
@@ -100,7 +101,7 @@ def _title(figure: go.Figure, text: str, y: float) -> None:
 
 
 def _bars(figure: go.Figure, scores: NeuronScores, control: NeuronScores | None, site: Site, layer: int, index: int) -> None:
-    names = theme.with_n(map(country_label, scores.countries), scores.country_clusters)
+    names = theme.with_n(map(country_label, scores.countries), scores.questions)
     for number, source in enumerate([scores] if control is None else [scores, control]):
         values = source.arrays[site][:, layer, index] / np.maximum(source.country_clusters, 1)
         if not np.isfinite(values).all():
@@ -116,14 +117,14 @@ def _bars(figure: go.Figure, scores: NeuronScores, control: NeuronScores | None,
 
 
 def _small(scores: NeuronScores, control: NeuronScores | None, site: Site, layer: int, index: int) -> str:
-    values = per_question(scores, control, sites=[s for s in scores.sites if s.pool == site.pool])
+    values = per_cluster(scores, control, sites=[s for s in scores.sites if s.pool == site.pool])
     mine = values[site][layer, index]
     rank = 1 + sum(int((check_finite(array, s) > mine).sum()) for s, array in values.items())
     size = sum(array.size for array in values.values())
     pool = "MLP" if site.pool == "mlp" else "attention"
     return (
         f"{SCORE_UNIT} on {scores.task}{f' minus {control.task}' if control else ''}: {mine:.4g}, rank {rank:,} of {size:,} {pool} neurons; "
-        f"n = {theme.plural(scores.clusters, 'question')}"
+        f"{sample(scores)}"
     )
 
 
@@ -147,8 +148,9 @@ def _promoted(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in columns.items()})
 
 
-def _draw(table: pd.DataFrame, widths: tuple[float, ...], domain: dict[str, list[float]]) -> go.Table:
-    cells = [[_cell(value) for value in table[column]] or ["none"] for column in table.columns]
+def _draw(table: pd.DataFrame, widths: tuple[float, ...], lines: int, domain: dict[str, list[float]]) -> go.Table:
+    most = [int(_CHARACTERS * width * lines) for width in widths]
+    cells = [[_cell(value, limit) for value in table[column]] or ["none"] for column, limit in zip(table.columns, most)]
     numeric = [all(isinstance(v, (int, float, np.number)) or v is None for v in table[column]) for column in table.columns]
     align = ["right" if number and len(table) else "left" for number in numeric]
     return go.Table(
@@ -172,10 +174,11 @@ def _draw(table: pd.DataFrame, widths: tuple[float, ...], domain: dict[str, list
     )
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, most: int) -> str:
+    """A cell's text of so many characters at most; the middle is left out."""
     if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
         return ""
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}"
     text = str(value).replace("\n", "↵")
-    return theme.escape(text if len(text) <= _WRAP else "…" + text[-_WRAP:])
+    return theme.escape(text if len(text) <= most else f"{text[: most // 2 - 1]} … {text[1 - most // 2 :]}")

@@ -12,7 +12,7 @@ from ..errors import NeuronError
 from ..neurons import NeuronSet, Site
 from ..scores import NeuronScores
 from . import theme
-from .values import SCORE_UNIT, by_layer, layers_of, per_question, sites_of
+from .values import SCORE_UNIT, by_layer, layers_of, per_cluster, sites_of
 
 
 def checkpoint_heatmap(
@@ -53,10 +53,13 @@ def checkpoint_heatmap(
         columns = [_mean_by_layer(s, sites) for s in scores.values()]
         layers = max(len(column) for column in columns)
         values = np.stack([np.pad(column, (0, layers - len(column)), constant_values=np.nan) for column in columns], axis=1)
-        sizes = [s.clusters for s in scores.values()]
+        sizes = [sum(s.questions) for s in scores.values()]
         divisor = np.nanmax(np.abs(values), axis=0)
         unit = f"mean {SCORE_UNIT} and neuron" if scale == "linear" else "% of the checkpoint's largest"
-        what, small = "scores", f"n = questions on {', '.join(dict.fromkeys(s.task for s in scores.values()))}"
+        what, small = (
+            "scores",
+            f"n = {', '.join(f'{size:,}' for size in sizes)} questions on {', '.join(dict.fromkeys(s.task for s in scores.values()))}",
+        )
     drawn = values if scale == "linear" else 100 * values / np.where(divisor == 0, 1, divisor)
     hover = [
         [
@@ -76,7 +79,7 @@ def checkpoint_heatmap(
 
 
 def _mean_by_layer(scores: NeuronScores, sites: Iterable[Site | str] | None) -> np.ndarray:
-    arrays = list(per_question(scores, sites=sites).values())
+    arrays = list(per_cluster(scores, sites=sites).values())
     return np.sum([array.sum(axis=1, dtype=np.float64) for array in arrays], axis=0) / sum(array.shape[1] for array in arrays)
 
 

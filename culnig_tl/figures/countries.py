@@ -16,7 +16,7 @@ from ..scores import NO_COUNTRY, NeuronScores
 from ..specificity import shared_pattern
 from ..statistics import clustered_mean
 from . import theme
-from .values import SCORE_UNIT, check_finite, country_label, layers_of, sites_of, wanted_sites
+from .values import SCORE_UNIT, check_finite, country_label, layers_of, sample, sites_of, wanted_sites
 
 
 def country_heatmap(
@@ -35,7 +35,7 @@ def country_heatmap(
         neurons: a culture-specific set, or scores.
         show: of a set, the "count" of neurons or the "share": percent of the country's neurons.
         sites: which sites; all by default.
-        control: subtracted from scores, a country's question against a question.
+        control: subtracted from scores, a cluster against a cluster.
 
     Raises:
         NeuronError: a set without countries. ScoreError: no such site, NaN.
@@ -98,18 +98,17 @@ def _scores_by_country(scores: NeuronScores, sites: Iterable[Site | str] | None,
         [f"layer {layer}, {name}<br>mean over the layer's neurons: {means[layer, i]:.4g}" for i, name in enumerate(names)]
         for layer in range(len(means))
     ]
-    columns = theme.with_n(names, scores.country_clusters)
+    columns = theme.with_n(names, scores.questions)
     figure, remark = theme.layer_matrix(means, columns, unit=f"mean {SCORE_UNIT} and neuron", hover=hover, robust=True)
     shared = ""
     if sum(country != NO_COUNTRY for country in scores.countries) > 1 and total.any():
         share = shared_pattern(scores, control, normalise="country", sites=shown).share
         shared = f"; one shared pattern explains {100 * share:.1f}% of the variance"
-    n = theme.plural(sum(scores.country_clusters), "question")
     title = f"Scores on {scores.task}{f' minus {control.task}' if control else ''} by country"
     theme.lay_out(
         figure,
         title,
-        f"n = {n} in {theme.plural(len(names), 'country')}, {', '.join(map(str, shown))}{shared}{remark}",
+        f"{sample(scores)} of {theme.plural(len(names), 'country')}, {', '.join(map(str, shown))}{shared}{remark}",
         height=theme.heat_height(len(means)) + 230,
     )
     figure.update_xaxes(title_text="country (n questions)")

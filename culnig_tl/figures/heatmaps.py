@@ -14,7 +14,7 @@ from ..errors import NeuronError, ScoreError
 from ..neurons import NeuronSet, Site
 from ..scores import NeuronScores
 from . import theme
-from .values import Grid, country_label, grid_of_scores, grid_of_set, per_question
+from .values import Grid, country_label, grid_of_scores, grid_of_set, per_cluster, sample
 
 HEAT_CELLS = 8_000
 """Bins of the heatmap; the rest of `theme.MAX_CELLS` is for the single neurons under it."""
@@ -41,7 +41,7 @@ def layer_heatmap(
         value: "count" (the default of a set) or "score" (of scores).
         sites: which sites; those with neurons by default.
         country: only that country's neurons or scores.
-        control: subtracted from scores, a question against a question.
+        control: subtracted from scores, a cluster against a cluster.
         layer: draw the single neurons of this layer alone, up to 10,000 of them.
 
     Raises:
@@ -79,7 +79,8 @@ def layer_heatmap(
     )
     _single_neurons(figure, grid, max(10, (theme.MAX_CELLS - HEAT_CELLS) // grid.layers))
     cell = "a cell is one neuron" if max(sizes.values()) == 1 else f"a cell holds up to {theme.plural(max(sizes.values()), 'neuron')}"
-    theme.lay_out(figure, what, f"{note}; {cell}{remark}", height=height + zoom + 200)
+    title = what[0].upper() + what[1:] + (": the strongest neuron of each bin" if drawn == "score" else ", layer by layer")
+    theme.lay_out(figure, title, f"{note}; {cell}{remark}", height=height + zoom + 200, scored=grid.widths if grid.scored else ())
     theme.panel_titles(figure)
     for column, width in enumerate(grid.widths.values(), start=1):
         figure.update_xaxes(range=[-0.5, width - 0.5], nticks=3 + 6 * width // total, tickangle=0, col=column)
@@ -101,21 +102,21 @@ def _grid(
     country: str | None,
     control: NeuronScores | None,
 ) -> tuple[Grid, str, str, str]:
-    """The grid, the title, the value, the small print."""
+    """The grid, what it shows, the value, the small print."""
     where = f", {country_label(country)}" if country else ""
     if value not in (None, "count", "score"):
         raise NeuronError(f'unknown value {value!r}: use "count" or "score"')
     if isinstance(neurons, NeuronScores):
         if value == "count":
             raise ScoreError('scores cover every neuron, there is nothing to count: use value="score", or give a NeuronSet')
-        grid = grid_of_scores(per_question(neurons, control, country=country, sites=sites))
+        grid = grid_of_scores(per_cluster(neurons, control, country=country, sites=sites))
         flat = np.concatenate([array.ravel() for array in grid.scores.values()])
-        note = f"n = {theme.plural(neurons.clusters if country is None else neurons.country_clusters[neurons.countries.index(country)], 'question')}"
+        note = sample(neurons, country)
         if flat.min() == flat.max():
             note += f"; all scores are equal ({flat[0]:.4g})"
         return (
             grid,
-            f"Scores on {neurons.task}{f' minus {control.task}' if control else ''}{where}: the strongest neuron of each bin",
+            f"scores on {neurons.task}{f' minus {control.task}' if control else ''}{where}",
             "score",
             note,
         )
@@ -129,8 +130,12 @@ def _grid(
     if value == "score" and len(chosen) and not grid.scored:
         raise NeuronError('this set has no scores (a random set, say): use value="count"')
     n = sum(int(count.sum()) for count in grid.counts.values())
-    title = f"{chosen.provenance.kind} neurons" + (": the strongest of each bin" if value == "score" else ", layer by layer")
-    return grid, title[0].upper() + title[1:], value, f"n = {theme.plural(n, 'neuron')}" + (", once a country" if chosen.countries else "")
+    return (
+        grid,
+        f"{chosen.provenance.kind} neurons",
+        value,
+        f"n = {theme.plural(n, 'neuron')}" + (", once a country" if chosen.countries else ""),
+    )
 
 
 @dataclass(frozen=True)
@@ -282,6 +287,7 @@ def _one_layer(grid: Grid, what: str, note: str, layer: int) -> go.Figure:
         f"Layer {layer}: {what}",
         f"{note}{most}",
         height=170 + 240 * len(chosen),
+        scored=chosen if grid.scored else (),
     )
     theme.panel_titles(figure)
     figure.update_xaxes(title_text="neuron", row=len(chosen), col=1)

@@ -79,7 +79,7 @@ def token_heatmap(
     kind = f"{neurons.provenance.kind} neurons" if neurons is not None else "all neurons"
     columns = "" if size == 1 else f"; a column is {size} tokens"
     small = f"P({prompt.answer!r}) = {prompt.p_answer:.3f}; n = {theme.plural(n, 'neuron')} of {', '.join(map(str, arrays))}; {theme.plural(count, 'token')}{columns}{remark}"
-    theme.lay_out(figure, f"Where along the prompt {kind} act", small, height=theme.heat_height(layers) + 260)
+    theme.lay_out(figure, f"Where along the prompt {kind} act", small, height=theme.heat_height(layers) + 260, scored=arrays)
     if not n:
         theme.say(figure, "no neurons in this set")
     elif not values.any():

@@ -12,7 +12,7 @@ from ..errors import NeuronError, ScoreError
 from ..neurons import NeuronSet, Site
 from ..scores import NeuronScores
 from . import theme
-from .values import SCORE_UNIT, by_layer, layers_of, per_question, sites_of
+from .values import SCORE_UNIT, by_layer, layers_of, per_cluster, sample, sites_of
 
 
 def site_heatmap(
@@ -30,7 +30,7 @@ def site_heatmap(
         show: of a set, the "count" of neurons or the "share": percent of the neurons that the site has in that layer.
         sites: which sites; those with neurons by default.
         country: only that country's neurons or scores.
-        control: subtracted from scores, a question against a question.
+        control: subtracted from scores, a cluster against a cluster.
 
     Raises:
         NeuronError, ScoreError: no such site or country, NaN in scores, a share where the set does not know its pool.
@@ -76,7 +76,7 @@ def site_heatmap(
 def _of_scores(scores: NeuronScores, sites: Iterable[Site | str] | None, country: str | None, control: NeuronScores | None) -> go.Figure:
     if not scores.layers:
         raise ScoreError("these scores have no layers")
-    values = per_question(scores, control, country=country, sites=sites)
+    values = per_cluster(scores, control, country=country, sites=sites)
     means = np.stack([array.mean(axis=1, dtype=np.float64) for array in values.values()], axis=1)  # [layer, site]
     hover = [
         [
@@ -87,8 +87,7 @@ def _of_scores(scores: NeuronScores, sites: Iterable[Site | str] | None, country
     ]
     columns = [f"{site}<br>{array.shape[1]:,} a layer" for site, array in values.items()]
     figure, remark = theme.layer_matrix(means, columns, unit=f"mean {SCORE_UNIT} and neuron", hover=hover, robust=True)
-    n = scores.clusters if country is None else scores.country_clusters[scores.countries.index(country)]
     what = f"Scores on {scores.task}{f' minus {control.task}' if control else ''}{f', {country}' if country else ''} by site"
-    theme.lay_out(figure, what, f"n = {theme.plural(n, 'question')}{remark}", height=theme.heat_height(len(means)) + 190)
+    theme.lay_out(figure, what, f"{sample(scores, country)}{remark}", height=theme.heat_height(len(means)) + 190, scored=values)
     figure.update_xaxes(title_text="site")
     return figure

@@ -12,6 +12,8 @@ import plotly.graph_objects as go
 
 from ..neurons import Site
 
+MANY = 1_000
+"""Cells among which a few outliers may be cut off."""
 MAX_CELLS = 10_000
 """Cells and marks that one figure carries at most: a browser stays quick."""
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#F0E442")
@@ -30,6 +32,7 @@ SEQUENTIAL = [[0.0, "#F4F4F4"], [0.02, "#E3EEF5"], [0.25, "#9ECAE1"], [0.5, "#42
 """From near white (nothing) to dark blue; falls steadily in lightness."""
 DIVERGING = "RdBu_r"
 """Blue under 0, red above: safe for the colour-blind, and always centred on 0."""
+CAUTION = "attn.q and attn.k: first-order estimates, which do not see attention's softmax saturate"
 INK, FAINT, GRID = "#222222", "#5F6368", "#E6E6E6"
 Z95 = 1.96
 """Standard errors in half a 95% interval."""
@@ -70,10 +73,16 @@ TEMPLATE = go.layout.Template(
 )
 
 
-def lay_out(figure: go.Figure, title: str, subtitle: str = "", *, height: int = 480) -> go.Figure:
-    """Gives a figure this package's look, a title and a line of small print under it."""
-    small = f"<br><span style='font-size:13px;color:{FAINT}'>{subtitle}</span>" if subtitle else ""
-    figure.update_layout(template=TEMPLATE, height=height, title_text=title + small)
+def lay_out(figure: go.Figure, title: str, subtitle: str, *, height: int = 480, scored: Iterable[Site] = ()) -> go.Figure:
+    """Gives a figure this package's look, a title and small print under it.
+
+    Args:
+        scored: sites whose scores are shown: queries and keys come with a caution.
+    """
+    lines = [subtitle, *([CAUTION] if {Site.ATTN_Q, Site.ATTN_K} & set(scored) else [])]
+    small = "".join(f"<br><span style='font-size:13px;color:{FAINT}'>{line}</span>" for line in lines)
+    extra = 18 * (len(lines) - 1)
+    figure.update_layout(template=TEMPLATE, height=height + extra, margin_t=90 + extra, title_text=title + small)
     return figure
 
 
@@ -107,11 +116,11 @@ def coloraxis(values: np.ndarray, unit: str, *, robust: bool = False) -> tuple[d
 
     Args:
         unit: title of the colour bar.
-        robust: end the colours at the 99.5th percentile where a few values would make all others look alike.
+        robust: end the colours at the 99.5th percentile where a few of many values would make all others look alike.
     """
     sizes = np.abs(values[np.isfinite(values)])
     reach, remark = float(sizes.max(initial=0.0)) or 1.0, ""
-    if robust and sizes.size:
+    if robust and sizes.size >= MANY:
         usual = float(np.quantile(sizes, 0.995))
         if 0 < usual < reach / 2:
             reach, remark = usual, f"; colours end at ±{usual:.2g}, values at ±{reach:.2g}"
@@ -123,7 +132,10 @@ def coloraxis(values: np.ndarray, unit: str, *, robust: bool = False) -> tuple[d
         if negative
         else {"colorscale": SEQUENTIAL, "cmin": 0.0, "cmax": reach}
     )
-    return {**scale, "colorbar": {"title": {"text": "<br>".join(textwrap.wrap(unit, 14)) + "<br> "}}}, remark
+    bar: dict[str, object] = {"title": {"text": "<br>".join(textwrap.wrap(unit, 14)) + "<br> "}}
+    if reach <= 12 and (sizes == np.round(sizes)).all():  # a few counts: no ticks between them
+        bar["dtick"] = math.ceil(reach / 6)
+    return {**scale, "colorbar": bar}, remark
 
 
 def layer_axis(layers: int) -> dict[str, object]:

@@ -15,7 +15,7 @@ from ..neurons import NeuronSet, Site
 from ..scores import NeuronScores
 from ..selection import T_ATTN, T_MLP, T_SPECIFIC, R, Z
 from . import theme
-from .values import SCORE_UNIT, country_label, per_question
+from .values import SCORE_UNIT, country_label, per_cluster, sample
 
 BINS = 120
 """Bars of a panel of the histogram."""
@@ -47,7 +47,7 @@ def score_histogram(
     everything beyond them, and the small print says up to where.
 
     Args:
-        control: subtracted, a question against a question: the value that neurons are selected by.
+        control: subtracted, a cluster against a cluster: the value that neurons are selected by.
         neurons: a set of the same scores, drawn on top: what the other filters have left of the top share.
         country: that country's scores, all sites in one pool as for culture-specific neurons; else MLP and attention apart.
         sites: which sites; all by default.
@@ -56,7 +56,7 @@ def score_histogram(
     Raises:
         ScoreError: no such site or country, NaN. NeuronError: a threshold outside 0 to 1, a set of another model.
     """
-    values = per_question(scores, control, country=country, sites=sites)
+    values = per_cluster(scores, control, country=country, sites=sites)
     known = {
         **PAPER,
         **({k: v for k, v in neurons.provenance.thresholds.items() if k in PAPER} if neurons is not None else {}),
@@ -78,10 +78,9 @@ def score_histogram(
         pool = np.concatenate([values[site].ravel() for site in members])
         chosen = _chosen_scores(values, members, neurons, country) if neurons is not None else None
         remarks.append(_histogram(figure, row, pool, chosen, _share(parameter, known[parameter]), parameter))
-    n = theme.plural(scores.clusters if country is None else scores.country_clusters[scores.countries.index(country)], "question")
     size = theme.plural(sum(array.size for array in values.values()), "neuron")
     title = f"Scores on {scores.task}{f' minus {control.task}' if control else ''}{f', {country_label(country)}' if country else ''}"
-    theme.lay_out(figure, title, f"n = {size} over {n}{''.join(r for r in remarks if r)}", height=150 + 290 * len(pools))
+    theme.lay_out(figure, title, f"n = {size}; {sample(scores, country)}{''.join(r for r in remarks if r)}", height=150 + 290 * len(pools))
     theme.panel_titles(figure)
     figure.update_xaxes(title_text=SCORE_UNIT)
     figure.update_yaxes(title_text="neurons (log scale)", type="log", dtick=1, exponentformat="none", rangemode="normal")

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..attribution import QuestionScores
+from ..closeup import QuestionScores
 from ..errors import NeuronError
 from ..models import describe, device_of, frozen, hook_name, last_logits, tokenizer_of
 from ..neurons import Site

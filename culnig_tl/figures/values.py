@@ -10,19 +10,20 @@ import numpy as np
 from ..errors import NeuronError, ScoreError
 from ..neurons import NeuronSet, Site
 from ..scores import NO_COUNTRY, NeuronScores
+from . import theme
 
-SCORE_UNIT = "score a question"
-"""S / N: P(answer) times the part of P(answer) that the neuron accounts for, summed over questions, divided by their number."""
+SCORE_UNIT = "score a cluster"
+"""S / N: P(answer) times the part of it that the neuron accounts for, summed over questions, divided by the number of clusters."""
 
 
-def per_question(
+def per_cluster(
     scores: NeuronScores, control: NeuronScores | None = None, *, country: str | None = None, sites: Iterable[Site | str] | None = None
 ) -> dict[Site, np.ndarray]:
-    """Scores a question: the sum over countries divided by the number of distinct questions, control subtracted.
+    """Scores a cluster: the sum over countries divided by the number of clusters (distinct questions), control subtracted.
 
     Args:
-        control: subtracted, divided by its own number of questions.
-        country: that country's sum divided by its own number of questions, instead of all countries together.
+        control: subtracted, divided by its own number of clusters.
+        country: that country's sum divided by its own number of clusters, instead of all countries together.
         sites: which sites; all that are scored by default.
 
     Returns:
@@ -70,6 +71,13 @@ def _one(scores: NeuronScores, site: Site, country: str | None) -> np.ndarray:
         return scores.total(site) / np.float32(max(scores.clusters, 1))
     values = scores.of(country)[site]
     return values / np.float32(max(scores.country_clusters[scores.countries.index(country)], 1))
+
+
+def sample(scores: NeuronScores, country: str | None = None) -> str:
+    """The n of scores in words: ``n = 1,432 questions in 24 clusters``."""
+    row = None if country is None else scores.countries.index(country)
+    questions, clusters = (sum(scores.questions), scores.clusters) if row is None else (scores.questions[row], scores.country_clusters[row])
+    return f"n = {theme.plural(questions, 'question')} in {theme.plural(clusters, 'cluster')}"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def make_scores(
     task: str = "blend",
     fill: float | None = None,
 ) -> NeuronScores:
-    """Heavy-tailed random scores; `fill` makes them all equal. Countries have 10, 11, 12, ... questions."""
+    """Heavy-tailed random scores; `fill` makes them all equal. Countries have 10, 11, 12, ... clusters of three questions."""
     rng = np.random.default_rng(seed)
 
     def values(width: int) -> np.ndarray:
@@ -36,7 +36,9 @@ def make_scores(
 
     own = tuple(10 + i for i in range(len(countries)))
     arrays = {site: values(width) for site, width in widths.items()}
-    return NeuronScores(arrays, tuple(countries), own, tuple(0.5 * n for n in own), 17, own, {"task": task, "model": "small"})
+    return NeuronScores(
+        arrays, tuple(countries), tuple(3 * n for n in own), tuple(1.5 * n for n in own), 17, own, {"task": task, "model": "small"}
+    )
 
 
 def make_set(

@@ -89,7 +89,7 @@ def test_control_and_country_are_taken_a_question_against_a_question():
     figure = figures.layer_heatmap(scores, sites=[site], control=control, country="Spain")
     wanted = scores.of("Spain")[site] / 11 - control.of("Spain")[site] / 11
     assert np.asarray(figure.data[0].z) == pytest.approx(wanted)
-    assert "Spain" in notes(figure) and "n = 11 questions" in notes(figure) and "minus blend:control" in notes(figure)
+    assert "Spain" in notes(figure) and "n = 33 questions in 11 clusters" in notes(figure) and "minus blend:control" in notes(figure)
 
 
 def test_the_menu_zooms_into_single_neurons_of_each_layer():

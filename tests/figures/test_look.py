@@ -68,6 +68,23 @@ def test_titles_tell_n_and_axes_have_names():
             assert figure.layout.coloraxis.colorbar.title.text, name
 
 
+def test_scores_of_queries_and_keys_come_with_a_caution():
+    scores = make_scores()
+    for figure in (
+        figures.layer_heatmap(scores),
+        figures.site_heatmap(scores),
+        figures.token_heatmap(make_prompt()),
+        figures.neuron_card(scores, ("attn.k", 0, 0)),
+    ):
+        assert "do not see attention's softmax saturate" in notes(figure)
+    for figure in (
+        figures.layer_heatmap(scores, sites=["mlp.gate", "attn.v"]),
+        figures.neuron_card(scores, ("attn.v", 0, 0)),
+        figures.site_heatmap(make_set()),
+    ):
+        assert "saturate" not in notes(figure)
+
+
 def test_scales_are_centred_on_nothing():
     for name, figure in _small().items():
         axis = figure.layout.coloraxis

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from culnig_tl import figures
-from culnig_tl.attribution import question_scores, score_neurons
+from culnig_tl.attribution import score_neurons
+from culnig_tl.closeup import question_scores
 from culnig_tl.errors import NeuronError, ScoreError
 from culnig_tl.figures.prompts import shown
 from culnig_tl.figures.tokens import _gain
