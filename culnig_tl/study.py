@@ -175,19 +175,13 @@ class Study:
         from . import figures
 
         general = self.neurons[GENERAL]
-        sets = {GENERAL: general, "one random set": self.neurons[self.random_settings("count")[0]]}
-        means = {
-            label: self.results[s]
-            for label, s in (
-                (UNCHANGED, UNCHANGED),
-                (GENERAL, GENERAL),
-                *((s.rpartition(" ")[0], s) for m in RANDOM for s in self.random_settings(m)[:1]),
-            )
-        }
+        answers = {setting: self.results[setting] for setting in (UNCHANGED, GENERAL)}
+        for match, name in RANDOM.items():
+            answers[f"one {name}"] = self.results[self.random_settings(match)[0]]
         return {
-            "layer_distribution": figures.layer_distribution(sets),
+            "layer_distribution": figures.layer_distribution(general),
             "layer_heatmap": figures.layer_heatmap(general),
-            "accuracy": figures.accuracy_bars(means),
+            "accuracy": figures.accuracy_bars(answers),
         }
 
     def __str__(self) -> str:

@@ -6,6 +6,6 @@ from pathlib import Path
 from culnig_tl import Study, figures
 
 study = Study.load(sys.argv[1])
-drawn = study.figures()
-for name in ("layer_distribution", "accuracy"):
-    figures.save_figure(drawn[name], Path(__file__).parent / f"{name}.png")
+here = Path(__file__).parent
+figures.save_figure(figures.layer_distribution(study.neurons["culture-general"]), here / "layer_distribution.png", width=900)
+figures.save_figure(study.figures()["accuracy"], here / "accuracy.png", width=900)

@@ -29,7 +29,7 @@ def test_the_matrix_is_the_accuracies_subtracted(setup):
     specific = select_culture_specific(scores, None, None, t=0.2, z=0)
     found = country_drops(model, task, specific, progress=False)
     assert list(found.drops.columns) == list(task.countries)
-    assert set(found.drops.index) == set(specific.countries) >= {"USA", "UK", "South Korea", "Indonesia"} - {"Algeria"}
+    assert set(found.drops.index) == set(specific.countries) >= {"USA", "UK"}
     base = evaluate(model, task, progress=False).accuracy("country")["accuracy"]
     uk = evaluate(model, task, neurons=specific.for_country("UK"), progress=False).accuracy("country")["accuracy"]
     np.testing.assert_allclose(found.drops.loc["UK"], (base - uk)[list(task.countries)])

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culnig_tl.errors import NeuronError
@@ -16,6 +16,7 @@ from culnig_tl.neurons import NeuronSet, Provenance, Site
 ROWS = st.sets(st.tuples(st.sampled_from([s.value for s in Site]), st.integers(0, 3), st.integers(0, 5)), max_size=30)
 
 
+@settings(deadline=None)
 @given(ROWS, ROWS)
 def test_algebra_is_that_of_sets(first, second):
     a, b = NeuronSet.from_indices(first), NeuronSet.from_indices(second)
@@ -25,6 +26,7 @@ def test_algebra_is_that_of_sets(first, second):
     assert {(s.value, layer, int(i)) for (s, layer), index in a.indices.items() for i in index} == first
 
 
+@settings(deadline=None)
 @given(st.permutations([("attn.v", 0, 1), ("mlp.gate", 1, 0), ("mlp.gate", 0, 7), ("attn.q", 0, 2)]))
 def test_rows_are_in_the_order_site_layer_neuron(rows):
     table = NeuronSet.from_indices(rows).table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,12 @@ class Fact:
     @property
     def id(self) -> str:
         return f"{self.question_id}/{self.subject}"
+
+    @property
+    def told(self) -> bool:
+        """Whether the question says its own answer ("Which local word means school in the UK?"): then it is not asked, and
+        serves as a wrong option alone."""
+        return re.search(rf"\b{re.escape(self.answer)}\b", self.stem) is not None
 
 
 @cache

@@ -27,6 +27,7 @@ def load() -> Task:
     rows = [
         question
         for fact in facts()
+        if not fact.told
         for question in fact_questions(
             NAME,
             fact,
