@@ -3,19 +3,24 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+JOBS   ?= 2
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-all lint wheel clean
+.PHONY: demo test test-all test-tl39 lint wheel clean
 
 demo: $(STAMP)  ## the whole study on the embedded model, into runs/toy
 	$(RUN)/culnig-tl run --model toy --output-dir runs/toy --overwrite
 
 test: $(STAMP)  ## the ordinary tests
-	$(RUN)/python -m pytest -q
+	$(RUN)/python -m pytest -q -n $(JOBS)
 
-test-all: $(STAMP) lint  ## lint, and every test but the timed ones
-	$(RUN)/python -m pytest -q -m "not perf"
+test-all: lint test-tl39  ## lint, every test but the timed ones, and the subset on TransformerLens 3.9
+	$(RUN)/python -m pytest -q -n $(JOBS) -m "not perf"
+
+test-tl39: $(VENV)39/.installed  ## scores, models and hooks on the bridge and the HookedTransformer of TransformerLens 3.9
+	$(VENV)39/bin/python -m pytest -q -n $(JOBS) tests/oracles tests/test_hooked.py tests/test_passes.py tests/test_models.py \
+	    -k "llama or gemma or gpt2 or door or pip or hooked or memory"
 
 lint: $(STAMP)
 	$(RUN)/ruff check .
@@ -26,7 +31,7 @@ wheel: $(STAMP)
 	$(RUN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) build dist runs *.egg-info
+	rm -rf $(VENV) $(VENV)39 build dist runs *.egg-info
 
 # torch first: where a machine keeps a CPU build of the pinned version, the rest is then resolved around it.
 $(STAMP): pyproject.toml constraints.txt
@@ -34,3 +39,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(RUN)/python -m pip install --quiet -c constraints.txt torch
 	$(RUN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
+
+$(VENV)39/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)39
+	$(VENV)39/bin/python -m pip install --quiet torch==2.13.0
+	$(VENV)39/bin/python -m pip install --quiet -e ".[dev]" "transformer-lens>=3.9,<4"
+	touch $@

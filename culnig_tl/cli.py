@@ -14,6 +14,9 @@ from .commands import bake, claim, compare, countries, language, parts, pipeline
 from .commands.options import err, out
 from .errors import CulnigError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
     help="Finds the neurons that carry a model's knowledge of cultures, switches them off, and shows where they sit.",
     no_args_is_help=True,
@@ -48,12 +51,11 @@ def main() -> None:
     """Runs the command: errors of the package in one line with exit code 2, Ctrl-C with 130."""
     debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # Typer turns Ctrl-C into the code 130, older versions into Abort
     except (KeyboardInterrupt, typer.Abort):
-        err.print("Stopped. Nothing half-written; what was finished is kept, --resume goes on with it.")
-        sys.exit(130)
+        code = INTERRUPTED
     except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+        code = leave.exit_code
     except Exception as error:
         if debug:
             raise
@@ -62,6 +64,10 @@ def main() -> None:
             raise
         err.print(f"[bold red]Error:[/] {message}", soft_wrap=True, highlight=False)
         sys.exit(2)
+    if code == INTERRUPTED:
+        err.print("Stopped. Nothing is half-written; what was finished is kept, and --resume goes on with it.")
+    if code:
+        sys.exit(code)
 
 
 def _one_line(error: Exception) -> str | None:

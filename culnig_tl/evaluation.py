@@ -113,7 +113,10 @@ class EvaluationResult:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self.accuracy().round(3).to_html()
+        import html
+
+        about = f"{self.metadata.get('model', '?')}, {self.metadata.get('setting', 'unchanged')}: {len(self):,} questions"
+        return f"<p><b>{html.escape(about)}</b></p>{self.accuracy().round(3).to_html()}"
 
     def save(self, path: str | Path) -> Path:
         """Writes Parquet, the metadata in its schema."""

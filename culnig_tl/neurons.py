@@ -215,7 +215,7 @@ class NeuronSet:
 
     def __or__(self, other: NeuronSet) -> NeuronSet:
         both = pd.concat([self.table, other.table]).drop_duplicates(["site", "layer", "neuron"])
-        return NeuronSet(both.reindex(columns=list(_COLUMNS)), Provenance(kind="union"))
+        return NeuronSet(both.reindex(columns=list(_COLUMNS)), self._derived("union"))
 
     def __and__(self, other: NeuronSet) -> NeuronSet:
         return self._where(other, keep=True, kind="intersection")
@@ -226,7 +226,12 @@ class NeuronSet:
     def _where(self, other: NeuronSet, keep: bool, kind: str) -> NeuronSet:
         theirs = other.keys()
         mask = [((s, layer, n) in theirs) == keep for s, layer, n in zip(self.table["site"], self.table["layer"], self.table["neuron"])]
-        return NeuronSet(self.table.loc[mask], Provenance(kind=kind))
+        return NeuronSet(self.table.loc[mask], self._derived(kind))
+
+    def _derived(self, kind: str) -> Provenance:
+        """Of a set made from this one: the model it belongs to stays, how it was selected does not."""
+        own = self.provenance
+        return Provenance(kind=kind, model=own.model, revision=own.revision, pool=own.pool, layers=own.layers, version=own.version)
 
     def jaccard(self, other: NeuronSet) -> float:
         """Size of the intersection over size of the union; 1 for two empty sets."""

@@ -131,6 +131,7 @@ def rank_general(
 ) -> GeneralRanking:
     """Ranks both pools once, deep enough for these shares and any smaller ones."""
     _check(neuron, control, countryrc)
+    _warn_of_control(neuron, control)
     wanted = sites_of(neuron, sites)
 
     def rank(name: Literal["mlp", "attn"], t: float) -> _Ranking:
@@ -142,6 +143,18 @@ def rank_general(
         return _Ranking(pool, values, ranked(values, share_count(pool.size, t)), reading)
 
     return GeneralRanking((neuron, control, countryrc), wanted, rank("mlp", t_mlp), rank("attn", t_attn))
+
+
+def layers_where_control_is_higher(neuron: NeuronScores, control: NeuronScores) -> list[int]:
+    """Layers whose summed score a question is higher on the control, where the question is left out, than on the task itself.
+
+    Where that is most layers, the difference of the two says little about culture: the options alone drive the answer, or
+    P(answer) saturates on the task. Selecting logs a warning then.
+    """
+    per_question = [
+        sum(scores.total(site).sum(axis=1, dtype=np.float64) for site in scores.sites) / scores.clusters for scores in (neuron, control)
+    ]
+    return np.flatnonzero(per_question[1] > per_question[0]).tolist()
 
 
 def candidate_count(widths: Mapping[Site, int], layers: int, *, t_mlp: float = T_MLP, t_attn: float = T_ATTN) -> int:
@@ -379,6 +392,15 @@ def _check(neuron: NeuronScores, *others: NeuronScores | None) -> None:
             mine, theirs = neuron.metadata.get(key), other.metadata.get(key)
             if mine != theirs:
                 raise NeuronError(f"scores of {neuron.task} and {other.task} differ in {key}: {mine!r} and {theirs!r}")
+
+
+def _warn_of_control(neuron: NeuronScores, control: NeuronScores | None) -> None:
+    higher = [] if control is None else layers_where_control_is_higher(neuron, control)
+    if len(higher) > neuron.layers / 2:
+        log.warning(
+            "the control of %s scores above the task itself in %d of %d layers: the options alone seem to drive the answer",
+            neuron.task, len(higher), neuron.layers,
+        )  # fmt: skip
 
 
 def _check_matches(neurons: NeuronSet, scores: NeuronScores) -> None:

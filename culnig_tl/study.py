@@ -16,6 +16,7 @@ from .attribution import score_neurons
 from .errors import StudyError, TaskError
 from .evaluation import EvaluationResult, concat, evaluate
 from .folder import StudyFolder, read_record
+from .loading import check_folder, looks_like_path
 from .models import TOY, describe, load_model
 from .neurons import NeuronSet
 from .progress import progress_bar
@@ -241,6 +242,8 @@ def run_study(
     Raises:
         StudyError: a folder that holds another study, tasks of which none is cultural.
     """
+    if model is None and looks_like_path(config.model):
+        check_folder(Path(config.model))  # before data sets are fetched
     place = StudyFolder(Path(folder) if folder is not None else None, asdict(config), resume=resume, overwrite=overwrite)
     tasks, culture, reading = _load_tasks(config)
     if model is None:

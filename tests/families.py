@@ -40,7 +40,10 @@ VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "n
 
 
 def _gemma3_multimodal() -> Any:
-    rope = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    rope = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
     tokens = {"image_token_index": 508, "boi_token_index": 509, "eoi_token_index": 510}
     config = hf.Gemma3Config(text_config={**GEMMA, "rope_parameters": rope}, vision_config=VISION, mm_tokens_per_image=4, **tokens)
     return hf.Gemma3ForConditionalGeneration(config)
@@ -57,7 +60,9 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "gemma3-text": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**GEMMA)),
     "gemma3": _gemma3_multimodal,
     "gpt2": lambda: hf.GPT2LMHeadModel(
-        hf.GPT2Config(vocab_size=512, n_positions=256, n_embd=48, n_layer=3, n_head=6, n_ctx=256, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+        hf.GPT2Config(
+            vocab_size=512, n_positions=256, n_embd=48, n_layer=3, n_head=6, n_ctx=256, bos_token_id=1, eos_token_id=2, pad_token_id=0
+        )
     ),
     "gpt-neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**GATED, rotary_pct=0.25)),
 }

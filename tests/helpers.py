@@ -46,5 +46,3 @@ def difference(a: NeuronScores, b: NeuronScores) -> float:
     assert a.countries == b.countries and a.sites == b.sites
     rows = [(np.abs(x - y).max(axis=(0, 2)) / np.abs(y).max(axis=(0, 2))).max() for x, y in ((a.arrays[s], b.arrays[s]) for s in a.sites)]
     return float(max(rows))
-
-

@@ -270,5 +270,3 @@ def test_an_unlikely_label_is_a_warning_that_shows_the_prompts_end(loaded, task,
     score(loaded("llama"), task)
     assert "task small: the labels together get a probability of only 0.0" in caplog.text
     assert "football, cricket and golf\\nAnswer:" in caplog.text
-
-

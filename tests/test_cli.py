@@ -116,7 +116,11 @@ def test_ctrl_c_leaves_130_and_no_half_written_file(checkpoints, tmp_path):
         "1",
     ]
     running = subprocess.Popen(
-        [sys.executable, "-m", "culnig_tl", *words, "--output-dir", str(folder)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "culnig_tl", *words, "--output-dir", str(folder)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test runner may have it ignored
     )
     deadline = time.time() + 100
     while not (folder / "study.json").exists() and time.time() < deadline:

@@ -27,7 +27,11 @@ def hooked(checkpoints):
 
     def model(family):
         if family not in made:
-            made[family] = gemma_by_hand(checkpoints(family)) if family.startswith("gemma3") else load_model(checkpoints(family), kind="hooked", device="cpu")
+            made[family] = (
+                gemma_by_hand(checkpoints(family))
+                if family.startswith("gemma3")
+                else load_model(checkpoints(family), kind="hooked", device="cpu")
+            )
         return made[family]
 
     return model

@@ -237,7 +237,9 @@ def test_a_multimodal_checkpoint_under_the_wrong_class_is_not_left_random(copied
     """Gemma3ForCausalLM on a multimodal checkpoint loads nothing and says nothing."""
     folder = copied("gemma3")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config["text_config"], "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}))
+    (folder / "config.json").write_text(
+        json.dumps({**config["text_config"], "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"})
+    )
     weights = {_hub_name(key): value for key, value in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="weights are (missing from|not expected in)"):

@@ -87,3 +87,12 @@ def test_bad_rows_and_files_are_a_clear_error(tmp_path):
         NeuronSet.from_indices([("mlp.post", 0, 0)]).save(tmp_path / "set.json")
     with pytest.raises(NeuronError, match="no countries"):
         NeuronSet.from_indices([("mlp.gate", 0, 0)]).for_country("Iran")
+
+
+def test_sets_made_of_sets_keep_the_model_they_belong_to():
+    whole = NeuronSet.from_indices(
+        [("mlp.gate", 0, 1), ("attn.q", 1, 2)], Provenance(kind="x", model="m", pool={"mlp.gate": 8, "attn.q": 4}, layers=2)
+    )
+    part = NeuronSet.from_indices([("mlp.gate", 0, 1)])
+    for made in (whole - part, whole & part, whole | part):
+        assert (made.provenance.model, made.provenance.layers, made.provenance.pool["attn.q"]) == ("m", 2, 4)

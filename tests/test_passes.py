@@ -40,7 +40,9 @@ def test_native_attention_that_goes_wrong_is_dropped_loudly(breaks, loaded, task
         monkeypatch.setattr(inner, "forward", lambda *a, **k: (forward(*a, **k)[0] * 3, None))
         reason = "logits differ"
     else:
-        monkeypatch.setattr(inner, "forward", lambda hidden_states, **k: (hidden_states.new_zeros(hidden_states.shape) + hidden_states, None))
+        monkeypatch.setattr(
+            inner, "forward", lambda hidden_states, **k: (hidden_states.new_zeros(hidden_states.shape) + hidden_states, None)
+        )
         reason = "no gradient reached blocks.1.attn.hook_"
     scores = score(model, task[:3])
     assert not scores.metadata["native_attention"]

@@ -83,7 +83,15 @@ def test_top_and_table(scores):
 
 def test_it_prints_what_it_holds(scores):
     text = str(scores)
-    for part in ("a-model", "blend", "8 questions in 6 clusters", "2 countries (Japan, Côte d'Ivoire)", "37.5% answered right", "mean P(answer) 0.388", "mlp.gate 4 x 7"):
+    for part in (
+        "a-model",
+        "blend",
+        "8 questions in 6 clusters",
+        "2 countries (Japan, Côte d'Ivoire)",
+        "37.5% answered right",
+        "mean P(answer) 0.388",
+        "mlp.gate 4 x 7",
+    ):
         assert part in text
     page = scores._repr_html_()
     assert "Côte d" in page and "<script" not in page and "0.5" in page

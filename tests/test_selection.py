@@ -17,6 +17,7 @@ from culnig_tl.paper import CANDIDATES
 from culnig_tl.scores import NeuronScores
 from culnig_tl.selection import (
     candidate_count,
+    layers_where_control_is_higher,
     select_culture_general,
     select_culture_specific,
     select_random,
@@ -318,3 +319,17 @@ def test_twenty_thousand_neurons_take_no_time():
     select_culture_general(culture, culture, culture)
     select_culture_specific(culture, culture, culture)
     assert time.process_time() - start < 1
+
+
+def test_a_control_above_its_task_in_most_layers_is_warned_of(caplog):
+    task, low, high = (
+        scores(i, task=name, values=value) for i, (name, value) in enumerate((("culture", 2.0), ("control", 1.0), ("control", 3.0)))
+    )
+    for array in high.arrays.values():
+        array[:, 0] = 0.0  # not in the first layer
+    assert layers_where_control_is_higher(task, low) == []
+    assert layers_where_control_is_higher(task, high) == [1, 2, 3]
+    select_culture_general(task, low, None)
+    assert not caplog.records
+    select_culture_general(task, high, None)
+    assert "scores above the task itself in 3 of 4 layers" in caplog.text

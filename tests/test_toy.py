@@ -169,7 +169,10 @@ def test_scores_tell_what_zeroing_does(toy):
             max_score.append(by_max.total(site)[layer, neuron])
             sum_score.append(total[layer, neuron])
     lost, sum_score = np.array(lost), np.array(sum_score)
-    assert spearmanr(lost, sum_score).statistic > 0.6
-    assert spearmanr(lost, max_score).statistic > 0.2
+    by_sum, by_max = (float(spearmanr(lost, s).statistic) for s in (sum_score, max_score))
     clear = np.abs(lost) > np.median(np.abs(lost))
-    assert (np.sign(lost[clear]) == np.sign(sum_score[clear])).mean() > 0.7
+    signs = float((np.sign(lost[clear]) == np.sign(sum_score[clear])).mean())
+    print(
+        f"{len(lost)} neurons zeroed: Spearman {by_sum:.2f} (sum over tokens), {by_max:.2f} (max); sign right {signs:.2f} of the clearer half"
+    )
+    assert by_sum > 0.6 and by_max > 0.2 and signs > 0.7

@@ -39,8 +39,12 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def batch_size_of(text: str) -> int | str:
-    """A number, or what stands there ("auto")."""
-    return int(text) if text.isdigit() else text
+    """A number, or "auto". Raises `StudyError` for anything else."""
+    if text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise StudyError(f'batch_size must be "auto" or a number from 1, not {text!r}')
+    return int(text)
 
 
 def split_of(task: str, split: str, data_dir: str | None) -> Task:

@@ -21,14 +21,14 @@ def list_all(context: typer.Context, data_dir: DataDir = None) -> None:
     from ..tasks import list_tasks
 
     shown = Table()
-    for column in ("task", "about", "rows", "questions", "splits", "control", "licence", "source"):
-        shown.add_column(column, justify="right" if column in ("rows", "questions") else "left")
+    for column in ("task", "rows", "questions", "splits", "control", "licence", "source and where it was found"):
+        shown.add_column(column, justify="right" if column in ("rows", "questions") else "left", no_wrap=column == "task", overflow="fold")
     for row in list_tasks(data_dir=data_dir):
-        questions = f"{row.questions:,}" if row.questions is not None else "-"
-        where = row.found or f"{row.source} ({row.problem})"
-        shown.add_row(
-            row.name, row.about, f"{row.published:,}", questions, ", ".join(row.splits), "yes" if row.control else "no", row.licence, where
-        )
+        numbers = (f"{n:,}" if n is not None else "-" for n in (row.published, row.questions))
+        where = row.source if row.found in (row.source, None) else f"{row.source}: {row.found}"
+        if row.problem is not None:
+            where += f" ({row.problem.split(';')[0]})"
+        shown.add_row(row.name, *numbers, ", ".join(row.splits), "yes" if row.control else "no", row.licence, escape(where))
     out.print(shown)
 
 

@@ -14,7 +14,14 @@ from .question import Question, Task, seeded_random
 
 PARAPHRASE, ANSWERS = "miniparaphrase", "minianswers"
 SIZE = 400
-VERBS = (("found", "discovered"), ("fixed", "repaired"), ("bought", "purchased"), ("closed", "shut"), ("threw", "tossed"), ("saw", "noticed"))
+VERBS = (
+    ("found", "discovered"),
+    ("fixed", "repaired"),
+    ("bought", "purchased"),
+    ("closed", "shut"),
+    ("threw", "tossed"),
+    ("saw", "noticed"),
+)
 NOUNS = ("lamp", "basket", "ladder", "mirror", "kettle", "blanket", "bottle", "drawer")
 ADJECTIVES = ("small", "heavy", "old", "clean", "broken", "red")
 

@@ -15,6 +15,7 @@ import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -78,7 +79,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, samples: list[Sample]) -> tuple[T
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     answers = tokenizer([answer for _, _, answer in samples], add_special_tokens=False)["input_ids"]
     width = max(len(p) + len(a) - 1 for p, a in zip(ids, answers))
-    tokens = torch.full((len(samples), width), tokenizer.pad_token_id)
+    padding: Any = tokenizer.pad_token_id
+    tokens = torch.full((len(samples), width), padding)
     targets = torch.full((len(samples), width), -100)
     for row, (prompt, answer) in enumerate(zip(ids, answers)):
         both = prompt + answer
@@ -159,9 +161,9 @@ def train(config: Config, output: Path) -> None:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            attn_implementation="eager",  # faster than the fused kernel at this width on a CPU
         )
     )
+    model.set_attn_implementation("eager")  # faster than the fused kernel at this width on a CPU
     log.info("%d words, %.2f M parameters", len(tokenizer), sum(p.numel() for p in model.parameters()) / 1e6)
     label_groups = [torch.tensor(tokenizer.convert_tokens_to_ids(list(group))) for group in ("ABCD", "01")]
     matrices = [p for p in model.parameters() if p.dim() >= 2]

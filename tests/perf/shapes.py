@@ -14,8 +14,20 @@ from .. import families
 
 TOKENS, QUESTIONS, BATCH = 160, 4, 4
 SIZES: dict[str, dict[str, Any]] = {
-    "smaller": {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4},
-    "larger": {"hidden_size": 1152, "intermediate_size": 3456, "num_hidden_layers": 14, "num_attention_heads": 12, "num_key_value_heads": 4},
+    "smaller": {
+        "hidden_size": 768,
+        "intermediate_size": 2304,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+    },
+    "larger": {
+        "hidden_size": 1152,
+        "intermediate_size": 3456,
+        "num_hidden_layers": 14,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+    },
 }
 REST: dict[str, Any] = {"vocab_size": 32000, "max_position_embeddings": 1024, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SHAPES: dict[str, Callable[[dict[str, Any]], Any]] = {

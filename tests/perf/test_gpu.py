@@ -29,7 +29,14 @@ LLAMA_8B: dict[str, Any] = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
     "vocab_size": 128256, "max_position_embeddings": 131072, "rope_parameters": families.LLAMA3_ROPE,
 }  # fmt: skip
-SMALL: dict[str, Any] = {**LLAMA_8B, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL: dict[str, Any] = {
+    **LLAMA_8B,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 MIRROR = Path(__file__).parents[3] / "shared" / "data" / "hub"
 
 
@@ -48,7 +55,12 @@ def measure(shape: dict[str, Any], device: str, dtype: torch.dtype, *, questions
     """Scoring beside the bare pass, on the same weights."""
     torch.manual_seed(0)
     with torch.device(device):
-        plain = hf.LlamaForCausalLM(hf.LlamaConfig(**shape, bos_token_id=1, eos_token_id=2, pad_token_id=0)).to(dtype).eval().requires_grad_(False)
+        plain = (
+            hf.LlamaForCausalLM(hf.LlamaConfig(**shape, bos_token_id=1, eos_token_id=2, pad_token_id=0))
+            .to(dtype)
+            .eval()
+            .requires_grad_(False)
+        )
     tokenizer = families.tokenizer()
     task = shapes.questions(questions, tokens)
     batch, mask = pad(encode(tokenizer, task.questions), tokenizer, torch.device(device))

@@ -71,7 +71,10 @@ def measure(what: str, shape: str, size: str) -> dict[str, float]:
     tokenizer = shapes.families.tokenizer()
     task = shapes.questions()
     prompts = encode(tokenizer, task.questions)
-    batches = [pad([prompts[i] for i in batch], tokenizer, torch.device("cpu")) for batch in plan_batches([shapes.TOKENS] * len(task), shapes.BATCH)]
+    batches = [
+        pad([prompts[i] for i in batch], tokenizer, torch.device("cpu"))
+        for batch in plan_batches([shapes.TOKENS] * len(task), shapes.BATCH)
+    ]
 
     def bare() -> None:
         for tokens, mask in batches:
