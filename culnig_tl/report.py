@@ -72,7 +72,7 @@ def command(study: Study) -> str:
 
 def _accuracy_rows(table: pd.DataFrame) -> list[tuple[str, list[tuple[float, float]]]]:
     tasks = list(dict.fromkeys(task for task, _ in table.columns))
-    return [(str(setting), [(row[task, "accuracy"], row[task, "se"]) for task in tasks]) for setting, row in table.iterrows()]
+    return [(str(setting), [(float(row[task, "accuracy"]), float(row[task, "se"])) for task in tasks]) for setting, row in table.iterrows()]
 
 
 def _signed(value: float) -> str:

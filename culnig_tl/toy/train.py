@@ -145,7 +145,7 @@ def train(config: Config, output: Path) -> None:
     torch.manual_seed(config.seed)
     rng = random.Random(f"toy-{config.seed}")
     corpus = Corpus()
-    tokenizer = build_tokenizer(corpus.texts())
+    tokenizer: Any = build_tokenizer(corpus.texts())
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
