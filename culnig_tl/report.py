@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
@@ -71,8 +71,10 @@ def command(study: Study) -> str:
 
 
 def _accuracy_rows(table: pd.DataFrame) -> list[tuple[str, list[tuple[float, float]]]]:
+    """(setting, (accuracy, error) of every task) of `Study.table()`."""
     tasks = list(dict.fromkeys(task for task, _ in table.columns))
-    return [(str(setting), [(float(row[task, "accuracy"]), float(row[task, "se"])) for task in tasks]) for setting, row in table.iterrows()]
+    values: dict[Any, dict[Any, float]] = table.T.to_dict()
+    return [(str(setting), [(row[task, "accuracy"], row[task, "se"]) for task in tasks]) for setting, row in values.items()]
 
 
 def _signed(value: float) -> str:
