@@ -69,7 +69,8 @@ def show_accuracy(table: Any) -> None:
     for task in tasks:
         shown.add_column(task, justify="right", no_wrap=True)
     for setting, row in table.iterrows():
-        shown.add_row(str(setting), *(f"{row[t, 'accuracy']:.1f} ± {row[t, 'se']:.1f}" for t in tasks))
+        cells = (f"{row[t, 'accuracy']:.1f} ± {row[t, 'se']:.1f}".removesuffix(" ± nan") for t in tasks)  # one random set has no spread
+        shown.add_row(str(setting), *cells)
     out.print(shown)
 
 
