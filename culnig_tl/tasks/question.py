@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -190,7 +191,9 @@ class Task:
 def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
     """All positions, in an order whose every start is even over countries and templates, as far as there are questions.
 
-    Countries take turns. Each takes from the template that was taken least so far, and there first one question of every
+    Countries take turns. In turn r the i-th country takes from template i + r * countries, moved on by one whenever every
+    template has been taken equally often: so each country goes through all templates before it repeats one. Where it has no
+    question left there, it takes from the template that was taken least. Within a template comes first one question of every
     cluster. Ties are broken by the questions' hashes, never by their place in the file.
     """
     hashed = sorted(range(len(questions)), key=lambda i: _digest("limit", questions[i].id))
@@ -207,9 +210,14 @@ def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
     templates: Counter[int] = Counter()
     splits: Counter[str] = Counter()
     taken: Counter[tuple] = Counter()
+    kinds = sorted({q.template for q in questions})
+    seats = {name: seat for seat, name in enumerate(cells)}
+    lap = len(kinds) // math.gcd(len(seats), len(kinds))  # turns after which every template was taken equally often
+    turn = 0
     while cells:
         for name in list(cells):
-            cell = min(cells[name], key=lambda c: (templates[c[0]], splits[c[1]], taken[name, c]))
+            due = kinds[(seats[name] + turn * len(seats) + turn // lap) % len(kinds)]
+            cell = min(cells[name], key=lambda c: (c[0] != due, templates[c[0]], splits[c[1]], taken[name, c]))
             yield cells[name][cell].pop()[1]
             templates[cell[0]] += 1
             splits[cell[1]] += 1
@@ -218,6 +226,7 @@ def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
                 del cells[name][cell]
             if not cells[name]:
                 del cells[name]
+        turn += 1
 
 
 def _digest(*parts: object) -> bytes:

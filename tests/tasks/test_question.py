@@ -45,6 +45,10 @@ def test_limit_is_even_over_countries_and_templates(countries, templates, cluste
         assert max(counts.values()) - (min(counts.values()) if len(counts) == kinds else 0) <= 1
 
 
+def test_limit_is_even_where_each_country_has_one_question_a_template():
+    assert Counter(q.template for q in grid(4, 4, 1).limit(12)) == {0: 3, 1: 3, 2: 3, 3: 3}
+
+
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_limits_are_nested_and_keep_the_order(data):
