@@ -3,7 +3,7 @@
     base     = evaluate(model, task)
     ablated  = evaluate(model, task, neurons=general)
     random   = [evaluate(model, task, neurons=select_random(general, scores, seed=s)) for s in range(10)]
-    print(compare(base, ablated, random))
+    compare(base, ablated, random).table()
 
 A claim about culture could have failed in three ways: random sets cost as much, tasks without culture lose as much, or a
 rival set (the same number of neurons, layer by layer, chosen on a task without culture) costs culture as much.
