@@ -42,7 +42,7 @@ _PUBLIC = {
     "shared_pattern": "specificity",
     "Study": "study",
     "StudyConfig": "study",
-    "run_study": "study",
+    "run_study": "pipeline",
     "threshold_sweep": "sweep",
     "COUNTRIES": "tasks",
     "Question": "tasks",
@@ -71,10 +71,11 @@ if TYPE_CHECKING:
     from .neurons import NeuronSet, Site
     from .paper import paper_rows, results_table
     from .parts import switch_off_parts
+    from .pipeline import run_study
     from .scores import NeuronScores
     from .selection import select_culture_general, select_culture_specific, select_random
     from .specificity import diagnose, shared_pattern
-    from .study import Study, StudyConfig, run_study
+    from .study import Study, StudyConfig
     from .sweep import threshold_sweep
     from .tasks import COUNTRIES, Question, Task, list_tasks, load_task
 

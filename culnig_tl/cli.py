@@ -10,7 +10,7 @@ import typer
 from rich.logging import RichHandler
 
 from . import __version__
-from .commands import bake, claim, compare, countries, language, parts, pipeline, run, sweep, tasks
+from .commands import bake, claim, compare, countries, language, parts, run, steps, sweep, tasks
 from .commands.options import err, out
 from .errors import CulnigError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    run.run, pipeline.score, pipeline.select, pipeline.evaluate, claim.claim, sweep.sweep, parts.parts, countries.countries,
+    run.run, steps.score, steps.select, steps.evaluate, claim.claim, sweep.sweep, parts.parts, countries.countries,
     language.language, compare.compare, bake.bake, run.report, tasks.models,
 )  # fmt: skip
 for command in COMMANDS:

@@ -104,8 +104,12 @@ def halves(task: Task) -> tuple[Task, Task]:
     """
     if any(question.split is not None for question in task):
         return task.neuron_split(), task.test_split()
-    first = {cluster for cluster in {q.cluster for q in task} if seeded_random("halves", task.name, cluster).random() < 0.5}
-    parts = task.filter(lambda q: q.cluster in first), task.filter(lambda q: q.cluster not in first)
+    parts = task.filter(lambda q: in_first_half(task.name, q.cluster)), task.filter(lambda q: not in_first_half(task.name, q.cluster))
     if not all(map(len, parts)):
         raise TaskError(f"task {task.name!r} has too few questions to be cut in two")
     return parts
+
+
+def in_first_half(task: str, cluster: str) -> bool:
+    """Whether `halves` puts a question of a task with a single split into its first half."""
+    return seeded_random("halves", task, cluster).random() < 0.5

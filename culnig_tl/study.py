@@ -1,9 +1,8 @@
-"""The whole study: score, select, switch off, ask, draw. One folder holds all of it."""
+"""A study: what decides it, and what it found. `pipeline.run_study` makes one, `Study.load` reads one from its folder."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import __version__, files
-from .attribution import score_neurons
-from .errors import StudyError, TaskError
-from .evaluation import EvaluationResult, concat, evaluate
-from .folder import StudyFolder, read_record
-from .loading import check_folder, looks_like_path
-from .models import TOY, describe, load_model
+from .comparison import in_first_half
+from .errors import StudyError
+from .evaluation import EvaluationResult
+from .folder import read_record
+from .models import TOY
 from .neurons import NeuronSet
-from .progress import progress_bar
 from .scores import NeuronScores
-from .selection import T_ATTN, T_MLP, T_SPECIFIC, R, Z, select_culture_general, select_culture_specific, select_random
+from .selection import T_ATTN, T_MLP, T_SPECIFIC, R, Z
 from .statistics import Drop, compare_drops
-from .tasks import Task, load_task
 
-UNCHANGED, GENERAL = "unchanged", "culture-general"
+UNCHANGED, GENERAL, SPECIFIC, RIVAL = "unchanged", "culture-general", "culture-specific", "rival"
 RANDOM = {"count": "random", "layer": "random by layer"}
 """How random sets are matched -> what they are called in tables."""
 
@@ -40,6 +35,8 @@ class StudyConfig:
     """Tasks to ask; the neurons are found on the first that has cultural questions with a control."""
     reading: str = "countryrc"
     """Country reading comprehension: neurons that serve it are removed."""
+    rival: str | None = "commonsenseqa"
+    """Task without culture: as many neurons with its highest attribution are suppressed too, where it is among the tasks."""
     t_mlp: float = T_MLP
     """Share of the MLP neurons that are candidates."""
     t_attn: float = T_ATTN
@@ -69,6 +66,7 @@ class StudyConfig:
 TOY_CONFIG = StudyConfig(
     tasks=("miniculture", "minicommonsense", "minireading", "miniparaphrase", "minianswers"),
     reading="minireading",
+    rival="minicommonsense",
     t_mlp=0.05,
     t_attn=0.01,
     t_specific=0.02,
@@ -85,9 +83,9 @@ class Study:
     info: dict[str, Any]
     """Model, revision, layers, versions, and each task's fingerprint and kind."""
     scores: dict[str, NeuronScores] = field(default_factory=dict)
-    """"neuron", "control", "reading"."""
+    """"neuron", "control", "reading", and "rival" where there is one."""
     neurons: dict[str, NeuronSet] = field(default_factory=dict)
-    """"culture-general", "culture-specific", and the random sets."""
+    """"culture-general", "culture-specific", "rival", and the random sets."""
     results: dict[str, EvaluationResult] = field(default_factory=dict)
     """Setting -> answers on all tasks: "unchanged" and every set that was suppressed."""
     folder: Path | None = None
@@ -116,6 +114,20 @@ class Study:
             raise StudyError(f"no answers to {task!r}: this study asked {', '.join(self.info['tasks'])}")
         return compare_drops(right(UNCHANGED), right(GENERAL), [right(s) for s in self.random_settings(match)], clusters)
 
+    def drop_against_rival(self, task: str) -> Drop:
+        """What suppressing the culture-general neurons costs on a task, against as many neurons of the rival's.
+
+        Of the rival's own task only the half that its neurons were not found on is counted. Raises `StudyError` without a rival.
+        """
+        if RIVAL not in self.results:
+            raise StudyError(f"this study has no rival: it asked {', '.join(self.info['tasks'])}, and the rival is {self.config.rival}")
+        table = self.results[UNCHANGED].table
+        rows = (table["task"] == task).to_numpy()
+        if task == self.config.rival:
+            rows &= ~table["cluster"].map(lambda cluster: in_first_half(task, cluster)).to_numpy(bool)
+        right = [self.results[s].table.loc[rows, "correct"].to_numpy(float) for s in (UNCHANGED, GENERAL, RIVAL)]
+        return compare_drops(right[0], right[1], right[2:], table.loc[rows, "cluster"].to_numpy())
+
     def drops(self, match: str = "layer") -> pd.DataFrame:
         """One row a task: what suppressing costs, against random sets matched by "layer" or "count"."""
         rows = {}
@@ -130,7 +142,9 @@ class Study:
         The error of a random row is the standard deviation over its sets, of the others the standard error over clusters.
         """
         rows: dict[str, dict[tuple[str, str], float]] = {}
-        for label, setting in ((UNCHANGED, UNCHANGED), (GENERAL, GENERAL)):
+        for label, setting in ((UNCHANGED, UNCHANGED), (GENERAL, GENERAL), (f"rival ({self.config.rival})", RIVAL)):
+            if setting not in self.results:
+                continue
             accuracy = self.results[setting].accuracy()
             rows[label] = {(t, c): float(accuracy.loc[t, c]) for t in accuracy.index for c in ("accuracy", "se")}  # type: ignore[arg-type]
         for match, name in RANDOM.items():
@@ -221,125 +235,12 @@ class Study:
         return study
 
 
-def run_study(
-    config: StudyConfig = TOY_CONFIG,
-    *,
-    model: Any = None,
-    folder: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> Study:
-    """Runs a study, and writes it to `folder` as it goes.
-
-    Args:
-        config: model, tasks, thresholds.
-        model: a loaded model; `config.model` is loaded without it.
-        folder: where to write scores, neurons, results, figures and report.html; None keeps all in memory.
-        resume: go on with the study that the folder holds; finished pieces are not made again.
-        overwrite: replace the study that the folder holds.
-
-    Raises:
-        StudyError: a folder that holds another study, tasks of which none is cultural.
-    """
-    if model is None and looks_like_path(config.model):
-        check_folder(Path(config.model))  # before data sets are fetched
-    place = StudyFolder(Path(folder) if folder is not None else None, asdict(config), resume=resume, overwrite=overwrite)
-    tasks, culture, reading = _load_tasks(config)
-    if model is None:
-        model = load_model(config.model, device=config.device, dtype=config.dtype, revision=config.revision)
-    about = describe(model)
-    info = {
-        "model": about.name,
-        "revision": about.revision,
-        "dtype": about.dtype,
-        "device": about.device,
-        "layers": about.layers,
-        "widths": {site.value: width for site, width in about.widths.items()},
-        "tasks": {t.name: {"culture": t.culture, "fingerprint": t.fingerprint, "source": t.source, "questions": len(t)} for t in tasks},
-        "versions": _versions(),
-    }
-    place.start(info)
-    study = Study(config, info, folder=place.folder)
-
-    def score(name: str, task: Task) -> NeuronScores:
-        return place.piece(
-            f"scores/{name}.safetensors",
-            NeuronScores.load,
-            lambda: score_neurons(model, task, batch_size=config.batch_size, progress=progress),
-            lambda s: (s.metadata["fingerprint"], s.metadata["revision"]) == (task.fingerprint, about.revision),
-        )
-
-    found_on = culture.neuron_split().limit(config.limit)
-    study.scores["neuron"] = score("neuron", found_on)
-    study.scores["control"] = score("control", found_on.control())
-    study.scores["reading"] = score("reading", reading)
-    neuron, control, crc = (study.scores[n] for n in ("neuron", "control", "reading"))
-
-    general = select_culture_general(neuron, control, crc, t_mlp=config.t_mlp, t_attn=config.t_attn, r=config.r)
-    study.neurons[GENERAL] = general
-    study.neurons["culture-specific"] = select_culture_specific(neuron, control, crc, t=config.t_specific, r=config.r, z=config.z)
-    for match, label in RANDOM.items():
-        for seed in range(config.seed, config.seed + config.random_sets):
-            study.neurons[f"{label} {seed}"] = select_random(general, neuron, seed=seed, match=match)  # type: ignore[arg-type]
-    for name, neurons in study.neurons.items():
-        place.save(f"neurons/{name}.parquet", neurons)
-
-    settings = (UNCHANGED, GENERAL, *(name for name in study.neurons if name.startswith(RANDOM["count"])))
-    questions = sum(len(task) for task in tasks)
-    with progress_bar(len(settings) * questions, f"ask {len(tasks)} tasks in {len(settings)} settings", enabled=progress) as advance:
-        for setting in settings:
-            switched = None if setting == UNCHANGED else study.neurons[setting]
-            study.results[setting] = place.piece(
-                f"results/{setting}.parquet",
-                EvaluationResult.load,
-                lambda n=switched: concat([evaluate(model, t, neurons=n, batch_size=config.batch_size, progress=advance) for t in tasks]),
-                lambda r, n=switched: (
-                    (r.metadata["neurons"], r.metadata["revision"], r.metadata["fingerprints"])
-                    == (n.hash if n is not None else None, about.revision, {t.name: t.fingerprint for t in tasks})
-                ),
-            )
-    if place.folder is not None:
-        from .report import write_report
-
-        for name, figure in study.figures().items():
-            files.write(place.folder / "figures" / f"{name}.html", figure.to_html(include_plotlyjs=True, full_html=True).encode())
-        write_report(study, place.folder / "report.html")
-    return study
-
-
-def _load_tasks(config: StudyConfig) -> tuple[list[Task], Task, Task]:
-    """(test splits to ask, the whole task that neurons are found on, the reading task's neuron split)."""
-    whole = [load_task(name, data_dir=config.data_dir) for name in dict.fromkeys(config.tasks)]
-    culture = next((t for t in whole if t.culture and _has_control(t)), None)
-    if culture is None:
-        raise StudyError(f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a neuron split: add blend")
-    reading = load_task(config.reading, data_dir=config.data_dir)
-    reading = reading.filter(lambda q: q.split in (None, "neuron")).limit(config.limit)
-    return [task.test_split().limit(config.limit) for task in whole], culture, reading
-
-
-def _has_control(task: Task) -> bool:
-    try:
-        task.neuron_split().control()
-    except TaskError:
-        return False
-    return True
-
-
 def _config(stored: Mapping[str, Any]) -> StudyConfig:
     known = {f.name for f in fields(StudyConfig)}
     unknown = set(stored) - known
     if unknown:
         raise StudyError(f"study.json has an argument that this version does not know: {sorted(unknown)[0]}")
     return replace(StudyConfig(), **{**stored, "tasks": tuple(stored["tasks"])})
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names: Sequence[str] = ("torch", "transformer-lens", "transformers", "datasets", "numpy")
-    return {"culnig_tl": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def _signed(value: float) -> str:

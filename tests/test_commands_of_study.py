@@ -15,7 +15,8 @@ from culnig_tl.commands.language import language
 from culnig_tl.commands.parts import parts
 from culnig_tl.commands.sweep import sweep
 from culnig_tl.errors import StudyError, TaskError
-from culnig_tl.study import RANDOM, StudyConfig, run_study
+from culnig_tl.pipeline import run_study
+from culnig_tl.study import RANDOM, StudyConfig
 
 APP = typer.Typer()
 for command in (bake, claim, compare, countries, language, parts, sweep):

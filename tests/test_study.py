@@ -13,10 +13,11 @@ import pytest
 from culnig_tl.cli import app
 from culnig_tl.errors import StudyError
 from culnig_tl.neurons import NeuronSet
+from culnig_tl.pipeline import run_study
 from culnig_tl.report import command
 from culnig_tl.scores import NeuronScores
 from culnig_tl.statistics import compare_drops
-from culnig_tl.study import GENERAL, UNCHANGED, Study, StudyConfig, run_study
+from culnig_tl.study import GENERAL, RIVAL, UNCHANGED, Study, StudyConfig
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data" / "hub"
 
@@ -27,6 +28,7 @@ def config(checkpoints) -> StudyConfig:
         model=str(checkpoints("llama")),
         tasks=("miniculture", "minicommonsense", "minianswers"),
         reading="minireading",
+        rival="minicommonsense",
         t_mlp=0.1,
         t_attn=0.05,
         random_sets=2,
@@ -42,10 +44,10 @@ def finished(config, tmp_path_factory) -> Study:
 
 def test_folder_holds_the_whole_study(finished):
     folder = finished.folder
-    assert {p.name for p in (folder / "scores").iterdir()} == {"neuron.safetensors", "control.safetensors", "reading.safetensors"}
+    assert {p.name for p in (folder / "scores").iterdir()} == {f"{name}.safetensors" for name in ("neuron", "control", "reading", "rival")}
     assert {p.stem for p in (folder / "neurons").iterdir()} == set(finished.neurons)
     assert {p.stem for p in (folder / "results").iterdir()} == set(finished.results) == {
-        UNCHANGED, GENERAL, "random 0", "random 1", "random by layer 0", "random by layer 1",
+        UNCHANGED, GENERAL, RIVAL, "random 0", "random 1", "random by layer 0", "random by layer 1",
     }  # fmt: skip
     assert {p.name for p in (folder / "figures").iterdir()} == {"layer_distribution.html", "layer_heatmap.html", "accuracy.html"}
     record = json.loads((folder / "study.json").read_text())
@@ -106,7 +108,7 @@ def test_resumed_study_gives_the_same_bytes(config, finished, tmp_path, monkeypa
             raise KeyboardInterrupt
         return evaluate(*args, **kwargs)
 
-    from culnig_tl import study as module
+    from culnig_tl import pipeline as module
     from culnig_tl.evaluation import evaluate
 
     monkeypatch.setattr(module, "evaluate", dies)

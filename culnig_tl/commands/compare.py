@@ -38,7 +38,8 @@ def compare(
     """
     from ..checkpoints import compare_checkpoints
     from ..models import TOY
-    from ..study import TOY_CONFIG, StudyConfig, run_study
+    from ..pipeline import run_study
+    from ..study import TOY_CONFIG, StudyConfig
 
     named = {name: model for name, equals, model in (text.partition("=") for text in checkpoints) if equals and name and model}
     if len(named) != len(checkpoints) or len(named) < 2:

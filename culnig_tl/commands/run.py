@@ -17,6 +17,9 @@ def run(
         str | None, typer.Option("--tasks", help="Names, comma separated; neurons are found on the first cultural one.")
     ] = None,
     reading: Annotated[str | None, typer.Option("--reading", help="Country reading comprehension, whose neurons are removed.")] = None,
+    rival: Annotated[
+        str | None, typer.Option("--rival", help="Task without culture, of --tasks, whose neurons are suppressed too.")
+    ] = None,
     output_dir: Annotated[Path | None, typer.Option("--output-dir", help="Folder of the study; runs/<model> by default.")] = None,
     data_dir: DataDir = None,
     limit: Limit = None,
@@ -35,7 +38,8 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the study in the folder.")] = False,
 ) -> None:
     """The whole study: scores, neurons, answers with and without them, figures, report.html."""
-    from ..study import TOY_CONFIG, StudyConfig, run_study
+    from ..pipeline import run_study
+    from ..study import TOY_CONFIG, StudyConfig
 
     given = {name: value for name, value in locals().items() if name in {f.name for f in fields(StudyConfig)} and value is not None}
     given |= {"batch_size": batch_size_of(batch_size)} | ({"tasks": names(tasks)} if tasks else {})
