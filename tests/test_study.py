@@ -123,7 +123,7 @@ def test_resumed_study_gives_the_same_bytes(config, finished, tmp_path, monkeypa
     monkeypatch.setattr(module, "evaluate", lambda *a, **k: asked_again.append(a[1].name) or evaluate(*a, **k))
     monkeypatch.setattr(module, "score_neurons", lambda *a, **k: pytest.fail("scores were there"))
     resumed = run_study(config, folder=folder, resume=True, progress=False)
-    assert len(asked_again) == 5 * 3, "the unchanged answers were kept"
+    assert len(asked_again) == 6 * 3, "the unchanged answers were kept"
     for name in ("neuron", "control", "reading"):
         assert (folder / f"scores/{name}.safetensors").read_bytes() == (finished.folder / f"scores/{name}.safetensors").read_bytes()
     assert resumed.table().equals(finished.table())
