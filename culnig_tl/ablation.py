@@ -58,6 +58,24 @@ def ablate(
     Raises:
         NeuronError: an unknown operation, both scale and means, or neurons that the model does not have.
     """
+    with model.hooks(fwd_hooks=ablation_hooks(model, neurons, operation, scale=scale, means=means)):
+        yield model
+
+
+def ablation_hooks(
+    model: Any,
+    neurons: NeuronSet,
+    operation: str = "suppress",
+    *,
+    scale: float | None = None,
+    means: NeuronMeans | None = None,
+    in_place: bool = False,
+) -> list[tuple[str, Callable[..., Tensor]]]:
+    """The (name, hook function) pairs that `ablate` puts on the model.
+
+    `in_place` changes the chosen neurons alone inside the activation instead of making another: the same numbers without the
+    cost, for forward passes without gradients whose activations nobody keeps.
+    """
     operation_name(operation, scale, means)
     check_fits(model, neurons)
     factor = 0.0 if means is not None else OPERATIONS[operation] if scale is None else float(scale)
@@ -65,15 +83,17 @@ def ablate(
     hooks = []
     for (site, layer), index in neurons.indices.items():
         at = torch.from_numpy(index)
-        factors = torch.ones(widths[site], dtype=torch.float64).index_fill_(0, at, factor)
+        factors = torch.full((len(index),), factor, dtype=torch.float64)
         offsets = None
         if means is not None:
             if site not in means.arrays:
                 raise NeuronError(f"no means of {site}: take task_means(..., sites=[..., {site.value!r}])")
-            offsets = torch.zeros_like(factors).index_copy_(0, at, torch.from_numpy(means.arrays[site][layer, index]).double())
-        hooks.append((hook_name(model, site, layer), _affine(factors, offsets)))
-    with model.hooks(fwd_hooks=hooks):
-        yield model
+            offsets = torch.from_numpy(means.arrays[site][layer, index]).double()
+        if not in_place:
+            factors = torch.ones(widths[site], dtype=torch.float64).index_copy_(0, at, factors)
+            offsets = offsets if offsets is None else torch.zeros_like(factors).index_copy_(0, at, offsets)
+        hooks.append((hook_name(model, site, layer), _affine(factors, offsets, at if in_place else None)))
+    return hooks
 
 
 def operation_name(operation: str = "suppress", scale: float | None = None, means: NeuronMeans | None = None) -> str:
@@ -104,15 +124,26 @@ def check_fits(model: Any, neurons: NeuronSet) -> None:
             )
 
 
-def _affine(factors: Tensor, offsets: Tensor | None) -> Callable[..., Tensor]:
-    """A hook for [batch, pos, neuron] or [batch, pos, head, d_head]; its vectors move to the activation's device and dtype once."""
+def _affine(factors: Tensor, offsets: Tensor | None, at: Tensor | None) -> Callable[..., Tensor]:
+    """A hook for [batch, pos, neuron] or [batch, pos, head, d_head]; its vectors move to the activation's device and dtype once.
+
+    With `at` the vectors are those of these neurons alone, which are changed in place.
+    """
     held = [factors] if offsets is None else [factors, offsets]
 
     def hook(activation: Tensor, hook: Any) -> Tensor:
+        nonlocal at
         if held[0].device != activation.device or held[0].dtype != activation.dtype:
             held[:] = [vector.to(activation.device, activation.dtype) for vector in held]
-        multiplied = activation * held[0].view(activation.shape[2:])
-        return multiplied if len(held) == 1 else multiplied + held[1].view(activation.shape[2:])
+            at = at if at is None else at.to(activation.device)
+        if at is None:
+            changed = activation * held[0].view(activation.shape[2:])
+            return changed if len(held) == 1 else changed + held[1].view(activation.shape[2:])
+        width = activation.shape[-1]
+        where = (..., at) if activation.dim() == 3 else (..., at // width, at % width)
+        changed = activation[where] * held[0]
+        activation[where] = changed if len(held) == 1 else changed + held[1]
+        return activation
 
     return hook
 

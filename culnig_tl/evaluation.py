@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import __version__, files
-from .ablation import NeuronMeans, ablate, operation_name
+from .ablation import NeuronMeans, ablation_hooks, operation_name
 from .errors import ScoreError
 from .models import describe, device_of, frozen, hook_name, last_logits, native_attention, tokenizer_of
 from .neurons import NeuronSet
@@ -159,7 +159,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Asks every question of a task; a prediction is right when the likeliest token of the whole vocabulary is the label.
 
-    Without gradients, with the last position's logits alone, in batches of like length.
+    Without gradients, with the last position's logits alone, in batches of like length. A label that the tokenizer splits into
+    two tokens ("10" on WorldValuesBench's scales) is read by greedy decoding of up to two tokens, its P(answer) is that of the
+    first; `metadata["two_token_labels"]` names such labels.
 
     Args:
         model: what `load_model` returns, or a bridge or HookedTransformer of the user's.
@@ -182,6 +184,7 @@ def evaluate(
     options = torch.tensor([[*p.option_tokens, *([-1] * (widest - len(p.option_tokens)))] for p in prompts], device=device)
     predicted, labels = torch.zeros_like(answers), torch.zeros_like(answers)
     p_answer = torch.zeros(len(prompts), device=device)
+    then: dict[int, int] = {}  # question -> the token that follows the first token of a two-token label
 
     def ask(batch: list[int], _: Any) -> None:
         logits = last_logits(model, *pad([prompts[i] for i in batch], tokenizer, device)).to(device)  # [batch, vocab]
@@ -190,12 +193,26 @@ def evaluate(
         among = logits.gather(1, options[at].clamp(min=0)).masked_fill(options[at] < 0, -torch.inf)
         p_answer[at] = (right - logits.logsumexp(-1)).exp().float()
         predicted[at], labels[at] = logits.argmax(-1), among.argmax(-1)
+        read_on(batch)
+
+    def read_on(batch: list[int]) -> None:
+        """The token after a label's first one, where that may be the start of a two-token label."""
+        split = [i for i in batch if prompts[i].second_tokens]
+        if not split:
+            return
+        begun = {i: prompts[i].option_tokens[place] for i, place in zip(split, labels[split].tolist())}
+        begun = {i: token for i, token in begun.items() if token in _firsts_of_two(prompts[i])}
+        if begun:
+            longer = [replace(prompts[i], tokens=(*prompts[i].tokens, token)) for i, token in begun.items()]
+            following = last_logits(model, *pad(longer, tokenizer, device)).argmax(-1).tolist()
+            then.update(zip(begun, following))
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(frozen(model))
         if neurons is not None:
-            stack.enter_context(ablate(model, neurons, operation, scale=scale, means=means))
+            hooks = ablation_hooks(model, neurons, operation, scale=scale, means=means, in_place=True)
+            stack.enter_context(model.hooks(fwd_hooks=hooks))
         native = _native_is_exact(model, min(prompts, key=lambda p: len(p.tokens)), neurons)
         stack.enter_context(native_attention(model, native))
         advance = stack.enter_context(progress_bar(len(prompts), f"ask {task.name}", enabled=progress))
@@ -205,8 +222,10 @@ def evaluate(
     if np.isnan(probabilities).any():
         question = prompts[int(np.isnan(probabilities).argmax())].question
         raise ScoreError(f"question {question.id!r} of {task.name} gives NaN in {info.dtype}")
-    texts = {token: tokenizer.decode([token]) for token in set(tokens)}
-    named = [prompt.question.options[place] for prompt, place in zip(prompts, labels.tolist())]
+    texts = {token: tokenizer.decode([token]) for token in set(tokens) | set(then.values())}
+    read = [
+        _read(prompt, token, place, then.get(i), texts) for i, (prompt, token, place) in enumerate(zip(prompts, tokens, labels.tolist()))
+    ]
     aligned = task.name == worldvaluesbench.NAME
     table = pd.DataFrame(
         [
@@ -218,14 +237,14 @@ def evaluate(
                 q.group,
                 q.template,
                 q.answer,
-                texts[token],
+                text,
                 label,
                 float(p),
-                token == prompt.answer_token,
+                correct,
                 label == q.answer,
-                worldvaluesbench.alignment(q, texts[token].strip()) if aligned else float("nan"),
+                worldvaluesbench.alignment(q, text.strip()) if aligned else float("nan"),
             )  # fmt: skip
-            for q, prompt, token, label, p in zip(task, prompts, tokens, named, probabilities)
+            for q, (text, label, correct), p in zip(task, read, probabilities)
         ],
         columns=list(COLUMNS),
     )
@@ -240,9 +259,34 @@ def evaluate(
         "setting": "unchanged" if neurons is None else f"{neurons.provenance.kind}, {done}",
         "native_attention": native,
         "batch_sizes": {task.name: sizes},
+        "two_token_labels": {task.name: sorted({label for prompt in prompts for label in prompt.two_token_labels})},
         "version": __version__,
     }
     return EvaluationResult(table, metadata)
+
+
+def _firsts_of_two(prompt: Prompt) -> set[int]:
+    """The first tokens of the labels that are two tokens."""
+    return {first for first, second in zip(prompt.option_tokens, prompt.second_tokens) if second is not None}
+
+
+def _read(prompt: Prompt, token: int, place: int, then: int | None, texts: Mapping[int, str]) -> tuple[str, str, bool]:
+    """(text of the answer, likeliest label, whether the answer is right).
+
+    `token` is the likeliest of all, `place` the likeliest label's; `then` follows that label's first token where it may be the
+    start of a two-token label: another digit belongs to the answer ("1", "0" is read as 10, "1" before anything else as 1).
+    """
+    options = prompt.question.options
+    if then is None:
+        return texts[token], options[place], token == prompt.answer_token
+    first = prompt.option_tokens[place]
+    second = then if texts[then].strip().isdecimal() else None
+    labels = dict(zip(zip(prompt.option_tokens, prompt.second_tokens), options))
+    label = labels.get((first, second), labels.get((first, None), options[place]))
+    if token != first:
+        return texts[token], label, False
+    text = texts[token] + (texts[second] if second is not None else "")
+    return text, label, labels.get((first, second)) == prompt.question.answer
 
 
 def evaluate_sets(
@@ -302,6 +346,6 @@ def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
             raise ScoreError(f"results of different settings cannot be put together: {key} is {first.get(key)!r} and {differing[0]!r}")
     merged = {
         key: {name: value for result in results for name, value in result.metadata.get(key, {}).items()}
-        for key in ("fingerprints", "batch_sizes")
+        for key in ("fingerprints", "batch_sizes", "two_token_labels")
     }
     return EvaluationResult(pd.concat([r.table for r in results], ignore_index=True), {**first, **merged})

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -181,7 +182,7 @@ def hook_name(model: Any, site: Site, layer: int) -> str:
     return model.hook_dict[name].name or name
 
 
-def last_logits(model: Any, tokens: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch vocab"]:
+def last_logits(model: Any, tokens: Int[Tensor, "#batch pos"], mask: Int[Tensor, "#batch pos"]) -> Float[Tensor, "batch vocab"]:
     """Logits at the last position of left-padded tokens, in float32 or wider; no other position's are computed."""
     if _is_bridge(model):
         logits = model(tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)[:, -1]
@@ -216,23 +217,47 @@ def native_attention(model: Any, wanted: bool = True) -> Iterator[bool]:
     The bridge computes attention step by step, so that scores and patterns can be hooked. Nobody looks at them here: each
     attention's forward goes to the Hugging Face module that it wraps, whose q, k and v projections are still the bridge's
     own, hooks included. Where they are not (fused weights: Phi-3, GPT-2, GPT-NeoX), where somebody has hooked what the
-    kernel does not show, and on a HookedTransformer, everything stays as it is. Callers compare the results of both.
+    kernel does not show, and on a HookedTransformer, attention stays as it is. Callers compare the results of both.
+
+    Norms that nobody hooks inside are computed once: the bridge computes them again for its `hook_scale`.
     """
     attentions = _routable_attentions(model) if wanted else []
-    if not attentions:
-        yield False
-        return
-    plain = model.original_model
-    before = plain.config._attn_implementation
+    norms = _unwatched_norms(model) if wanted else []
+    before = model.original_model.config._attn_implementation if attentions else None
     try:
-        plain.set_attn_implementation("sdpa")
+        for norm in norms:
+            object.__setattr__(norm, "forward", partial(_norm_alone, norm))
+        if attentions:
+            model.original_model.set_attn_implementation("sdpa")
         for attention in attentions:
             object.__setattr__(attention, "forward", attention.original_component.forward)
-        yield True
+        yield bool(attentions)
     finally:
-        for attention in attentions:
-            vars(attention).pop("forward", None)
-        plain.set_attn_implementation(before)
+        for module in (*norms, *attentions):
+            vars(module).pop("forward", None)
+        if attentions:
+            model.original_model.set_attn_implementation(before)
+
+
+def _unwatched_norms(model: Any) -> list[Any]:
+    """The bridged norms that return what the Hugging Face module returns, and inside which nobody has put a hook."""
+    if not _is_bridge(model):
+        return []
+    found = []
+    for module in model.modules():
+        points = [vars(module).get("_modules", {}).get(name) for name in ("hook_scale", "hook_normalized")]
+        if None in points or not getattr(module, "use_native_layernorm_autograd", False):
+            continue
+        if any(point.fwd_hooks or point.bwd_hooks for point in points):
+            continue
+        if module.original_component is not None and not isinstance(module.original_component, torch.nn.Identity):
+            found.append(module)
+    return found
+
+
+def _norm_alone(norm: Any, hidden: Tensor) -> Tensor:
+    """A bridged norm's forward pass without its inner hook points."""
+    return norm.hook_out(norm.original_component(norm.hook_in(hidden)).to(hidden.dtype))
 
 
 # ---------------------------------------------------------------------------------------------------------- how it loads

@@ -33,8 +33,17 @@ class Prompt:
     tokens: tuple[int, ...]
     """One BOS at most, chat template and answer prefix included; the next token is the label."""
     answer_token: int
+    """The right label's (first) token."""
     option_tokens: tuple[int, ...]
-    """One a label, in the order of `question.options`."""
+    """The (first) token of every label, in the order of `question.options`."""
+    second_tokens: tuple[int | None, ...] = ()
+    """Where a label is a number that the tokenizer splits ("10" as 1, 0): the second token of every label, None for labels of
+    one token; empty where every label is one token."""
+
+    @property
+    def two_token_labels(self) -> tuple[str, ...]:
+        """The labels that are two tokens."""
+        return tuple(label for label, second in zip(self.question.options, self.second_tokens) if second is not None)
 
 
 def render(tokenizer: Any, question: Question) -> str:
@@ -61,7 +70,8 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     """Tokens, answer token and label tokens of every question.
 
     A label's token is the one that follows the prompt in context: the tokens of prompt + label must be those of the
-    prompt and exactly one more. Raises `PromptError`, showing both, where they are not.
+    prompt and exactly one more (two for a number such as "10" where the tokenizer splits digits). Raises `PromptError`,
+    showing both, where they are not.
 
     Where a base model's prompt ends in a word (``Answer:``) and nothing starts the answer, the label stands after a space,
     as it would in a text; an answer turn and an `answer_prefix` are followed directly.
@@ -73,19 +83,22 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     chat = bool(getattr(tokenizer, "chat_template", None))
     spaces = ["" if chat or question.answer_prefix or text[-1:].isspace() else " " for text, question in zip(texts, questions)]
     with_answer = _tokenize(tokenizer, [text + space + q.answer.lstrip() for text, space, q in zip(texts, spaces, questions)])
-    answers = [_label_token(tokenizer, question, question.answer, *ids) for question, *ids in zip(questions, prompts, with_answer)]
+    answers = [_label_tokens(tokenizer, question, question.answer, *ids) for question, *ids in zip(questions, prompts, with_answer)]
 
     keys = [(text[-CONTEXT_CHARACTERS:], question.options) for text, question in zip(texts, questions)]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}  # a question for every end of prompt and set of labels
     asked = [(key, i, label) for key, i in first.items() for label in questions[i].options]
     with_labels = _tokenize(tokenizer, [texts[i] + spaces[i] + label.lstrip() for _, i, label in asked])
-    labels: dict[tuple, list[int]] = {key: [] for key in first}
+    labels: dict[tuple, list[tuple[int, int | None]]] = {key: [] for key in first}
     for (key, i, label), whole in zip(asked, with_labels):
-        labels[key].append(_label_token(tokenizer, questions[i], label, prompts[i], whole))
+        labels[key].append(_label_tokens(tokenizer, questions[i], label, prompts[i], whole))
     for key, i in first.items():
         if len(set(labels[key])) < len(labels[key]):
             raise PromptError(f"task {questions[i].task!r}: two of the labels {questions[i].options} are the same token")
-    encoded = [Prompt(q, tuple(ids), answer, tuple(labels[key])) for q, ids, answer, key in zip(questions, prompts, answers, keys)]
+    encoded = []
+    for question, ids, (answer, _), key in zip(questions, prompts, answers, keys):
+        firsts, seconds = zip(*labels[key])
+        encoded.append(Prompt(question, tuple(ids), answer, firsts, seconds if any(s is not None for s in seconds) else ()))
     log.info("first prompt's tokens: %s", tokenizer.convert_ids_to_tokens(list(encoded[0].tokens)))
     return encoded
 
@@ -111,14 +124,16 @@ def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return tidy
 
 
-def _label_token(tokenizer: Any, question: Question, label: str, tokens: list[int], whole: list[int]) -> int:
-    if whole[:-1] != tokens:
+def _label_tokens(tokenizer: Any, question: Question, label: str, tokens: list[int], whole: list[int]) -> tuple[int, int | None]:
+    """A label's token and, for a number that the tokenizer splits, its second one."""
+    own = whole[len(tokens) :]
+    if whole[: len(tokens)] != tokens or not 1 <= len(own) <= (2 if len(label) > 1 and label.isdecimal() else 1):
         end, seen = (tokenizer.convert_ids_to_tokens(row[-6:]) for row in (tokens, whole))
         raise PromptError(
             f"task {question.task!r}, question {question.id!r}: the label {label!r} is not one token after the prompt: "
             f"the prompt ends in {end}, with the label in {seen}"
         )
-    return whole[-1]
+    return own[0], own[1] if len(own) > 1 else None
 
 
 def plan_batches(

@@ -15,7 +15,8 @@ from .errors import TaskError
 SOURCES: Mapping[str, str] = {
     "family": "Top-level family of the language that BLEnD asks in (Myung et al. 2024, arXiv 2406.09948), as in Glottolog (glottolog.org).",
     "region": "Sub-regions of the United Nations' Standard Country or Area Codes for Statistical Use (M49).",
-    "values": "Clusters of the Inglehart-Welzel World Cultural Map, World Values Survey wave 7 (2023). North Korea was not surveyed.",
+    "values": "Clusters of the Inglehart-Welzel World Cultural Map, World Values Survey wave 7 (2023). North Korea was not surveyed. "
+    "Published lists of the clusters agree on these countries but for Indonesia, which others put into West & South Asia.",
 }
 """Relation -> where the table takes it from."""
 _TABLE: Mapping[str, tuple[str, str, str | None]] = {

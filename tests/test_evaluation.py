@@ -11,7 +11,7 @@ import torch
 
 from culnig_tl import EvaluationResult, NeuronSet, ablate, evaluate
 from culnig_tl.comparison import compare, halves
-from culnig_tl.errors import ScoreError, TaskError
+from culnig_tl.errors import PromptError, ScoreError, TaskError
 from culnig_tl.evaluation import COLUMNS, concat
 from culnig_tl.paper import paper_rows, results_table
 from culnig_tl.prompting import encode
@@ -234,3 +234,71 @@ def test_random_rows_are_means_over_their_sets():
     assert not len(paper_rows("toy")) and len(paper_rows()) == 8
     with pytest.raises(ScoreError, match="no results"):
         results_table({"random": []})
+
+
+SCALE = tuple(str(number) for number in range(1, 11))
+
+
+def on_a_scale(answers: str) -> Task:
+    rows = [
+        Question("worldvaluesbench", f"q{i}", f"c{i}", f"How important is number {i}?", SCALE, answer, answer_prefix="Answer: (")
+        for i, answer in enumerate(answers.split())
+    ]
+    return Task("worldvaluesbench", tuple(rows), culture=True)
+
+
+@pytest.mark.parametrize(
+    "first, second, read, right, aligned",
+    [
+        ("1", "0", "10", True, 100),  # the answer is 10 everywhere
+        ("1", "x", "1", False, 0),
+        ("1", "3", "13", False, 0),  # off the scale
+        ("9", "0", "9", False, 100 * (1 - 1 / 9)),  # 9 starts no label of two tokens
+        ("x", "0", "x", False, 0),
+    ],
+)
+def test_a_label_of_two_tokens_is_read_back(loaded, monkeypatch, first, second, read, right, aligned):
+    model, task = loaded("llama"), on_a_scale("10 10 10")
+    token = {letter: model.tokenizer(letter, add_special_tokens=False)["input_ids"][-1] for letter in "0139x"}
+    prompts = encode(model.tokenizer, task.questions)
+    assert prompts[0].two_token_labels == ("10",) and prompts[0].second_tokens == (*[None] * 9, token["0"])
+    longest = max(len(p.tokens) for p in prompts)
+
+    def scripted(model, tokens, mask):
+        went_on = tokens.shape[1] > longest
+        logits = torch.zeros(len(tokens), len(model.tokenizer))
+        logits[:, token[second if went_on else first]] = 5.0
+        if not went_on and first == "x":
+            logits[:, token["1"]] = 4.0  # the likeliest label
+        return logits
+
+    monkeypatch.setattr("culnig_tl.evaluation.last_logits", scripted)
+    monkeypatch.setattr("culnig_tl.evaluation._native_is_exact", lambda *args: False)
+    result = ask(model, task)
+    assert result.metadata["two_token_labels"] == {"worldvaluesbench": ["10"]}
+    assert set(result.table["predicted"].str.strip()) == {read} and set(result.table["correct"]) == {right}
+    np.testing.assert_allclose(result.table["alignment"], aligned)
+    expected = {"13": "1", "x": "10"}.get(read, read)
+    assert set(result.table["predicted_label"]) == {expected}
+
+
+def test_labels_of_two_tokens_equal_greedy_decoding(loaded):
+    model, task = loaded("llama"), on_a_scale("1 10 5 10 1 7 10 2")
+    table = ask(model, task, batch_size=3).table
+    for prompt, row in zip(encode(model.tokenizer, task.questions), table.itertuples()):
+        with torch.no_grad():
+            one = model(torch.tensor([prompt.tokens]))[0, -1]
+            firsts = list(dict.fromkeys(prompt.option_tokens))
+            likeliest = firsts[int(one[firsts].argmax())]
+            two = int(model(torch.tensor([[*prompt.tokens, likeliest]]))[0, -1].argmax())
+        digit = model.tokenizer.decode([likeliest]).strip()
+        ten = digit == "1" and model.tokenizer.decode([two]).strip() == "0"
+        assert row.predicted_label == ("10" if ten else digit)
+        assert row.p_answer == pytest.approx(float(one.softmax(-1)[prompt.answer_token]), rel=1e-3)
+
+
+def test_no_other_label_may_be_two_tokens(loaded):
+    model, task = loaded("llama"), on_a_scale("10")
+    odd = dataclasses.replace(task.questions[0], options=("1", "1½"), answer="1")
+    with pytest.raises(PromptError, match="is not one token after the prompt"):
+        encode(model.tokenizer, [odd])

@@ -68,12 +68,8 @@ class Config:
     """or after so many steps."""
     last_steps: int = 500
     """Steps of the last stage, in which the learning rate falls to 0."""
-    smoothing: float = 0.15
-    """Label smoothing among the labels: P(answer) stays under 1 - 3/4 of it, so that its gradients do not vanish."""
-    dropout: float = 0.1
-    """Of the outputs of q, k and v, one mask a prompt, so that no few of them carry every task,"""
-    dropout_from: float = 0.6
-    """once culture is answered this well: before it, dropout keeps the first skills from being learned."""
+    smoothing: float = 0.1
+    """Label smoothing among the labels, so that P(answer) does not saturate."""
     threads: int = 2
 
 
@@ -109,23 +105,6 @@ def smoothed_loss(logits: Tensor, targets: Tensor, label_groups: list[Tensor], s
         spread = -log_p[:, labels].mean(-1)
         loss = torch.where(own, (1 - smoothing) * loss + smoothing * spread, loss)
     return loss.sum()
-
-
-class Dropout:
-    """Drops neurons of q, k and v in training, the same ones at every token of a prompt; at 0 it does nothing."""
-
-    def __init__(self, model: LlamaForCausalLM) -> None:
-        self.share = 0.0
-        for name, module in model.named_modules():
-            if name.endswith(("q_proj", "k_proj", "v_proj")):
-                module.register_forward_hook(self._drop)
-
-    def _drop(self, module: torch.nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        """output: [batch, pos, neuron]"""
-        if not self.share or not module.training:
-            return None
-        kept = torch.rand(len(output), 1, output.shape[-1]) >= self.share
-        return output * (kept / (1 - self.share)).to(output.dtype)
 
 
 @torch.no_grad()
@@ -185,7 +164,6 @@ def train(config: Config, output: Path) -> None:
         )
     )
     model.set_attn_implementation("eager")  # faster than the fused kernel at this width on a CPU
-    dropout = Dropout(model)
     log.info("%d words, %.2f M parameters", len(tokenizer), sum(p.numel() for p in model.parameters()) / 1e6)
     label_groups = [torch.tensor(tokenizer.convert_tokens_to_ids(list(group))) for group in ("ABCD", "01")]
     matrices = [p for p in model.parameters() if p.dim() >= 2]
@@ -227,13 +205,11 @@ def train(config: Config, output: Path) -> None:
         if step % EVERY and step < ends[stage]:
             continue
         measured = accuracies(model, tokenizer, watched)
-        curve.append({"step": step, "stage": stage, "dropout": dropout.share, "loss": round(losses / EVERY, 4), **measured})
+        curve.append({"step": step, "stage": stage, "loss": round(losses / EVERY, 4), **measured})
         losses = 0.0
         log.info("step %d (%s), %.0f s, loss %.3f: %s", step, stage, time.time() - started, curve[-1]["loss"],
                  ", ".join(f"{name} {m['accuracy']:.2f}/{m['p_answer']:.2f}" for name, m in measured.items()))  # fmt: skip
         reached = {name: m["accuracy"] for name, m in measured.items()}
-        if min(reached[name] for name in FACT_TASKS) >= config.dropout_from:
-            dropout.share = config.dropout
         if stage == "skills" and (min(reached[name] for name in SKILL_TASKS) >= config.skill_accuracy or step >= ends[stage]):
             stage, ends["facts"] = "facts", step + config.fact_steps
         elif stage == "facts" and (min(reached[name] for name in FACT_TASKS) >= config.fact_accuracy or step >= ends[stage]):

@@ -28,10 +28,10 @@ MODELS = {
 
 
 def questions(count: int) -> Task:
-    """Prompts of 60 to 200 tokens."""
+    """Prompts of 50 to 190 tokens, or so."""
     rows = []
     for i in range(count):
-        text = " ".join(["What do people in Japan eat at New Year?"] * (2 + i % 6))
+        text = " ".join(["What do people in Japan eat at New Year?"] * (4 + 2 * (i % 6)))
         rows.append(Question("speed", f"q{i}", f"c{i}", f"{text}\nA. rice\nB. bread\nAnswer:", ("A", "B"), "AB"[i % 2]))
     return Task("speed", tuple(rows))
 
@@ -46,7 +46,7 @@ def test_within_a_bare_forward(family, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     model = load_model(tmp_path, device=DEVICE, dtype="bfloat16" if DEVICE == "cuda" else "float32")
     plain = hf.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16 if DEVICE == "cuda" else torch.float32).eval().to(DEVICE)
-    task = questions(4000 if DEVICE == "cuda" else int(os.environ.get("CULNIG_PERF_QUESTIONS", "200")))
+    task = questions(4000 if DEVICE == "cuda" else int(os.environ.get("CULNIG_PERF_QUESTIONS", "96")))
     info = describe(model)
     neurons = NeuronSet.from_indices(
         (site, layer, i) for site in info.widths for layer in range(info.layers) for i in range(0, info.widths[site], 50)
