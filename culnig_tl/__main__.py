@@ -1,5 +1,15 @@
-"""``python -m culnig_tl`` is the command ``culnig-tl``."""
+"""``python -m culnig_tl`` is the command ``culnig-tl``; torchrun starts it so, several times."""
 
 from .cli import main
+from .distributed import asked_for, hold_back, leave, prepare_console
 
-main()
+try:
+    if asked_for() > 1:
+        prepare_console()
+    main()
+except SystemExit as end:
+    if end.code:
+        hold_back()
+    raise
+finally:
+    leave()

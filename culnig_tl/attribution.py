@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,12 +29,16 @@ from torch import Tensor
 
 from . import __version__
 from .closeup import QuestionScores, question_scores
+from .context import within_context
+from .distributed import ranks
 from .errors import ScoreError
+from .identity import identity, model_identity
 from .models import device_of, tokenizer_of
 from .neurons import SITES, Site
 from .passes import Place, backward, each_batch, gradients, prepare, probe, tokens_that_fit
 from .progress import Advance, progress_bar
 from .prompting import Prompt, pad, plan_batches
+from .saving import Course, Saving
 from .scores import NO_COUNTRY, NeuronScores
 from .tasks.question import Question, Task, seeded_random
 
@@ -73,6 +77,7 @@ def score_neurons(
     bootstrap: int = 0,
     seed: int = 0,
     progress: bool | Advance = True,
+    saving: Saving | None = None,
 ) -> NeuronScores:
     """Scores every neuron of the model on a task: S_c for each country, in one pass over the questions.
 
@@ -91,6 +96,10 @@ def score_neurons(
         bootstrap: keep so many Poisson-bootstrap replicates of the scores as well (see `NeuronScores.replicate`), in which
             whole clusters of questions are drawn together; each takes the memory of the scores themselves.
         seed: of the replicates' draws; the same cluster is drawn equally often for every task.
+        saving: where the state is saved every so often, and gone on from after a kill, to the same bytes (see `Saving`).
+
+    Where torch.distributed was started, the processes share the batches, and each returns the sum of all. Questions that do not
+    fit in the model's context are left out; the log and ``metadata["too_long"]`` name them.
 
     Returns:
         float32 arrays [country, layer, neuron], one a site.
@@ -103,22 +112,50 @@ def score_neurons(
     if aggregation not in ("max", "sum", "mean"):
         raise ScoreError(f"unknown aggregation {aggregation!r}: use max, sum or mean")
     info, wanted, prompts = prepare(model, task, sites)
+    prompts, too_long = within_context(model, task, prompts)
+    asked, task = task, replace(task, questions=tuple(p.question for p in prompts)) if too_long else task
     tokenizer, device = tokenizer_of(model), device_of(model)
     lengths = [len(p.tokens) for p in prompts]
-    tried = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
-    plan = plan_batches(lengths, batch_size, device, most_tokens=tokens_that_fit(model, tried.bytes_a_token), padding=tried.padding)
+    key = None
+    if saving is not None:
+        settings = {"sites": [site.value for site in wanted], "aggregation": aggregation, "bootstrap": bootstrap, "seed": seed}
+        key = identity(model_identity(model) if saving.model is None else saving.model, **settings)
+
+    def decide() -> dict[str, Any]:
+        tried = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
+        most = saving.tokens_a_batch if saving is not None else None
+        most = most or min(ranks().collect(tokens_that_fit(model, tried.bytes_a_token)))
+        plan = plan_batches(lengths, batch_size, device, most_tokens=most, padding=tried.padding)
+        return {"sizes": [len(batch) for batch in plan], "native": tried.native, "tokens_a_batch": most}
+
+    course = Course(
+        {"identity": key, "questions": {asked.name: asked.fingerprint}},
+        saving,
+        decide,
+        lambda decided: plan_batches(lengths, decided["sizes"]),
+        at_once=True,
+    )
     clamp = task.name.endswith(":control")
 
-    countries = task.countries + ((NO_COUNTRY,) if any(q.country is None for q in task) else ())
+    countries = asked.countries + ((NO_COUNTRY,) if any(q.country is None for q in asked) else ())
     of_country = _indicator(task, countries)  # [country, question]
     draws = _poisson_draws(task, bootstrap, seed)  # [replicate, question]
     rows = torch.cat([of_country, *(of_country * draw for draw in draws)])  # [country (and replicate after replicate), question]
 
     number = torch.float64 if info.dtype == "float64" else torch.float32
-    p_answer = torch.zeros(len(prompts), device=device, dtype=number)
-    p_labels, right_most, health = (torch.zeros_like(p_answer) for _ in range(3))  # a question each
+    before = course.tensors  # of the state that this goes on from
+    p_answer, p_labels, right_most, health = (
+        before.pop(name, torch.zeros(len(prompts), dtype=number)).to(device) for name in ("p_answer", "p_labels", "right_most", "health")
+    )  # a question each
     totals: dict[Place, Float[Tensor, "row neuron"]] = {}  # on the activation's device
     batches_run = 0
+
+    def total(site: Site, layer: int, like: Tensor) -> Float[Tensor, "row neuron"]:
+        if (site, layer) not in totals:
+            stored = before.pop(f"{site} {layer}", None)
+            zeros = torch.zeros(len(rows), info.widths[site], device=like.device, dtype=number)
+            totals[site, layer] = zeros if stored is None else stored.to(zeros)
+        return totals[site, layer]
 
     def check_health() -> None:
         broken = ~torch.isfinite(health + p_answer)
@@ -151,10 +188,8 @@ def score_neurons(
             s = aggregate(products, real if real is None else real.to(products.device), aggregation)  # [batch, neuron]
             if clamp:
                 s = s.clamp(min=0)
-            if (site, layer) not in totals:
-                totals[site, layer] = torch.zeros(len(rows), s.shape[1], device=s.device, dtype=s.dtype)
             health.index_add_(0, at, s.sum(-1).to(device))
-            totals[site, layer].addmm_(share.to(s.device), s)  # S_c += sum over the batch's questions of P * s
+            total(site, layer, s).addmm_(share.to(s.device), s)  # S_c += sum over the batch's questions of P * s
             done.add((site, layer))
 
         run(tokens, mask, objective, add)
@@ -162,10 +197,19 @@ def score_neurons(
         if batches_run % CHECK_EVERY == 1:
             check_health()
 
+    def snapshot() -> dict[str, Tensor]:
+        check_health()
+        questions = {"p_answer": p_answer, "p_labels": p_labels, "right_most": right_most, "health": health}
+        return {**questions, **{f"{site} {layer}": sums for (site, layer), sums in totals.items()}, **before}
+
     bar = progress_bar(len(prompts), f"score {task.name}", enabled=progress)
-    with gradients(model, wanted, native=tried.native) as run, bar as advance:
-        sizes = each_batch(plan, lengths, work, advance)
-    check_health()
+    with gradients(model, wanted, native=course.decided["native"]) as run, bar as advance, course.saved(snapshot) as after:
+        each_batch(course.plan, lengths, work, course.advancing(advance), ledger=course.ledger, after=after)
+        check_health()
+    for site, layer in ((site, layer) for layer in range(info.layers) for site in wanted):
+        course.ranks.add(total(site, layer, p_answer))
+    for of_question in (p_answer, p_labels, right_most):
+        course.ranks.add(of_question)  # each question was asked by one process alone
     mean_labels = float(p_labels.mean())
     if mean_labels < LOW_P:
         end = tokenizer.decode(prompts[0].tokens[-20:])
@@ -185,13 +229,17 @@ def score_neurons(
             "revision": info.revision,
             "dtype": info.dtype,
             "task": task.name,
-            "fingerprint": task.fingerprint,
+            "fingerprint": asked.fingerprint,
             "aggregation": aggregation,
             "clamped": clamp,
             "p_labels": mean_labels,
+            "two_token_labels": sorted({label for prompt in prompts for label in prompt.two_token_labels}),  # by their first token
             "accuracy": float(right_most.mean()),
-            "native_attention": tried.native,
-            "batch_sizes": sizes,
+            "native_attention": course.decided["native"],
+            "batch_sizes": course.sizes(),
+            "tokens_a_batch": course.decided["tokens_a_batch"],
+            "too_long": too_long,
+            "identity": key,
             "version": __version__,
         },
         replicates={site: table[1:] for site, table in by_replicate.items()} if bootstrap else {},
@@ -233,7 +281,9 @@ def score_prompt(model: Any, prompt: str | Question, answer: str | None = None, 
         if answer is None:
             raise ScoreError('score_prompt(model, "a text", answer="B"): the answer is missing')
         prompt = Question("prompt", "prompt", "prompt", prompt, (answer,), answer)
-    info, wanted, (encoded,) = prepare(model, Task("prompt", (prompt,)), sites)
+    alone = Task("prompt", (prompt,))
+    info, wanted, found = prepare(model, alone, sites)
+    (encoded,), _ = within_context(model, alone, found)
     tokenizer = tokenizer_of(model)
     tokens, mask = pad([encoded], tokenizer, device_of(model))
     products: dict[Place, Tensor] = {}

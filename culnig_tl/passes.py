@@ -7,8 +7,6 @@ inside the backward pass, so that none outlives its layer.
 from __future__ import annotations
 
 import logging
-import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +16,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .distributed import Ranks, processes_here
 from .errors import ScoreError
 from .models import FLOAT16, ModelInfo, describe, device_of, frozen, hook_name, last_logits, native_attention, tokenizer_of
 from .neurons import Site
 from .prompting import TOKENS_A_BATCH, Prompt, encode
+from .saving import Ledger, Part
 from .tasks.question import Task
 
 log = logging.getLogger(__name__)
@@ -206,7 +206,8 @@ def probe(model: Any, sites: Sequence[Site], tokens: Sequence[int]) -> Probe:
 def tokens_that_fit(model: Any, bytes_a_token: float) -> int:
     """Tokens in a batch, padding included, that free memory has room for."""
     device = device_of(model)
-    return max(1, min(TOKENS_A_BATCH[device.type], int(SHARE_OF_MEMORY * free_memory(device) / max(bytes_a_token, 1.0))))
+    sharing = 1 if device.type == "cuda" else processes_here()
+    return max(1, min(TOKENS_A_BATCH[device.type], int(SHARE_OF_MEMORY * free_memory(device) / sharing / max(bytes_a_token, 1.0))))
 
 
 def free_memory(device: torch.device) -> int:
@@ -221,26 +222,37 @@ def free_memory(device: torch.device) -> int:
 
 
 def each_batch(
-    plan: Iterable[Sequence[int]], lengths: Sequence[int], work: Callable[[list[int], set[Place]], None], advance: Callable[[int], object]
+    plan: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    work: Callable[[list[int], set[Place]], None],
+    advance: Callable[[int], object],
+    *,
+    ledger: Ledger | None = None,
+    after: Callable[[], object] = lambda: None,
 ) -> list[int]:
     """Runs `work(batch, done)` on every batch; one that does not fit in memory is halved, and so are later ones of its size.
 
     `work` puts each (site, layer) that it has summed into `done`, and leaves out those it finds there: memory may run out in
     the middle of a backward pass, and the halves then go on where the whole stopped. No question is lost or counted twice.
 
+    Args:
+        ledger: which batches wait: those of the whole plan without it. It is kept up to date.
+        after: called after every batch that leaves none half-summed, e.g. to save.
+
     Returns:
-        The sizes of the batches that were run.
+        The sizes of the batches that were run, in the plan's order.
 
     Raises:
         ScoreError: a single question that does not fit.
     """
-    waiting: deque[tuple[list[int], set[Place]]] = deque((list(batch), set()) for batch in plan)
-    limit = math.inf
-    sizes: list[int] = []
-    while waiting:
-        batch, done = waiting.popleft()
+    ledger = ledger or Ledger.deal(plan, Ranks())
+    begun: dict[Part, set[Place]] = {}  # halves of batches of which some places are summed
+    while ledger.waiting:
+        part = ledger.waiting[0]
+        number, start, end = part
+        batch, done = list(plan[number][start:end]), begun.pop(part, set())
         tokens = len(batch) * max(lengths[i] for i in batch)
-        full = tokens > limit and len(batch) > 1 and not done
+        full = tokens > ledger.limit and len(batch) > 1 and not done
         if not full:
             try:
                 work(batch, done)
@@ -250,16 +262,22 @@ def each_batch(
                 if len(batch) == 1:
                     raise ScoreError(f"out of memory on a single question of {tokens} tokens: use a smaller dtype or device_map") from error
                 full = True
-                limit = min(limit, tokens / 2)
+                ledger.limit = min(ledger.limit, tokens / 2)
                 log.warning("out of memory with %d questions of %d tokens: halved", len(batch), tokens // len(batch))
+        ledger.waiting.popleft()
         if full:  # outside the except block, whose traceback holds the tensors that were in the way
             empty_caches()
-            half = (len(batch) + 1) // 2
-            waiting.extendleft([(batch[half:], set(done)), (batch[:half], set(done))])
+            middle = start + (len(batch) + 1) // 2
+            for half in ((number, middle, end), (number, start, middle)):
+                ledger.waiting.appendleft(half)
+                if done:
+                    begun[half] = set(done)
             continue
-        sizes.append(len(batch))
+        ledger.ran.append(part)
         advance(len(batch))
-    return sizes
+        if not begun:
+            after()
+    return [end - start for _, start, end in sorted(ledger.ran)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

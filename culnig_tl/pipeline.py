@@ -1,26 +1,27 @@
-"""The whole study: score, select, switch off, ask, draw. One folder holds all of it."""
+"""The whole study: score, select, switch off, ask, draw. One folder holds all of it.
+
+Each step is a piece that `pieces` makes or takes from the folder; `plan` hands them out to a cluster.
+"""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from . import __version__, files
-from .attribution import score_neurons
-from .comparison import halves
-from .errors import StudyError, TaskError
-from .evaluation import EvaluationResult, concat, evaluate
+from .errors import StudyError
 from .folder import StudyFolder
+from .identity import differing
 from .loading import check_folder, looks_like_path
+from .memory import check_memory
 from .models import describe, load_model
+from .pieces import Pieces, Questions, select, settings_of
 from .progress import progress_bar
-from .scores import NeuronScores
-from .selection import select_culture_general, select_culture_specific, select_random, select_rival
-from .study import GENERAL, RANDOM, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED, Study, StudyConfig
-from .tasks import Task, load_task
+from .saving import EVERY
+from .study import RIVAL, TOY_CONFIG, UNCHANGED, Study, StudyConfig
 
 
 def run_study(
@@ -31,110 +32,102 @@ def run_study(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    save_every: float = EVERY,
+    repeats: Mapping[str, Any] | None = None,
 ) -> Study:
     """Runs a study, and writes it to `folder` as it goes.
+
+    Where torch.distributed was started, the processes share the questions; the first writes.
 
     Args:
         config: model, tasks, thresholds.
         model: a loaded model; `config.model` is loaded without it.
         folder: where to write scores, neurons, results, figures and report.html; None keeps all in memory.
-        resume: go on with the study that the folder holds; finished pieces are not made again.
+        resume: go on with the study that the folder holds; finished pieces are not made again, unfinished ones go on.
         overwrite: replace the study that the folder holds.
+        save_every: seconds between two saves of what is unfinished.
+        repeats: the `info` of the study that this one repeats.
 
     Raises:
-        StudyError: a folder that holds another study, tasks of which none is cultural.
+        StudyError: a folder that holds another study or in which another run works, tasks of which none is cultural, a model
+            or questions that are not those of the study to be repeated.
+        ScoreError: a question that gives NaN; the state before it is kept.
     """
     if model is None and looks_like_path(config.model):
         check_folder(Path(config.model))  # before data sets are fetched
-    place = StudyFolder(Path(folder) if folder is not None else None, asdict(config), resume=resume, overwrite=overwrite)
-    tasks, culture, reading = _load_tasks(config)
-    if model is None:
-        model = load_model(config.model, device=config.device, dtype=config.dtype, revision=config.revision)
+    place = StudyFolder(Path(folder) if folder is not None else None, asdict(config))
+    with place.opened(resume=resume, overwrite=overwrite):
+        questions = Questions.load(config)
+        model = model if model is not None else load(config)
+        info = {**about_model(model), **questions.info(), "versions": versions()}
+        if repeats is not None:
+            check_repeats(info, repeats)
+        place.start(info)
+        study = Study(config, info, folder=place.folder)
+        pieces = Pieces(config, questions, model, place, progress=progress, save_every=save_every)
+        for name in questions.scored:
+            study.scores[name] = pieces.score(name)
+        study.neurons.update(select(config, study.scores))
+        for name, neurons in study.neurons.items():
+            place.save(f"neurons/{name}.parquet", neurons)
+
+        settings = settings_of(config, rival=RIVAL in study.scores)
+        count = sum(map(len, questions.asked))
+        enabled = progress and place.ranks.first
+        bar = progress_bar(len(settings) * count, f"ask {len(questions.asked)} tasks in {len(settings)} settings", enabled=enabled)
+        with bar as advance:
+            for setting in settings:
+                switched = None if setting == UNCHANGED else study.neurons[setting]
+                study.results[setting] = pieces.ask_all(setting, switched, progress=advance)
+        draw(study, place)
+        place.tidy()
+    return study
+
+
+def load(config: StudyConfig) -> Any:
+    """The study's model, where memory has room for it."""
+    where = {"device": config.device, "device_map": config.device_map, "dtype": config.dtype, "revision": config.revision}
+    check_memory(config.model, **where)
+    return load_model(config.model, **where)
+
+
+def draw(study: Study, place: StudyFolder) -> None:
+    """Figures and report, from what the study holds."""
+    if place.folder is None or not place.ranks.first:
+        return
+    from .gallery import figure_pages
+    from .report import write_report
+
+    for name, content in figure_pages(study).items():
+        files.write(place.folder / "figures" / name, content)
+    write_report(study, place.folder / "report.html")
+
+
+def about_model(model: Any) -> dict[str, Any]:
+    """What `study.json` says of the model."""
     about = describe(model)
-    info = {
+    return {
         "model": about.name,
         "revision": about.revision,
         "dtype": about.dtype,
         "device": about.device,
         "layers": about.layers,
         "widths": {site.value: width for site, width in about.widths.items()},
-        "tasks": {t.name: {"culture": t.culture, "fingerprint": t.fingerprint, "source": t.source, "questions": len(t)} for t in tasks},
-        "versions": _versions(),
     }
-    place.start(info)
-    study = Study(config, info, folder=place.folder)
-
-    def score(name: str, task: Task) -> NeuronScores:
-        return place.piece(
-            f"scores/{name}.safetensors",
-            NeuronScores.load,
-            lambda: score_neurons(model, task, batch_size=config.batch_size, progress=progress),
-            lambda s: (s.metadata["fingerprint"], s.metadata["revision"]) == (task.fingerprint, about.revision),
-        )
-
-    found_on = culture.neuron_split().limit(config.limit)
-    study.scores["neuron"] = score("neuron", found_on)
-    study.scores["control"] = score("control", found_on.control())
-    study.scores["reading"] = score("reading", reading)
-    neuron, control, crc = (study.scores[n] for n in ("neuron", "control", "reading"))
-    rival = next((t for t in tasks if t.name == config.rival), None)
-    if rival is not None:
-        study.scores[RIVAL] = score(RIVAL, halves(load_task(rival.name, data_dir=config.data_dir))[0].limit(config.limit))
-
-    general = select_culture_general(neuron, control, crc, t_mlp=config.t_mlp, t_attn=config.t_attn, r=config.r)
-    study.neurons[GENERAL] = general
-    study.neurons[SPECIFIC] = select_culture_specific(neuron, control, crc, t=config.t_specific, r=config.r, z=config.z)
-    if rival is not None:
-        study.neurons[RIVAL] = select_rival(general, study.scores[RIVAL])
-    for match, label in RANDOM.items():
-        for seed in range(config.seed, config.seed + config.random_sets):
-            study.neurons[f"{label} {seed}"] = select_random(general, neuron, seed=seed, match=match)  # type: ignore[arg-type]
-    for name, neurons in study.neurons.items():
-        place.save(f"neurons/{name}.parquet", neurons)
-
-    settings = (UNCHANGED, *(name for name in study.neurons if name != SPECIFIC))
-    questions = sum(len(task) for task in tasks)
-    with progress_bar(len(settings) * questions, f"ask {len(tasks)} tasks in {len(settings)} settings", enabled=progress) as advance:
-        for setting in settings:
-            switched = None if setting == UNCHANGED else study.neurons[setting]
-            study.results[setting] = place.piece(
-                f"results/{setting}.parquet",
-                EvaluationResult.load,
-                lambda n=switched: concat([evaluate(model, t, neurons=n, batch_size=config.batch_size, progress=advance) for t in tasks]),
-                lambda r, n=switched: (
-                    (r.metadata["neurons"], r.metadata["revision"], r.metadata["fingerprints"])
-                    == (n.hash if n is not None else None, about.revision, {t.name: t.fingerprint for t in tasks})
-                ),
-            )
-    if place.folder is not None:
-        from .report import write_report
-
-        for name, figure in study.figures().items():
-            files.write(place.folder / "figures" / f"{name}.html", figure.to_html(include_plotlyjs=True, full_html=True).encode())
-        write_report(study, place.folder / "report.html")
-    return study
 
 
-def _load_tasks(config: StudyConfig) -> tuple[list[Task], Task, Task]:
-    """(test splits to ask, the whole task that neurons are found on, the reading task's neuron split)."""
-    whole = [load_task(name, data_dir=config.data_dir) for name in dict.fromkeys(config.tasks)]
-    culture = next((t for t in whole if t.culture and _has_control(t)), None)
-    if culture is None:
-        raise StudyError(f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a neuron split: add blend")
-    reading = load_task(config.reading, data_dir=config.data_dir)
-    reading = reading.filter(lambda q: q.split in (None, "neuron")).limit(config.limit)
-    return [task.test_split().limit(config.limit) for task in whole], culture, reading
+def check_repeats(info: Mapping[str, Any], original: Mapping[str, Any]) -> None:
+    """Raises `StudyError` where model or questions are not those of the study to be repeated."""
+    for what in ("revision", "dtype"):
+        if what in original and info[what] != original[what]:
+            raise StudyError(f"this would not repeat the study: {what} of the model is {info[what]!r}, it was {original[what]!r}")
+    prints = [{name: task["fingerprint"] for name, task in each["tasks"].items()} for each in (info, original)]
+    if reason := differing(prints[1], prints[0]):
+        raise StudyError(f"this would not repeat the study: other questions, the fingerprint of {reason}")
 
 
-def _has_control(task: Task) -> bool:
-    try:
-        task.neuron_split().control()
-    except TaskError:
-        return False
-    return True
-
-
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what results depend on."""
     from importlib.metadata import version
 
     names: Sequence[str] = ("torch", "transformer-lens", "transformers", "datasets", "numpy")

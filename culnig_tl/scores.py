@@ -163,16 +163,69 @@ class NeuronScores:
             raise ScoreError(f"no such file of scores: {path}")
         try:
             with safe_open(path, framework="numpy") as stream:
-                header = json.loads((stream.metadata() or {})["culnig_tl"])
+                header = _header((stream.metadata() or {})["culnig_tl"])
+                names = {site.value for site in Site} | {f"{site.value} {_REPLICATES}" for site in Site}
+                foreign = [name for name in stream.keys() if name not in names]
+                if foreign:
+                    raise ScoreError(f"it holds {foreign[0][:60]!r}, which is no site")
                 arrays = {name: stream.get_tensor(name) for name in stream.keys()}
-            if header.pop("format") != _FORMAT:
-                raise ScoreError("written by another version")
-            metadata = header.pop("metadata")
-            clusters = header.pop("clusters")
             drawn = tuple(tuple(counts) for counts in header.pop("replicate_clusters"))
-            lists = {name: tuple(values) for name, values in header.items()}
             scores = {site: arrays[site.value] for site in Site if site.value in arrays}
             replicates = {site: arrays[f"{site.value} {_REPLICATES}"] for site in scores} if drawn else {}
-            return cls(scores, clusters=clusters, metadata=metadata, replicates=replicates, replicate_clusters=drawn, **lists)
-        except (SafetensorError, KeyError, TypeError, ValueError, ScoreError) as error:
+            _check(arrays, scores, replicates, len(header["countries"]), len(drawn))
+            lists = {name: tuple(header[name]) for name in ("countries", *_LISTS)}
+            return cls(
+                scores,
+                clusters=header["clusters"],
+                metadata=header["metadata"],
+                replicates=replicates,
+                replicate_clusters=drawn,
+                **lists,
+            )
+        except (SafetensorError, KeyError, TypeError, ValueError, ScoreError, RecursionError, OSError) as error:
             raise ScoreError(f"{path} is not a file of scores: {error}") from error
+
+
+_LISTS = ("questions", "p_answer", "country_clusters")
+"""What the header holds for each country."""
+
+
+def _header(text: str) -> dict[str, Any]:
+    """The header's content, of the types that `save` wrote. Raises `ScoreError`."""
+    header = json.loads(text)
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise ScoreError("written by another program or version")
+    countries, drawn = header["countries"], header["replicate_clusters"]
+    if not (isinstance(countries, list) and all(isinstance(name, str) for name in countries) and len(set(countries)) == len(countries)):
+        raise ScoreError("countries are no list of names")
+    for name in _LISTS:
+        values = header[name]
+        if not isinstance(values, list) or len(values) != len(countries) or not all(_is_count(value) for value in values):
+            raise ScoreError(f"{name} are not {len(countries)} numbers from 0, one a country")
+    if not (isinstance(drawn, list) and all(isinstance(counts, list) and len(counts) == 1 + len(countries) for counts in drawn)):
+        raise ScoreError(f"replicate_clusters are not lists of {1 + len(countries)} numbers")
+    if not _is_count(header["clusters"]) or not isinstance(header["metadata"], dict):
+        raise ScoreError("clusters or metadata are missing")
+    return header
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+def _check(
+    arrays: Mapping[str, np.ndarray], scores: Mapping[Site, np.ndarray], replicates: Mapping[Site, Any], countries: int, drawn: int
+) -> None:
+    """Raises `ScoreError` for arrays that are no scores of so many countries."""
+    if not scores:
+        raise ScoreError("it holds no site")
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise ScoreError(f"scores of {name} are {array.dtype}, not float32")
+        if not np.isfinite(array).all():
+            raise ScoreError(f"scores of {name} hold NaN or infinity")
+    for site, array in scores.items():
+        if array.ndim != 3 or array.shape[0] != countries:
+            raise ScoreError(f"scores of {site} have shape {array.shape}: [country, layer, neuron] with {countries} countries is wanted")
+        if site in replicates and replicates[site].shape != (drawn, *array.shape):
+            raise ScoreError(f"replicates of {site} have shape {replicates[site].shape}, not {(drawn, *array.shape)}")
