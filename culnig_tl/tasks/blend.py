@@ -84,12 +84,16 @@ def read_topics(data_dir: str | Path | None = None) -> dict[str, str]:
 
 def read_local(country: str, data_dir: str | Path | None = None) -> dict[str, str | None]:
     """Every question of a country in its own language, by question ID; None where the annotation is blank."""
-    name = _FILES.get(country, country.replace(" ", "_"))
-    source = Source(HUB_ID, "annotations", name, (f"data/annotations_hf/{name}_data.json",), MOVED_TO, raw=True)
-    rows = read(source, data_dir)
+    rows = read_country("annotations", "data/annotations_hf/{}_data.json", country, data_dir)
     rows.need("ID", "question")
     texts = (value.strip() if isinstance(value, str) else None for value in rows.values("question"))
     return {question_id: text or None for question_id, text in zip(rows.ids("ID"), texts)}
+
+
+def read_country(config: str, file: str, country: str, data_dir: str | Path | None = None) -> Rows:
+    """A country's file of one of BLEnD's configurations; `file` has ``{}`` where the country's name stands."""
+    name = _FILES.get(country, country.replace(" ", "_"))
+    return read(Source(HUB_ID, config, name, (file.format(name),), MOVED_TO, raw=True), data_dir)
 
 
 def questions_of(

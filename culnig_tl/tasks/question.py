@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 Split = Literal["neuron", "test"]
 
+_LATER = frozenset({"accepted", "language"})
+"""Fields that came after the first fingerprints were written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One prompt with one correct answer label."""
+    """One prompt with one correct answer label, or with several accepted answers."""
 
     task: str
     """Name of the task it belongs to."""
@@ -50,6 +53,10 @@ class Question:
     """Index of the instruction wording."""
     control: str | None = None
     """The same instruction and options without the question; None where nothing sensible would be left."""
+    accepted: tuple[str, ...] = ()
+    """For a question that is answered freely, in words and without `options`: every answer that is right, `answer` among them."""
+    language: str | None = None
+    """Code of the language that it is answered in (ISO 639-1), where that decides how answers are compared."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +83,8 @@ class Task:
             if question.id in seen:
                 raise TaskError(f"task {self.name!r}: question id {question.id!r} occurs twice")
             seen.add(question.id)
-            if question.answer not in question.options:
-                raise TaskError(
-                    f"task {self.name!r}, question {question.id!r}: answer {question.answer!r} is not one of {question.options}"
-                )
+            if question.answer not in (right := question.accepted or question.options):
+                raise TaskError(f"task {self.name!r}, question {question.id!r}: answer {question.answer!r} is not one of {right}")
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -119,13 +124,19 @@ class Task:
         return bool(self.questions) and all(q.control is not None for q in self.questions)
 
     @property
+    def short_answers(self) -> bool:
+        """Whether its questions are answered freely, in words, and not with a label."""
+        return bool(self.questions) and all(q.accepted for q in self.questions)
+
+    @property
     def fingerprint(self) -> str:
-        """Hash over every question: goes into each file that is made from the task."""
+        """Hash over every question: goes into each file that is made from the task. A field that came later counts where it is set."""
         if not self._fingerprint:
             digest = hashlib.sha256()
             names = sorted(f.name for f in fields(Question))
             for question in self.questions:
-                digest.update(json.dumps({name: getattr(question, name) for name in names}, ensure_ascii=False).encode())
+                said = {name: value for name in names if (value := getattr(question, name)) or name not in _LATER}
+                digest.update(json.dumps(said, ensure_ascii=False).encode())
             self._fingerprint.append(digest.hexdigest()[:16])
         return self._fingerprint[0]
 
