@@ -78,6 +78,9 @@ _AUTHORS_NAMES = {
     Site.ATTN_V: "self_attn.v_proj",
 }
 _COLUMNS = ("site", "layer", "neuron", "score")
+_LARGEST_INDEX = 2**31 - 1
+_REPEATED = ("returns", "wordings")
+"""Columns that some sets have: the share of bootstrap replicates, and of instruction wordings, that select the neuron too (see `stability`)."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class NeuronSet:
         table["site"] = table["site"].map({name: Site.parse(name).value for name in table["site"].unique()}).astype(object)
         for column in ("layer", "neuron"):
             values = np.asarray(pd.to_numeric(table[column], errors="coerce"), dtype=float)
-            wrong = ~np.isfinite(values) | (values < 0) | (values != np.floor(values))
+            wrong = ~np.isfinite(values) | (values < 0) | (values != np.floor(values)) | (values > _LARGEST_INDEX)
             if wrong.any():
                 raise NeuronError(
                     f"column {column!r}, row {int(wrong.argmax())}: {table[column].iloc[int(wrong.argmax())]!r} is not an index"
@@ -134,7 +137,8 @@ class NeuronSet:
             table["score"] = np.nan
         table["score"] = table["score"].astype(np.float32)
         keys = ["country"] if "country" in table.columns else []
-        table = table.reindex(columns=[*keys, *_COLUMNS])
+        shares = [column for column in _REPEATED if column in table.columns]
+        table = table.reindex(columns=[*keys, *_COLUMNS, *shares]).astype(dict.fromkeys(shares, np.float32))
         table = table.sort_values([*keys, "site", "layer", "neuron"], key=lambda c: c.map(_SITE_ORDER) if c.name == "site" else c)
         repeated = table.duplicated([*keys, "site", "layer", "neuron"])
         if repeated.any():
@@ -267,11 +271,8 @@ class NeuronSet:
             raise NeuronError(f"no such file of neurons: {path}")
         try:
             if path.suffix == ".parquet":
-                import pyarrow.parquet as pq
-
-                table = pq.read_table(path)
-                header = (table.schema.metadata or {}).get(b"culnig_tl")
-                return cls(table.to_pandas(), _provenance(header))
+                table, header = files.read_parquet(path, _COLUMNS[:3], ("country", "score", *_REPEATED))
+                return cls(table, _provenance(header))
             if path.suffix == ".csv":
                 text = path.read_text(encoding="utf-8")
                 first, _, rest = text.partition("\n")
@@ -281,7 +282,7 @@ class NeuronSet:
                 return cls._from_authors(json.loads(path.read_text(encoding="utf-8")))
         except NeuronError as error:
             raise NeuronError(f"{path}: {error}") from None
-        except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, OSError, AttributeError, RecursionError, OverflowError, NotImplementedError) as error:
             raise NeuronError(f"{path} is not a file of neurons: {error}") from error
         raise NeuronError(f"{path.name}: neurons are read from .parquet, .csv or .json")
 
@@ -318,4 +319,16 @@ class NeuronSet:
 
 
 def _provenance(header: bytes | str | None) -> Provenance:
-    return Provenance(**json.loads(header)) if header else Provenance()
+    """What a file says of its neurons, of the types that `save` wrote. Raises `TypeError` where it is something else."""
+    if not header:
+        return Provenance()
+    known = Provenance(**json.loads(header))
+    for name in ("tasks", "thresholds", "pool", "by_country"):
+        if not isinstance(getattr(known, name), dict):
+            raise TypeError(f"{name} of its provenance is {type(getattr(known, name)).__name__}, not an object")
+    for name in ("layers", "candidates", "removed_by_countryrc", "removed_by_z"):
+        if not isinstance(getattr(known, name), int | None):
+            raise TypeError(f"{name} of its provenance is no number")
+    if not isinstance(known.kind, str):
+        raise TypeError("kind of its provenance is no text")
+    return known

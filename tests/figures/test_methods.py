@@ -1,0 +1,147 @@
+"""Figures of methods, enhancing and stability: what is drawn is what the tables say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from culnig_tl import NeuronSet, figures
+from culnig_tl.errors import NeuronError, ScoreError
+from culnig_tl.figures import theme
+from culnig_tl.methods import METHODS
+
+SITES = ("mlp.gate", "attn.q", "attn.k", "attn.v")
+
+
+def agreement() -> pd.DataFrame:
+    rows = []
+    for number, name in enumerate(METHODS):
+        for site in ("all", *SITES) if name not in ("lape", "cape") else ("mlp.gate",):
+            for layer in ("all", 0, 1):
+                value = 0.9 - number / 20 - (site == "attn.q") / 10
+                rows.append((name, site, layer, 64, value, value / 2, 0.5, 0.6))
+    return pd.DataFrame(rows, columns=["method", "site", "layer", "neurons", "spearman", "pearson", "precision_1", "precision_5"])
+
+
+def curves() -> pd.DataFrame:
+    rows = [
+        (method, n, task, task == "culture", 90.0 - n * (i + 1) / 40 - (task == "other"), 1.0)
+        for i, method in enumerate(METHODS)
+        for n in (0, 10, 20, 40)
+        for task in ("culture", "sense", "other")
+    ]
+    return pd.DataFrame(rows, columns=["method", "neurons", "task", "culture", "accuracy", "se"])
+
+
+def enhancement() -> pd.DataFrame:
+    rows = [
+        (name, factor, task, 100, 400, 20, 90.0, 90 + c, c, c - 1, c + 1)
+        for i, name in enumerate(("culture-general", "random by layer", "Iran's own", "each country's own"))
+        for factor in (1.1, 1.5, 2.0)
+        for task in (("culture", "sense") if i < 2 else ("culture",))
+        for c in ((factor - 1) * (i - 1),)
+    ]
+    columns = ["set", "factor", "task", "neurons", "questions", "clusters", "base", "accuracy", "change", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def stable(columns=("returns", "wordings")) -> NeuronSet:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"site": ["mlp.gate"] * 40 + ["attn.v"] * 10, "layer": 0, "neuron": [*range(40), *range(10)]})
+    made = {"returns": rng.integers(0, 101, 50) / 100, "wordings": rng.integers(0, 6, 50) / 5}
+    return NeuronSet(table.assign(**{c: made[c] for c in columns}))
+
+
+def cross() -> pd.DataFrame:
+    rows = [
+        (a, b, 50, i - j + 0.5, i - j - 1.0, i - j + 2.0)
+        for i, a in enumerate(("blend", "normad"))
+        for j, b in enumerate(("blend", "normad"))
+    ]
+    return pd.DataFrame(rows, columns=["found_on", "asked", "neurons", "excess", "excess_low", "excess_high"])
+
+
+def test_agreement_has_a_mark_a_method_and_site():
+    table = agreement()
+    figure = figures.method_agreement(table)
+    assert [t.name for t in figure.data] == ["all sites", *SITES]
+    gate = figure.data[1]
+    assert list(gate.y) == list(METHODS) and list(figure.data[2].y) == [m for m in METHODS if m not in ("lape", "cape")]
+    assert gate.x[0] == pytest.approx(0.9) and figure.layout.yaxis.categoryarray[-1] == "culnig"
+    assert len({t.marker.symbol for t in figure.data}) == 5
+    assert figures.method_agreement(table, measure="precision_5").data[0].x[0] == 0.6
+    for wrong in (lambda: figures.method_agreement(table, measure="r"), lambda: figures.method_agreement(table.drop(columns="site"))):
+        with pytest.raises(ScoreError):
+            wrong()
+
+
+def test_curves_average_the_tasks_of_a_kind():
+    figure = figures.method_curves(curves())
+    assert len(figure.data) == 2 * len(METHODS)
+    assert list(figure.data[0].x) == [0, 10, 20, 40] and figure.data[0].y[0] == 90
+    other = next(t for t in figure.data[len(METHODS) :] if t.name == "culnig")
+    assert other.y[0] == pytest.approx(89.5), "the mean of sense and other"
+    looks = {(t.line.color, t.line.dash, t.marker.symbol) for t in figure.data[: len(METHODS)]}
+    assert len(looks) == len(METHODS), "every method looks its own way"
+    with pytest.raises(ScoreError):
+        figures.method_curves(curves()[:0])
+
+
+def test_overlap_is_a_square():
+    names = list(METHODS)
+    table = pd.DataFrame(np.eye(len(names)), index=names, columns=names)
+    figure = figures.method_overlap(table, 130)
+    assert np.array_equal(figure.data[0].z, np.eye(len(names))) and figure.layout.coloraxis.cmax == 1
+    assert "130 neurons" in figure.layout.title.text
+    with pytest.raises(ScoreError):
+        figures.method_overlap(table[names[::-1]], 130)
+
+
+def test_enhancement_starts_at_no_change_and_pools_countries():
+    figure = figures.enhancement_curves(enhancement())
+    assert {t.name for t in figure.data} == {"culture-general", "random by layer", "each country's own"}
+    for trace in figure.data:
+        assert trace.x[0] == 1 and trace.y[0] == 0 and len(trace.x) == 4
+    assert figure.data[0].error_y.array[1] == pytest.approx(1)
+    single = enhancement()
+    assert "Iran's own" in {t.name for t in figures.enhancement_curves(single[single["set"] != "each country's own"]).data}
+    with pytest.raises(ScoreError):
+        figures.enhancement_curves(single.drop(columns="low"))
+
+
+def test_returns_count_every_neuron_once():
+    neurons = stable()
+    figure = figures.returns_histogram(neurons)
+    assert sum(sum(t.y) for t in figure.data) == 2 * len(neurons)
+    assert {t.name for t in figure.data} == {"mlp.gate", "attn.v"}
+    wordings = [t for t in figure.data if t.xaxis == "x2"]
+    assert all(set(np.round(t.x, 6)) <= {k / 5 for k in range(6)} for t in wordings)
+    assert sum(sum(t.y) for t in figures.returns_histogram(stable(("returns",))).data) == 50
+    with pytest.raises(NeuronError, match="how often"):
+        figures.returns_histogram(stable(()))
+
+
+def test_cross_effects():
+    figure = figures.cross_effects(cross())
+    assert figure.data[0].z.tolist() == [[0.5, -0.5], [1.5, 0.5]] and list(figure.data[0].x) == ["blend", "normad"]
+    assert figure.layout.coloraxis.cmid == 0
+    with pytest.raises(ScoreError):
+        figures.cross_effects(cross()[:0])
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: figures.method_agreement(agreement()),
+        lambda: figures.method_curves(curves()),
+        lambda: figures.enhancement_curves(enhancement()),
+        lambda: figures.returns_histogram(stable()),
+        lambda: figures.cross_effects(cross()),
+    ],
+)
+def test_they_have_this_packages_look(figure):
+    made = figure()
+    assert made.layout.template.layout.colorway == tuple(theme.PALETTE)
+    assert "n = " in made.layout.title.text or "left:" in made.layout.title.text
+    assert made.layout.xaxis.title.text and made.layout.yaxis.title.text
