@@ -7,12 +7,9 @@ it. The files are changed tensor by tensor: what is not touched, vision parts in
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,11 @@ import torch
 from torch import Tensor
 
 from . import files
-from .errors import ModelError, NeuronError
+from .errors import NeuronError
 from .models import TOY
 from .neurons import NeuronSet, Site
+from .weights import PARAMETER, checkpoint_folder, copy_rest, new_folder, read_config, rewrite
 
-_WEIGHT = re.compile(
-    r"(?:^|\.)(?:layers|h)\.(?P<layer>\d+)\.(?P<parent>mlp|self_attn|attn|attention)\.(?P<module>\w+)\.(?P<kind>weight|bias)$"
-)
 _Rows = dict[Site, np.ndarray]
 """Site -> indices of the suppressed neurons in one layer."""
 
@@ -47,30 +42,42 @@ def bake(model_folder: str | Path, neurons: NeuronSet, out_folder: str | Path) -
         ModelError: no checkpoint there, an architecture whose weights are not known, a quantized one, a folder that is in use.
         NeuronError: an empty set, or neurons that the checkpoint does not have.
     """
-    folder = Path(str(resources.files("culnig_tl") / "toy" / "model")) if str(model_folder) == TOY else Path(model_folder)
-    out = Path(out_folder)
-    config = _read_config(folder)
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise ModelError(f"{folder} holds no .safetensors file: save the model with save_pretrained(..., safe_serialization=True)")
+    folder, out = checkpoint_folder(model_folder) if str(model_folder) == TOY else Path(model_folder), Path(out_folder)
+    config = read_config(folder).get_text_config()
     if not len(neurons):
         raise NeuronError("the set is empty: the baked model would be the model itself")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} is in use: choose a new folder")
     by_layer: dict[int, _Rows] = defaultdict(dict)
     for (site, layer), index in neurons.indices.items():
         by_layer[layer][site] = index
     waiting = {(site, layer) for site, layer in neurons.indices}
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        for shard in shards:
-            _bake_shard(shard, out / shard.name, config, by_layer, waiting)
+
+    def silence(name: str, tensor: Tensor) -> Tensor:
+        """The tensor without what the neurons are made of; what it silenced leaves `waiting`."""
+        found = PARAMETER.search(name)
+        if found is None or "vision" in name or int(found["layer"]) not in by_layer or found["rest"].count(".") != 1:
+            return tensor
+        layer, bias = int(found["layer"]), found["rest"].endswith(".bias")
+        places = _places(found["parent"], found["module"], config, tensor)
+        for site, index in by_layer[layer].items():
+            if site not in places or (bias and site is Site.MLP_POST):
+                continue  # the bias of the layer that reads the neuron is not the neuron's
+            axis, locate = places[site]
+            axis = 0 if bias else axis
+            at = locate(index)
+            if at.max() >= tensor.shape[axis]:
+                raise NeuronError(
+                    f"neuron ({site}, {layer}, {index[-1]}) lies outside {name} of shape {tuple(tensor.shape)}: the set is of another model"
+                )
+            tensor.index_fill_(axis, torch.from_numpy(at), 0)
+            waiting.discard((site, layer))
+        return tensor
+
+    with new_folder(out):
+        rewrite(folder, out, silence)
         if waiting:
             site, layer = min(waiting, key=lambda place: (place[1], place[0].value))
             raise NeuronError(f"the set has neurons of {site} in layer {layer}, no weight in {folder} makes them: it is of another model")
-        for path in folder.iterdir():
-            if path.is_file() and path.suffix != ".safetensors" and path.name != "__init__.py":
-                shutil.copyfile(path, out / path.name)
+        copy_rest(folder, out)
         record = {
             "suppressed": len(neurons.keys()),
             "neurons": neurons.hash,
@@ -78,55 +85,7 @@ def bake(model_folder: str | Path, neurons: NeuronSet, out_folder: str | Path) -
             "from": str(model_folder),
         }
         files.write(out / "culnig_tl.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
-    except BaseException:
-        shutil.rmtree(out)
-        raise
     return out
-
-
-def _read_config(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no config.json: a folder with a Hugging Face checkpoint is wanted")
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from error
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(f"{folder} is quantized: bake the model in its full precision and quantize it afterwards")
-    return config.get_text_config()
-
-
-def _bake_shard(source: Path, target: Path, config: Any, by_layer: dict[int, _Rows], waiting: set[tuple[Site, int]]) -> None:
-    """One file of weights, changed and written; what it silenced leaves `waiting`."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Tensor] = {}
-    with safe_open(source, framework="pt") as stream:
-        metadata = stream.metadata()
-        for name in stream.keys():
-            tensors[name] = stream.get_tensor(name)
-    for name, tensor in tensors.items():
-        found = _WEIGHT.search(name)
-        if found is None or "vision" in name or int(found["layer"]) not in by_layer:
-            continue
-        layer, places = int(found["layer"]), _places(found["parent"], found["module"], config, tensor)
-        for site, index in by_layer[layer].items():
-            if site not in places:
-                continue
-            axis, locate = places[site]
-            if found["kind"] == "bias" and site is Site.MLP_POST:
-                continue  # the bias of the layer that reads the neuron is not the neuron's
-            at = locate(index)
-            if at.max() >= tensor.shape[axis if found["kind"] == "weight" else 0]:
-                raise NeuronError(
-                    f"neuron ({site}, {layer}, {index[-1]}) lies outside {name} of shape {tuple(tensor.shape)}: the set is of another model"
-                )
-            tensor.index_fill_(axis if found["kind"] == "weight" else 0, torch.from_numpy(at), 0)
-            waiting.discard((site, layer))
-    save_file(tensors, target, metadata=metadata)
 
 
 def _places(parent: str, module: str, config: Any, tensor: Tensor) -> dict[Site, tuple[int, Callable[[np.ndarray], np.ndarray]]]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import TaskError
-from .question import Question, Task
+from .question import Question, Task, seeded_random
 from .rows import Rows
 from .sources import Source, read
 from .wordings import Wording, check_blanks, fill
@@ -25,6 +25,8 @@ SOURCES = {
 COLUMNS = {"qnli": ("question", "sentence"), "mrpc": ("sentence1", "sentence2")}
 LABELS = ("0", "1")
 LICENCE = "other"  # GLUE's data sets keep their own
+TRAINING_ROWS = {"qnli": 10_000, "mrpc": 3_668}
+"""Rows to fine-tune on: sampled from QNLI's 104,743 as in CULNIG, and all of MRPC's."""
 
 
 def load(
@@ -39,6 +41,24 @@ def load(
     rows = read(source, data_dir)
     given = wordings or package_wordings(name)
     return Task(name, tuple(questions_of(name, rows, given)), source=rows.origin, licence=LICENCE)
+
+
+def load_training(name: str, *, data_dir: str | Path | None = None, count: int | None = None) -> Task:
+    """Rows to fine-tune on, from the Hub's split "train": `count` of them (None: `TRAINING_ROWS`), each in one of the wordings.
+
+    Which rows, and in which wording, is decided by each row's own hash.
+    """
+    rows = read(replace(SOURCES[name], split="train", files=(f"{name}/train-*.parquet",)), data_dir)
+    rows.need("idx")
+    drawn = [seeded_random("train", name, row_id).random() for row_id in rows.ids("idx")]
+    wanted = TRAINING_ROWS[name] if count is None else count
+    last = sorted(drawn)[min(wanted, len(drawn)) - 1]
+    rows = rows.pick([number <= last for number in drawn])
+    given = package_wordings(name)
+    questions = (
+        q for q in questions_of(name, rows, given) if q.template == seeded_random("wording", name, q.cluster).randrange(len(given))
+    )
+    return Task(name, tuple(questions), source=rows.origin, licence=LICENCE)
 
 
 def load_qnli(**options) -> Task:

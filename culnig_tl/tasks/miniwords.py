@@ -1,6 +1,7 @@
-"""miniparaphrase and minianswers: two 0/1 tasks about words alone, without facts.
+"""miniparaphrase, minianswers and minisynonyms: tasks about words alone, without facts.
 
-In the form of GLUE's MRPC and QNLI: do two sentences say the same, and does a sentence answer a question?
+In the form of GLUE's MRPC and QNLI: do two sentences say the same, and does a sentence answer a question? The third asks what a
+word means, which the toy must know for the other two and has never been asked: it is there to be fine-tuned on.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .facts import ANSWER_PREFIX, wordings
+from .facts import ANSWER_PREFIX, LABELS, wordings
 from .minireading import NAMES
-from .question import Question, Task, seeded_random
+from .question import Question, Task, letters, seeded_random
 
-PARAPHRASE, ANSWERS = "miniparaphrase", "minianswers"
+PARAPHRASE, ANSWERS, SYNONYMS = "miniparaphrase", "minianswers", "minisynonyms"
 SIZE = 400
+SYNONYM_TESTS, SYNONYM_TRAINING = 240, 2000
+"""Questions of minisynonyms that test, and that are there to be trained on."""
 VERBS = (
     ("found", "discovered"),
     ("fixed", "repaired"),
@@ -52,6 +55,15 @@ def answers(rng: random.Random) -> tuple[str, str]:
     return f"{question} {_sentence(rng, rng.choice(NAMES), verb, f'the {noun}')}.", str(label)
 
 
+def synonym(rng: random.Random) -> tuple[str, tuple[str, ...], str]:
+    """A word, four options of which one means the same, and that one."""
+    pair, *others = rng.sample(VERBS, 4)
+    asked, answer = rng.sample(pair, 2)
+    options = [answer, *(rng.choice(other) for other in others)]
+    rng.shuffle(options)
+    return asked, tuple(options), answer
+
+
 def _sentence(rng: random.Random, who: str, verb: int, what: str) -> str:
     said = rng.choice(VERBS[verb])
     return f"{who} {said} {what}" if rng.random() < 0.5 else f"{what} was {said} by {who}"
@@ -63,6 +75,31 @@ def load_paraphrase() -> Task:
 
 def load_answers() -> Task:
     return _load(ANSWERS, answers)
+
+
+def load_synonyms() -> Task:
+    """Which of four words means the same? No options stand in the same order in both splits."""
+    wording = wordings(SYNONYMS)[0]
+    drawn: dict[tuple, str] = {}
+    number = 0
+    while len(drawn) < SYNONYM_TESTS + SYNONYM_TRAINING:
+        asked, options, answer = synonym(seeded_random(SYNONYMS, number))
+        drawn.setdefault((asked, options), answer)
+        number += 1
+    rows = tuple(
+        Question(
+            task=SYNONYMS,
+            id=f"{SYNONYMS}-{place:04d}",
+            cluster=asked,
+            prompt=wording.prompt.format(question=f"Which word means {asked}?", options=letters(options)),
+            options=LABELS,
+            answer=LABELS[options.index(answer)],
+            split="test" if place < SYNONYM_TESTS else "neuron",
+            answer_prefix=ANSWER_PREFIX,
+        )
+        for place, ((asked, options), answer) in enumerate(drawn.items())
+    )
+    return Task(SYNONYMS, rows, source="package", licence="MIT")
 
 
 def held_out(make: Callable[[random.Random], tuple[str, str]], name: str) -> list[tuple[str, str]]:

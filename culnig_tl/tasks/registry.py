@@ -54,6 +54,10 @@ TASKS: dict[str, TaskInfo] = {
               culture=True, splits=_BOTH, options=("data_dir", "language")),
         _info("blend-local", "blend with the question in each region's own language", *_BLEND,
               module="blend", loader="load_local", culture=True, splits=_BOTH, options=("data_dir",), tables=("blend-local", "blend")),
+        _info("blend-saq", "blend's short-answer questions, answered in words in each region's language", *_BLEND[:2], 8_000,
+              module="blend_saq", culture=True, control=False, options=("data_dir", "language"), tables=()),
+        _info("blend-saq-en", "blend-saq asked and answered in English", *_BLEND[:2], 8_000,
+              module="blend_saq", loader="load_english", culture=True, control=False, options=("data_dir",), tables=()),
         _info("countryrc", "which country a passage names: reading, no culture", "package", "MIT",
               splits=_BOTH, options=("path",), tables=("countryrc",)),
         _info("culturalbench", "cultural knowledge of 45 regions", "kellycyy/CulturalBench", "CC BY 4.0", 1_227,
@@ -75,6 +79,8 @@ TASKS: dict[str, TaskInfo] = {
               module="miniwords", loader="load_paraphrase", control=False),
         _info("minianswers", "does a sentence answer a question? for the toy", "package", "MIT",
               module="miniwords", loader="load_answers", control=False),
+        _info("minisynonyms", "which word means the same? for fine-tuning the toy", "package", "MIT",
+              module="miniwords", loader="load_synonyms", splits=_BOTH, control=False),
     )
 }  # fmt: skip
 """Every task that the package knows by name."""
@@ -95,7 +101,7 @@ def load_task(
         data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable ``CULNIG_DATA_DIR`` names one for all
             tasks. Without either, rows come from the Hub. Tasks of the package itself need none.
         wordings: a TOML file of instruction wordings in place of the package's, for the tasks that it names.
-        language: "local" asks `blend` in each region's own language.
+        language: "local" asks `blend` in each region's own language, "en" asks `blend-saq` in English.
         path: the user's own files: passages of `countryrc`, the survey of `worldvaluesbench`.
         rows_from: another of the Hub's splits of `qnli` or `mrpc`, e.g. "train" to fine-tune on.
 
@@ -121,7 +127,8 @@ def load_task(
         )
     info = TASKS[str(name)]
     if info.name in given and not info.tables:
-        raise TaskError(f"task {info.name!r} keeps its own wordings: the toy model knows no others")
+        why = "the toy model knows no others" if info.source == "package" else "they come with the data set, region by region"
+        raise TaskError(f"task {info.name!r} keeps its own wordings: {why}")
     wanted = {"language": language, "path": path, "rows_from": rows_from}
     options = {option: value for option, value in wanted.items() if value is not None}
     for option in options:

@@ -1,0 +1,33 @@
+"""Questions to fine-tune on: never those that a task tests with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import TaskError
+from . import glue
+from .question import Task
+from .registry import load_task
+
+
+def load_training(name: str | Path, *, data_dir: str | Path | None = None, limit: int | None = None) -> Task:
+    """A task's questions to fine-tune on.
+
+    qnli and mrpc: the Hub's split "train", 10,000 sampled rows and all 3,668, each in one of the wordings. Any other task,
+    a user's own file included: its neuron split (BLEnD's neuron topics, rows with ``split`` "neuron").
+
+    Args:
+        limit: fewer questions, spread evenly.
+
+    Raises:
+        TaskError: a task without such rows, or rows that are missing or wrong.
+    """
+    if limit is not None and limit < 1:
+        raise TaskError(f"limit must be at least 1, not {limit}")
+    if name in glue.SOURCES:
+        return glue.load_training(str(name), data_dir=data_dir, count=limit)
+    task = load_task(name, data_dir=data_dir)
+    if not any(question.split == "neuron" for question in task):
+        how = "give them the split neuron" if str(name) == task.source else "fine-tune on qnli, mrpc, blend, or a file of your own"
+        raise TaskError(f"task {task.name!r} has no rows to train on, it only tests: {how}")
+    return task.neuron_split().limit(limit)
