@@ -1,0 +1,163 @@
+"""A question typed by a person: what the model answers, unchanged and with neurons switched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ..ablation import OPERATIONS, ablate
+from ..errors import NeuronError, PromptError, ScoreError
+from ..models import describe, device_of, frozen, last_logits, tokenizer_of
+from ..neurons import NeuronSet
+from ..prompting import tokenize, encode, render
+from ..tasks.question import Question
+
+TYPED = "typed"
+"""Task, id and cluster of a typed question."""
+UNCHANGED = "unchanged"
+TOP = 10
+"""Next tokens shown."""
+_OPTION = re.compile(r"\s*\(?([A-Za-z]|\d{1,2})[.)]\s*(\S.*)")
+_FIRST = ("A", "a", "1", "0")
+"""Labels that a list of options starts with."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What follows a prompt: probabilities over the whole vocabulary at the last position."""
+
+    labels: tuple[float, ...]
+    """P of every label, in the order of the question's options."""
+    top: tuple[tuple[str, float], ...]
+    """The ten likeliest next tokens."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A question's answers before and after."""
+
+    question: Question
+    options: tuple[str, ...]
+    """The text behind each label; blank where the prompt has no such line."""
+    right: str | None
+    """The right label where it is known: not of a typed question."""
+    before: Answered
+    after: Answered
+    operation: str
+    """"unchanged", "suppress" or "enhance"."""
+    neurons: int
+    """How many were switched."""
+    unknown: tuple[str, ...] = ()
+    """Words that the tokenizer does not know."""
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a label: label, option, before, after."""
+        columns = {"label": self.question.options, "option": self.options, "before": self.before.labels, "after": self.after.labels}
+        return pd.DataFrame(columns)
+
+
+def option_lines(text: str) -> dict[str, str]:
+    """Label -> option of the lines ``A. first``, ``B) second``, ``(3) third``: the longest run of two or more of them."""
+    runs: list[dict[str, str]] = [{}]
+    for line in text.splitlines():
+        found = _OPTION.fullmatch(line.rstrip())
+        if found is None or found[1] in _FIRST:
+            runs.append({})
+        if found and (runs[-1] or found[1] in _FIRST) and found[1] not in runs[-1]:
+            runs[-1][found[1]] = found[2]
+    longest = max(runs, key=len)
+    return longest if len(longest) > 1 else {}
+
+
+def read_question(text: str, *, labels: Sequence[str] = (), answer_prefix: str = "") -> Question:
+    """A typed text as a question: the text is the prompt, word for word; a question without labels is asked for its next token.
+
+    Args:
+        labels: what can be answered; by default those of the text's option lines.
+        answer_prefix: what the answer starts with, before the label; not used without labels.
+
+    Raises:
+        PromptError: no text, one label alone, or a label twice.
+    """
+    if not text.strip():
+        raise PromptError("no question is typed: write one, with its options on lines of their own, e.g. A. first")
+    options = tuple(labels) or tuple(option_lines(text))
+    if len(options) == 1:
+        raise PromptError(f"there is only one label, {options[0]!r}: two or more can be compared, none asks for the next token")
+    if len(set(options)) < len(options):
+        raise PromptError(f"a label occurs twice in {', '.join(options)}")
+    answer = options[0] if options else ""  # a typed question has no right answer; encode wants one of the labels
+    return Question(TYPED, TYPED, TYPED, text.strip(), options, answer, answer_prefix=answer_prefix if options else "")
+
+
+@torch.no_grad()
+def ask(model: Any, question: Question, neurons: NeuronSet, operation: str = UNCHANGED) -> Answers:
+    """Asks a question with the model unchanged and with neurons suppressed or enhanced.
+
+    The prompt goes through `prompting.encode` like every task's: chat template, one BOS, labels as the tokens that follow in context.
+
+    Raises:
+        PromptError: a label that is not one token, or a prompt longer than the model reads. NeuronError: neurons of another model.
+        ScoreError: NaN.
+    """
+    if operation not in (UNCHANGED, *OPERATIONS):
+        raise NeuronError(f"unknown operation {operation!r}: use {UNCHANGED}, {' or '.join(OPERATIONS)}")
+    tokenizer = tokenizer_of(model)
+    if question.options:
+        try:
+            (prompt,) = encode(tokenizer, [question])
+        except PromptError as error:  # a person need not be told that the question is the one that was typed
+            raise PromptError(re.sub(rf"^task '{TYPED}'(, question '{TYPED}')?: ", "", str(error))) from error
+        tokens, labels = prompt.tokens, prompt.option_tokens
+    else:
+        (row,) = tokenize(tokenizer, [render(tokenizer, question)])
+        tokens, labels = tuple(row), ()
+    longest = int(getattr(model.cfg, "n_ctx", 0) or 0)
+    if 0 < longest < len(tokens):
+        raise PromptError(f"the prompt has {len(tokens):,} tokens, {describe(model).name} reads {longest:,} at most: shorten it")
+    switched = operation != UNCHANGED and len(neurons) > 0
+    with frozen(model), ExitStack() as stack:
+        before = _answered(model, tokens, labels)
+        if switched:
+            stack.enter_context(ablate(model, neurons, operation))
+        after = _answered(model, tokens, labels) if switched else before
+    texts = option_lines(question.prompt)
+    return Answers(
+        question=question,
+        options=tuple(texts.get(label, "") for label in question.options),
+        right=None if question.task == TYPED else question.answer,
+        before=before,
+        after=after,
+        operation=operation,
+        neurons=len(neurons.keys()) if switched else 0,
+        unknown=unknown_words(tokenizer, question.prompt),
+    )
+
+
+def _answered(model: Any, tokens: Sequence[int], labels: Sequence[int]) -> Answered:
+    row = torch.tensor([list(tokens)], device=device_of(model))
+    p = last_logits(model, row, torch.ones_like(row))[0].softmax(-1).cpu()
+    if p.isnan().any():
+        raise ScoreError(f"the model answers NaN in {describe(model).dtype}")
+    best = p.topk(min(TOP, len(p)))
+    tokenizer = tokenizer_of(model)
+    return Answered(
+        labels=tuple(float(p[label]) for label in labels),
+        top=tuple((tokenizer.decode([int(i)]), float(v)) for v, i in zip(best.values, best.indices)),
+    )
+
+
+def unknown_words(tokenizer: Any, text: str) -> tuple[str, ...]:
+    """What of a text the tokenizer has no token for; empty for those that spell out everything."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown is None or not getattr(tokenizer, "is_fast", False):
+        return ()
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    words = [text[start:end] for token, (start, end) in zip(read["input_ids"], read["offset_mapping"]) if token == unknown]
+    return tuple(dict.fromkeys(word for word in words if word.strip()))

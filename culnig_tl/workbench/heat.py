@@ -1,0 +1,271 @@
+"""The heatmap that answers: layer x neuron cells above, the single neurons of one layer below; both can be clicked.
+
+`figures.layer_heatmap` shows as many cells as can be seen. Here a cell is wide enough to be hit with a mouse, and the figure is
+built once and changed in place: a new one would send Plotly to the browser again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import ipywidgets
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..figures import theme
+from ..figures.values import SCORE_UNIT, country_label
+from ..neurons import NeuronSet, Site
+from .reading import Key
+from .source import ALL, SELECTION, Choice, Source
+
+CELLS = 120
+"""Cells a layer, over all panels: each some eight pixels wide."""
+DOTS = 600
+"""Single neurons below at most, the strongest."""
+OFFERED = 60
+"""Neurons of a clicked cell that are offered, the strongest first."""
+EMPTY = "#E4E7EA"
+"""Where the set has no neuron; white is a score of 0."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One site's neurons, of one set and country."""
+
+    site: Site
+    values: np.ndarray
+    """[layer, neuron]: score; NaN where the set has no neuron."""
+    size: int
+    """Neurons a cell."""
+    cells: np.ndarray
+    """[layer, cell]: the score farthest from 0; NaN where the set has no neuron."""
+    hover: list[list[str]]
+    dots: np.ndarray
+    """Neurons of the chosen layer that are drawn one by one."""
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Where along the neurons each cell is drawn."""
+        return np.arange(self.cells.shape[1]) * self.size + (self.size - 1) / 2
+
+    def cell(self, layer: int, x: float) -> list[Key]:
+        """The neurons of the cell at x, the strongest first."""
+        row = self.values[layer]
+        first = int(np.floor(x + 0.5) // self.size) * self.size
+        here = np.arange(first, min(first + self.size, len(row)))
+        return [(self.site.value, layer, int(i)) for i in _strongest(row, here)[:OFFERED]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All that the heatmap shows."""
+
+    panels: tuple[Panel, ...]
+    layer: int
+    """Whose neurons are drawn one by one."""
+    reach: float
+    """Where the colours end, on both sides of 0."""
+    title: str
+    small: str
+    neuron: Key | None
+    """The one with a ring around it."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether the set has no neuron here."""
+        return not any(np.isfinite(panel.values).any() for panel in self.panels)
+
+
+def draw(source: Source, choice: Choice, selection: NeuronSet, neuron: Key | None) -> Drawn:
+    """What the heatmap shows of a choice. The layer below is the chosen one, else the chosen neuron's, else the strongest."""
+    sites = source.scores.sites if choice.site is None else (choice.site,)
+    scored = source.values(choice.country)
+    if choice.name == ALL:
+        values = {site: scored[site] for site in sites}
+        what = f"Scores on {source.scores.task}{' minus control' if source.control is not None else ''}"
+    else:
+        values = {site: np.full_like(scored[site], np.nan) for site in sites}
+        neurons = source.neurons_of(Choice(choice.name, choice.country, choice.site), selection)
+        for (site, layer), index in neurons.indices.items():
+            if site in values:  # a set may have neurons of sites that were not scored
+                values[site][layer, index] = scored[site][layer, index]
+        kind = neurons.provenance.kind
+        what = f"{kind[0].upper()}{kind[1:]}" + ("" if choice.name == SELECTION else " neurons")
+    if choice.country is not None and choice.country not in what:
+        what += f", scores of {country_label(choice.country)}"
+    sums = sum(np.nansum(np.abs(array), axis=1) for array in values.values())
+    layer = choice.layer if choice.layer is not None else neuron[1] if neuron is not None else int(np.argmax(sums))
+    in_layer = np.concatenate([np.abs(array[layer]) for array in values.values()])
+    in_layer = in_layer[np.isfinite(in_layer)]
+    least = np.sort(in_layer)[-DOTS] if len(in_layer) > DOTS else 0.0
+    total = sum(array.shape[1] for array in values.values())
+    panels = tuple(_panel(site, array, max(1, round(total / CELLS)), layer, float(least)) for site, array in values.items())
+    drawn = np.abs(np.concatenate([panel.cells.ravel() for panel in panels]))
+    drawn = drawn[np.isfinite(drawn)]
+    reach = float(np.quantile(drawn, 0.95)) if len(drawn) else 0.0
+    count = sum(int(np.isfinite(array).sum()) for array in values.values())
+    most = max(panel.size for panel in panels)
+    small = f"{theme.plural(count, 'neuron')}; a cell is {'one neuron' if most == 1 else f'up to {most:,}, in the colour of the score farthest from 0'}"
+    if len(drawn) and drawn.max() > reach:
+        small += f"<br>colours end at ±{reach:.2g}, scores at ±{drawn.max():.2g}"
+    if {Site.ATTN_Q, Site.ATTN_K} & set(sites):
+        small += f"<br>{theme.CAUTION}"
+    return Drawn(panels, layer, reach or 1.0, what, small, neuron)
+
+
+def _panel(site: Site, values: np.ndarray, size: int, layer: int, least: float) -> Panel:
+    layers, width = values.shape
+    number = -(-width // size)
+    folded = np.pad(values, ((0, 0), (0, number * size - width)), constant_values=np.nan).reshape(layers, number, size)
+    strength = np.where(np.isfinite(folded), np.abs(folded), -1.0)
+    best = strength.argmax(-1)
+    cells = np.take_along_axis(folded, best[..., None], -1)[..., 0]
+    counts = np.isfinite(folded).sum(-1)
+    hover = []
+    for depth in range(layers):
+        row = []
+        for c in range(number):
+            first, last = c * size, min((c + 1) * size, width) - 1
+            head = f"layer {depth}, {site} {first}" + (f" to {last}" if last > first else "")
+            n = int(counts[depth, c])
+            if n:
+                strongest = "" if last == first else f", the strongest is {first + int(best[depth, c])}"
+                head += f"<br>{theme.plural(n, 'neuron')}{strongest}: {cells[depth, c]:.3g}"
+            row.append(head)
+        hover.append(row)
+    row = np.abs(np.nan_to_num(values[layer], nan=-1.0))
+    dots = np.flatnonzero(np.isfinite(values[layer]) & (row >= least))
+    return Panel(site, values, size, cells.astype(np.float32), hover, dots)
+
+
+def _strongest(row: np.ndarray, here: np.ndarray) -> np.ndarray:
+    here = here[np.isfinite(row[here])]
+    return here[np.argsort(-np.abs(row[here]), kind="stable")]
+
+
+class Heatmap:
+    """The figure on the screen."""
+
+    def __init__(self, drawn: Drawn, clicked: Callable[[list[Key]], object]) -> None:
+        """`clicked` gets the neurons of a clicked cell, the strongest first, or the one of a clicked dot."""
+        self._clicked = clicked
+        self._live: dict[tuple[Site, ...], go.FigureWidget] = {}
+        self.drawn = drawn
+        self.box = ipywidgets.VBox(layout={"width": "100%"})  # a VBox stretches its child
+        self.show(drawn)
+
+    @property
+    def figure(self) -> go.FigureWidget:
+        """The one that is shown: each number of panels has its own."""
+        return self._live[tuple(panel.site for panel in self.drawn.panels)]
+
+    def show(self, drawn: Drawn) -> None:
+        """Puts a heatmap on the screen."""
+        sites = tuple(panel.site for panel in drawn.panels)
+        live = self._live.get(sites)
+        if live is None:
+            figure = _frame(drawn)
+            _fill(figure, drawn)
+            live = self._live[sites] = go.FigureWidget(figure)
+            for trace in cast(Any, live.data)[: 2 * len(sites)]:
+                trace.on_click(self._on_click)
+        else:
+            with live.batch_update():
+                _fill(live, drawn)
+        self.drawn = drawn
+        if self.box.children != (live,):
+            self.box.children = (live,)
+
+    def _on_click(self, trace: Any, points: Any, state: Any) -> None:
+        if not points.xs:  # plotly tells every trace of a click on one of them
+            return
+        below, place = divmod(points.trace_index, len(self.drawn.panels))
+        panel, x = self.drawn.panels[place], float(points.xs[0])
+        if below:
+            keys = [(panel.site.value, self.drawn.layer, round(x))]
+        else:
+            keys = panel.cell(round(points.ys[0]), x)
+        if keys:
+            self._clicked(keys)
+
+
+def _frame(drawn: Drawn) -> go.Figure:
+    """Panels, axes and empty traces: cells, dots, rings around the chosen neuron's cell, and around its dot."""
+    n, layers = len(drawn.panels), len(drawn.panels[0].values)
+    above, below = min(max(26 * layers, 190), 560), 150
+    widths = [panel.values.shape[1] for panel in drawn.panels]
+    figure = make_subplots(
+        rows=2, cols=n, shared_xaxes=True, shared_yaxes=True, row_heights=[above, below], vertical_spacing=44 / (above + below + 44),
+        horizontal_spacing=0.02, column_widths=[max(0.12, width / sum(widths)) for width in widths], subplot_titles=[str(p.site) for p in drawn.panels],
+    )  # fmt: skip
+    for column in range(1, n + 1):
+        figure.add_heatmap(hoverinfo="text", coloraxis="coloraxis", xgap=1, ygap=2, row=1, col=column)
+    dot = {"size": 7, "color": theme.PALETTE[0], "opacity": 0.75}
+    for column in range(1, n + 1):
+        figure.add_scatter(mode="markers", marker=dot, hoverinfo="text", showlegend=False, cliponaxis=False, row=2, col=column)
+    ring = {"symbol": "circle-open", "size": 17, "color": theme.INK, "line": {"width": 3}}
+    for row in (1, 2):
+        for column in range(1, n + 1):
+            figure.add_scatter(mode="markers", marker=ring, hoverinfo="skip", showlegend=False, cliponaxis=False, row=row, col=column)
+    axis, _ = theme.coloraxis(np.array([-1.0, 1.0]), SCORE_UNIT)
+    template: Any = theme.TEMPLATE.to_plotly_json()
+    bar = {
+        **template["layout"]["coloraxis"]["colorbar"],
+        "title": {"text": "score<br>a cluster<br> "},
+        "len": 0.9,
+        "nticks": 5,
+    }
+    figure.update_layout(
+        template=theme.TEMPLATE, height=above + below + 204, coloraxis={**axis, "colorbar": bar}, hovermode="closest", dragmode="zoom",
+        margin={"t": 118, "b": 56, "l": 64, "r": 20}, plot_bgcolor=EMPTY, autosize=True,
+        modebar={"remove": ["select2d", "lasso2d"]},
+    )  # fmt: skip
+    theme.panel_titles(figure)
+    for column, width in enumerate(widths, start=1):
+        figure.update_xaxes(
+            range=[-0.5, width - 0.5], nticks=3 + 6 * width // sum(widths), showgrid=False, zeroline=False, tickangle=0, col=column
+        )
+        figure.update_xaxes(title_text="neuron", row=2, col=column)
+    figure.update_yaxes(**{**theme.layer_axis(layers), "title": None, "showgrid": False}, row=1)
+    figure.update_yaxes(title_text="layer", row=1, col=1)
+    figure.update_yaxes(nticks=4, row=2)
+    figure.add_annotation(text="", x=0.5, y=0.75, xref="paper", yref="paper", showarrow=False, font={"size": 16, "color": theme.FAINT})
+    return figure
+
+
+def _fill(figure: go.Figure | go.FigureWidget, drawn: Drawn) -> None:
+    """Puts what is drawn into the frame."""
+    n, traces = len(drawn.panels), cast(Any, figure.data)
+    scores = [np.zeros(1)]
+    rings: list[tuple[list[float], list[float]]] = [([], []) for _ in range(2 * n)]
+    for place, panel in enumerate(drawn.panels):
+        cells, dots = traces[place], traces[n + place]
+        cells.x, cells.z, cells.hovertext = panel.centres, _json(panel.cells), panel.hover
+        heights = panel.values[drawn.layer, panel.dots]
+        scores.append(heights)
+        dots.x, dots.y = panel.dots, heights
+        dots.hovertext = [f"layer {drawn.layer}, {panel.site} {i}: {v:.3g}" for i, v in zip(panel.dots.tolist(), heights.tolist())]
+        if drawn.neuron is not None and drawn.neuron[0] == panel.site.value:
+            _, layer, index = drawn.neuron
+            rings[place] = ([float(panel.centres[index // panel.size])], [float(layer)])
+            if layer == drawn.layer and index in panel.dots:
+                rings[n + place] = ([float(index)], [float(panel.values[layer, index])])
+    for trace, (x, y) in zip(traces[2 * n :], rings):
+        trace.x, trace.y = x, y
+    every = np.concatenate(scores)
+    room = 0.1 * float(np.ptp(every)) or 1.0
+    for place in range(1, n + 1):
+        figure.layout[f"yaxis{n + place}"].range = [float(every.min()) - room, float(every.max()) + room]
+    figure.layout[f"yaxis{n + 1}"].title.text = f"layer {drawn.layer}<br>score"
+    figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax = -drawn.reach, drawn.reach
+    figure.layout.annotations[-1].text = "this set has no neurons here" if drawn.empty else ""
+    small = f"<span style='font-size:13px;color:{theme.FAINT}'>{drawn.small}</span>"
+    figure.layout.title.text = f"{theme.escape(drawn.title)}<br>{small}"
+
+
+def _json(cells: np.ndarray) -> list[list[float | None]]:
+    """Plotly sends tables as JSON, which knows no NaN."""
+    return [[None if np.isnan(value) else value for value in row] for row in cells.tolist()]

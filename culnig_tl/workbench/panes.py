@@ -1,0 +1,114 @@
+"""The view's two panes, as widgets without a mind of their own: a neuron's card, and the bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as w
+import traitlets as t
+
+from ..ablation import OPERATIONS
+from ..neurons import NeuronSet
+from ..tasks.question import Question
+from . import page
+from .asking import UNCHANGED
+from .reading import Key
+
+WIDE = {"width": "100%"}
+LABELLED = {"description_width": "initial"}
+_PANE = {"flex": "1 1 440px", "min_width": "0", "padding": "0 14px 0 0"}
+Act = Callable[[], object]
+
+
+def button(text: str, act: Act) -> w.Button:
+    """A button that calls `act`."""
+    made = w.Button(description=text, layout={"width": "auto"})
+    made.on_click(lambda _: act())
+    return made
+
+
+def menu(view: t.HasTraits, name: str, label: str, options: Sequence[tuple[str, Any]], width: str) -> w.Dropdown:
+    """A dropdown that is one with a trait; None is the first of its options, under "": a Dropdown shows None as nothing at all."""
+    dropdown = w.Dropdown(options=list(options), description=label, layout={"width": width}, style=LABELLED)
+    t.link((view, name), (dropdown, "value"), transform=(lambda v: "" if v is None else v, lambda v: None if v == "" else v))
+    return dropdown
+
+
+class CardPane(w.VBox):
+    """A neuron's card, the neurons of the clicked cell to choose from, and what can be done with the neuron."""
+
+    def __init__(self, chosen: Callable[[Key], object], *, only: Act, add: Act, remove: Act) -> None:
+        """`chosen` gets a neuron that was picked among those of the cell."""
+        self.offered = w.Dropdown(description="Neuron", layout={"width": "260px", "display": "none"}, style=LABELLED)
+        self.offered.observe(lambda change: change["new"] is not None and chosen(change["new"]), "value")
+        self.buttons = [button("Only this neuron", only), button("Add to selection", add), button("Remove", remove)]
+        hint = page.wrap(page.small("Click a cell of the heatmap, or a dot under it: the neuron's card appears here."))
+        self.head, self.questions, self.promoted = w.HTML(hint, layout=WIDE), w.HTML(layout=WIDE), w.HTML(layout=WIDE)
+        row = w.HBox([self.offered, *self.buttons], layout={"flex_flow": "row wrap"})
+        super().__init__([row, self.head, self.questions, self.promoted], layout=_PANE)
+        self.enable(False)
+
+    def offer(self, keys: Sequence[Key]) -> None:
+        """The neurons of a clicked cell, the strongest first; hidden where there is one alone."""
+        self.offered.options = [(f"{site} {layer} / {i}", (site, layer, i)) for site, layer, i in keys]
+        self.offered.layout.display = None if len(keys) > 1 else "none"
+        self.offered.index = 0 if keys else None
+
+    def enable(self, on: bool) -> None:
+        """Whether there is a neuron for the buttons."""
+        for each in self.buttons:
+            each.disabled = not on
+
+    def clear(self) -> None:
+        """Takes away what the model said of another neuron."""
+        self.questions.value = self.promoted.value = ""
+
+
+class Bench(w.VBox):
+    """The selection, the switch, a question, and its answers."""
+
+    def __init__(
+        self, view: t.HasTraits, status: w.HTML, *, ask: Act, take: Act, clear: Act, example: Callable[[Question], object]
+    ) -> None:
+        """`example` gets a question that was picked."""
+        self.selected = w.HTML(layout=WIDE)
+        self.examples = w.Dropdown(description="Example", layout=WIDE, style=LABELLED)
+        self.examples.observe(lambda change: isinstance(change["new"], Question) and example(change["new"]), "value")
+        self.answered = w.HTML(layout=WIDE)
+        switch = w.ToggleButtons(options=[UNCHANGED, *OPERATIONS], style={"button_width": "104px"})
+        hint = "A question, and its options on lines of their own:\nA. first\nB. second"
+        typed = w.Textarea(placeholder=hint, rows=6, continuous_update=False, layout=WIDE)
+        lazily: dict[str, Any] = {"continuous_update": False, "style": LABELLED}
+        labels = w.Text(description="Labels", placeholder="from the lines A. B. C.", layout={"width": "45%"}, **lazily)
+        prefix = w.Text(description="Answer starts", placeholder="(nothing)", layout={"width": "52%"}, **lazily)
+        for name, widget in (("operation", switch), ("question", typed), ("labels", labels), ("answer_prefix", prefix)):
+            t.link((view, name), (widget, "value"))
+        asking = button("Ask", ask)
+        asking.button_style = "primary"
+        super().__init__(
+            [
+                self.selected,
+                w.HBox([button("Select all shown", take), button("Clear", clear)]),
+                switch,
+                self.examples,
+                typed,
+                w.HBox([labels, prefix]),
+                w.HBox([asking, status]),
+                self.answered,
+            ],
+            layout=_PANE,
+        )
+
+    def offer(self, questions: Sequence[Question], title: str) -> None:
+        """Questions to pick from, under a title."""
+        options: list[tuple[str, Question | str]] = [(f"({title})", "")]
+        for q in questions:
+            options.append((f"{f'{q.country}: ' if q.country else ''}{' '.join(q.prompt.split())[:90]}", q))
+        self.examples.options = options
+        self.examples.index = 0
+        self.examples.layout.display = None if questions else "none"
+
+    def describe(self, neurons: NeuronSet) -> None:
+        """Says how many neurons are selected."""
+        self.selected.value = page.wrap(page.selection(neurons))

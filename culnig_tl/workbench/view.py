@@ -1,0 +1,348 @@
+"""The widget: choices above, the heatmap, a neuron's card on the left, the bench on the right.
+
+Whatever takes longer than a moment runs in two threads, one for pictures and one for the model; the latest request of a kind
+wins. State is in traits, as plain data: a cell reads, sets and observes the same values as the mouse does.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+import ipywidgets as w
+import traitlets as t
+
+from ..ablation import OPERATIONS
+from ..errors import CulnigError, NeuronError, StudyError
+from ..figures import promoted_tokens
+from ..figures.values import country_label
+from ..neurons import NeuronSet, Site
+from ..tasks.question import Question
+from . import page
+from .asking import UNCHANGED, Answers, ask, option_lines, read_question
+from .heat import Heatmap, draw
+from .panes import WIDE, Bench, CardPane, menu
+from .reading import Key, token_scores
+from .source import ALL, SELECTION, Choice, Source, check_country
+from .worker import Job, Show, Worker
+
+SHOWN = 5
+"""Top questions on a card."""
+
+
+class Workbench(w.VBox):
+    """What `culnig_tl.explore` returns."""
+
+    set_name = t.Unicode(help="Name of the set that the heatmap shows.")
+    country = t.Unicode(None, allow_none=True, help="Whose scores; None: all countries together.")
+    site = t.Unicode(None, allow_none=True, help="One site alone, e.g. mlp.gate; None: all that are scored.")
+    layer = t.Int(None, allow_none=True, help="Whose neurons are drawn one by one; None follows the clicked neuron.")
+    neuron = t.Tuple(None, allow_none=True, help="(site, layer, index) of the card.")
+    selection = t.Instance(NeuronSet, help="The neurons that are switched: goes into ablate() and evaluate() as it is.")
+    operation = t.Enum((UNCHANGED, *OPERATIONS), UNCHANGED, help="What is done to the selection when a question is asked.")
+    question = t.Unicode(help="What is typed.")
+    labels = t.Unicode(help="Labels that can be answered, separated by commas or spaces; blank: those of the lines A. B. C.")
+    answer_prefix = t.Unicode(help="What the answer starts with, before the label.")
+    answers = t.Instance(Answers, allow_none=True, help="The last answers, before and after.")
+    error = t.Unicode(help="What went wrong, in words; blank where nothing did.")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._screen = threading.RLock()
+        self._pictures = Worker(self._failed, idle=self._ready, screen=self._screen)
+        self._models = Worker(self._failed, idle=self._ready, screen=self._screen)
+        self._errors: dict[str, str] = {}
+        self._since: float | None = None
+        self._known: dict[tuple[str, tuple[str, ...], str], Question] = {}
+        first = next(iter(source.sets), ALL)
+        nothing = source.nothing()
+        chosen = nothing if first == ALL else source.neurons_of(Choice(first), nothing)
+        super().__init__(set_name=first, selection=source.as_selection(chosen))
+        self._id = uuid.uuid4().hex[:8]
+        self._heat = Heatmap(draw(source, self.choice, self.selection, None), self._clicked)
+        self._build()
+        self._offer(source.examples, "a question of the task")
+        if source.examples:
+            self._put(source.examples[0])
+        self._bench.describe(self.selection)
+        self.observe(self._redraw, ["set_name", "country", "site", "layer", "neuron"])
+        self.observe(self._on_neuron, ["neuron"])
+        self.observe(self._on_selection, ["selection"])
+        self.observe(self._on_operation, ["operation"])
+
+    # ------------------------------------------------------------------------------------------------- from code
+
+    @property
+    def choice(self) -> Choice:
+        """What the heatmap shows."""
+        return Choice(self.set_name, self.country, Site(self.site) if self.site else None, self.layer)
+
+    def ask(self, question: str | None = None) -> None:
+        """Asks what is typed, or `question`; the answers appear in the view and in `answers`. Does not wait: see `wait`."""
+        if question is not None:
+            self.question = question
+        typed, neurons, operation = (self.question, self.labels, self.answer_prefix), self.selection, self.operation
+
+        def job() -> Iterator[Show]:
+            yield from self._load()
+            answers = ask(self.source.model, self._typed(*typed), neurons, operation)
+            yield lambda: self._show_answers(answers)
+
+        self._submit(self._models, "asking", job)
+
+    def wait(self, timeout: float = 60.0) -> None:
+        """Waits until the view has done what was asked of it. Raises `StudyError` where that takes longer than `timeout` seconds."""
+        end = perf_counter() + timeout
+        for worker in (self._pictures, self._models):
+            if not worker.wait(end - perf_counter()):
+                raise StudyError(f"the view is still working after {timeout:g} seconds")
+
+    def __repr__(self) -> str:
+        return f"Workbench of {self.source.model_name}: {self.selection}"
+
+    def _ipython_display_(self) -> None:
+        """The live view, and what shows where there is no kernel: the live one hides it."""
+        from IPython.display import HTML, display
+
+        display(super()._repr_mimebundle_(), raw=True)
+        display(HTML(f"<div class='culnig-static-{self._id}'>{self.static_html()}</div>"))
+
+    def static_html(self) -> str:
+        """The heatmap as a picture, and the set's table: needs no kernel, no script, no network."""
+        neurons = None if self.set_name == ALL else self.source.neurons_of(self.choice, self.selection)
+        return page.static(self._heat.drawn, neurons, self.source.about)
+
+    # ------------------------------------------------------------------------------------------------- checks
+
+    @t.validate("set_name")
+    def _check_set(self, proposal: Any) -> str:
+        names = [*self.source.sets, ALL, SELECTION]
+        if proposal["value"] not in names:
+            raise NeuronError(f"no set {proposal['value']!r}: there are {', '.join(names)}")
+        return proposal["value"]
+
+    @t.validate("country")
+    def _check_country(self, proposal: Any) -> str | None:
+        return check_country(self.source, proposal["value"])
+
+    @t.validate("site")
+    def _check_site(self, proposal: Any) -> str | None:
+        if proposal["value"] is not None and Site.parse(proposal["value"]) not in self.source.scores.arrays:
+            raise NeuronError(f"no scores of {proposal['value']}: sites are {', '.join(map(str, self.source.scores.sites))}")
+        return proposal["value"]
+
+    @t.validate("layer")
+    def _check_layer(self, proposal: Any) -> int | None:
+        if proposal["value"] is not None and not 0 <= proposal["value"] < self.source.scores.layers:
+            raise NeuronError(f"no layer {proposal['value']}: layers are 0 to {self.source.scores.layers - 1}")
+        return proposal["value"]
+
+    @t.validate("neuron")
+    def _check_neuron(self, proposal: Any) -> Key | None:
+        return None if proposal["value"] is None else self.source.check_neuron(proposal["value"])
+
+    @t.validate("selection")
+    def _check_selection(self, proposal: Any) -> NeuronSet:
+        self.source.check(proposal["value"])
+        return proposal["value"]
+
+    # ------------------------------------------------------------------------------------------------- the screen
+
+    def _build(self) -> None:
+        """Makes the widgets and ties the choices to the traits."""
+        source = self.source
+        hide = f"<style>.culnig-static-{self._id} {{ display: none }}</style>"
+        head = w.HTML(page.wrap(page.STYLE, hide, f"<h3>{page.escape(source.title)}</h3>", page.small(source.about)), layout=WIDE)
+        self._status = w.HTML(layout={"min_width": "16em"})
+        self._message = w.HTML(layout=WIDE)
+        t.dlink((self, "error"), (self._message, "value"), page.message)
+        names = [*source.sets, ALL, SELECTION]
+        choices = w.HBox(
+            [
+                menu(self, "set_name", "Set", [(name, name) for name in names], "270px"),
+                menu(self, "country", "Country", [("all countries", ""), *((country_label(c), c) for c in source.countries)], "210px"),
+                menu(self, "site", "Site", [("all sites", ""), *((s.value, s.value) for s in source.scores.sites)], "150px"),
+                menu(self, "layer", "Layer", [("follow the click", ""), *((str(i), i) for i in range(source.scores.layers))], "190px"),
+                self._status,
+            ],
+            layout={"flex_flow": "row wrap", "align_items": "center"},
+        )
+        self._card = CardPane(
+            lambda key: self.set_trait("neuron", key),
+            only=lambda: self._select(lambda: source.single(self._chosen())),
+            add=lambda: self._select(lambda: self.selection | source.single(self._chosen())),
+            remove=lambda: self._select(lambda: self.selection - source.single(self._chosen())),
+        )
+        self._bench = Bench(
+            self,
+            self._status,
+            ask=self.ask,
+            take=lambda: self._select(lambda: source.neurons_of(self.choice, self.selection)),
+            clear=lambda: self._select(source.nothing),
+            example=self._on_example,
+        )
+        panes = w.HBox([self._card, self._bench], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        self.children = (head, choices, self._message, self._heat.box, panes)
+
+    # ------------------------------------------------------------------------------------------------- what happens
+
+    def _clicked(self, keys: list[Key]) -> None:
+        """A cell or a dot of the heatmap was clicked."""
+        with self._screen:
+            self._card.offer(keys)
+            self.neuron = keys[0]
+
+    def _redraw(self, change: Any) -> None:
+        if change["name"] == "neuron" and self._card.offered.value != self.neuron:
+            self._card.offer([])  # chosen in code
+        choice, selection, neuron = self.choice, self.selection, self.neuron
+
+        def job() -> Iterator[Show]:
+            drawn = draw(self.source, choice, selection, neuron)
+            yield lambda: self._heat.show(drawn)
+
+        self._submit(self._pictures, "heatmap", job)
+
+    def _on_neuron(self, change: Any) -> None:
+        key: Key | None = self.neuron
+        with self._screen:
+            self._card.enable(key is not None)
+            self._card.clear()
+        if key is None:
+            self._card.head.value = ""
+            return
+        choice, selection = self.choice, self.selection
+
+        def scores() -> Iterator[Show]:
+            head = page.card_head(key, self.source.rank(key), self.source.sets_with(key))
+            bars = page.country_bars(self.source.country_scores(key))
+            yield lambda: setattr(self._card.head, "value", page.wrap(head, bars))
+
+        def rest() -> Iterator[Show]:
+            if not self.source.has_model:
+                needs = page.small(f"Top questions and promoted tokens need the model: {self.source.how_to_load}.")
+                yield lambda: setattr(self._card.questions, "value", page.wrap(needs))
+                return
+            yield from self._load()
+            directions = self._directions(key)
+            yield lambda: setattr(self._card.promoted, "value", page.wrap(directions))
+            reading = self.source.reading(key, choice, selection)
+            while not reading.finished:
+                reading.step()
+                yield lambda: self._say(f"reading questions: {reading.done} of {len(reading.task)}")
+            found = token_scores(self.source.model, reading.top(key, SHOWN), key)
+            text = page.questions(found, f"of {len(reading.task):,} read")
+            yield lambda: self._show_questions(text, [scores.top.question for scores in found])
+
+        self._submit(self._pictures, "card", scores)
+        self._submit(self._models, "top questions", rest)
+
+    def _directions(self, key: Key) -> str:
+        site = Site.parse(key[0])
+        if site in (Site.ATTN_Q, Site.ATTN_K):
+            return page.small(f"No promoted tokens: {site} neurons write nothing to the residual stream, they decide where heads look.")
+        if site is Site.MLP_UP and Site.MLP_GATE in self.source.scores.widths:
+            site = Site.MLP_GATE  # both branches of a gated MLP's neuron write through the same row
+        table = promoted_tokens(self.source.model, site, key[1], key[2], count=8)
+        return page.promoted(table, gated=site is not Site.ATTN_V and Site.MLP_UP in self.source.model_sites)
+
+    def _on_selection(self, change: Any) -> None:
+        with self._screen:
+            self._bench.describe(self.selection)
+        if self.set_name == SELECTION:
+            self._redraw(change)
+        if self.answers is not None and self.operation != UNCHANGED:
+            self.ask()
+
+    def _on_operation(self, change: Any) -> None:
+        if self.question.strip():
+            self.ask()
+
+    def _select(self, make: Callable[[], NeuronSet]) -> None:
+        """A button changes the selection; what cannot be selected is said in the view."""
+        try:
+            neurons = make()
+        except CulnigError as error:
+            with self._screen:
+                self._failed("click", error)
+            return
+        self.selection = self.source.as_selection(neurons)
+
+    def _chosen(self) -> Key:
+        if self.neuron is None:
+            raise NeuronError("no neuron is chosen: click a cell of the heatmap")
+        return self.neuron
+
+    # ------------------------------------------------------------------------------------------------- questions
+
+    def _typed(self, text: str, labels: str, answer_prefix: str) -> Question:
+        """What is typed, as a question; the task's own where it is one of them, word for word."""
+        parts = labels.split(",") if "," in labels else labels.split()
+        given = tuple(part.strip() for part in parts if part.strip())
+        typed = read_question(text, labels=given, answer_prefix=answer_prefix)
+        return self._known.get((typed.prompt, typed.options, typed.answer_prefix), typed)
+
+    def _offer(self, questions: Sequence[Question], title: str) -> None:
+        self._known.update({(q.prompt.strip(), q.options, q.answer_prefix): q for q in questions})
+        self._bench.offer(questions, title)
+
+    def _on_example(self, question: Question) -> None:
+        self._put(question)
+        self.ask()
+
+    def _put(self, question: Question) -> None:
+        """Puts a task's question into the text box."""
+        self._known[question.prompt.strip(), question.options, question.answer_prefix] = question
+        self.labels = "" if tuple(option_lines(question.prompt)) == question.options else ", ".join(question.options)
+        self.answer_prefix, self.question = question.answer_prefix, question.prompt.strip()
+
+    # ------------------------------------------------------------------------------------------------- results
+
+    def _show_answers(self, answers: Answers) -> None:
+        self._bench.answered.value = page.answers(answers)
+        self.answers = answers
+
+    def _show_questions(self, text: str, found: list[Question]) -> None:
+        self._card.questions.value = page.wrap(text)
+        self._offer(found, "a question of the card")
+
+    # ------------------------------------------------------------------------------------------------- work
+
+    def _load(self) -> Iterator[Show]:
+        """Gets the model, once."""
+        if self.source.loaded:
+            return
+        yield lambda: self._say("getting the model ready")
+        caution = self.source.caution_of_model()
+        yield lambda: self._failed("model", StudyError(caution)) if caution else self._say("working")
+
+    def _submit(self, worker: Worker, kind: str, job: Job) -> None:
+        with self._screen:
+            self._errors.pop(kind, None)
+            self._errors.pop("click", None)
+            self._tell()
+            if self._since is None:
+                self._since = perf_counter()
+                self._say("working")
+            worker.submit(kind, job)
+
+    def _failed(self, kind: str, error: Exception) -> None:
+        first = next(iter(str(error).splitlines()), "")
+        self._errors[kind] = str(error) if isinstance(error, CulnigError) else f"{kind} failed: {type(error).__name__}: {first}"
+        self._tell()
+
+    def _tell(self) -> None:
+        self.error = "; ".join(self._errors.values())
+
+    def _say(self, text: str) -> None:
+        self._status.value = page.wrap(f"<span class='small'><span style='color:{page.AFTER}'>●</span> {text} …</span>")
+
+    def _ready(self) -> None:
+        """Nothing is left to do for one of the workers."""
+        if self._since is None or sum(worker.waiting for worker in (self._pictures, self._models)):
+            return
+        took, self._since = perf_counter() - self._since, None
+        self._status.value = page.wrap(f"<span class='small'>ready ({1000 * took:,.0f} ms)</span>")

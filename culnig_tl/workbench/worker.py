@@ -1,0 +1,97 @@
+"""A thread in which the latest request wins: clicks never wait for work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from time import monotonic
+
+log = logging.getLogger(__name__)
+
+Show = Callable[[], object]
+"""Puts a result on the screen."""
+Job = Callable[[], Iterator[Show]]
+"""Works between its yields; each yields what shows the result so far."""
+
+
+class Worker:
+    """Runs jobs step by step in one thread. Of each kind only the latest counts: a newer one replaces what waits or runs.
+
+    A step of one kind is followed by a step of another that waits, so that a long job does not keep a short one waiting.
+    The thread ends when there is nothing to do.
+    """
+
+    def __init__(self, failed: Callable[[str, Exception], object], *, idle: Show, screen: AbstractContextManager) -> None:
+        """`failed` is told (kind, error) of a job that raised; `idle` is called when nothing is left to do.
+
+        Both, and every show, run while `screen` (a lock) is held.
+        """
+        self._failed, self._idle, self._screen = failed, idle, screen
+        self._changed = threading.Condition()
+        self._jobs: dict[str, Iterator[Show]] = {}
+        """Kind -> the job, the one whose turn it is first."""
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are not finished."""
+        with self._changed:
+            return len(self._jobs)
+
+    def submit(self, kind: str, job: Job) -> None:
+        """Runs a job soon; an unfinished one of the same kind is dropped."""
+        with self._changed:
+            self._jobs[kind] = iter(job())  # a generator: nothing of it runs here
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="culnig-tl workbench", daemon=True)
+                self._thread.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Waits until nothing is left to do; False where that took longer than `timeout` seconds."""
+        end = monotonic() + timeout
+        with self._changed:
+            return self._changed.wait_for(lambda: self._thread is None, max(0.0, end - monotonic()))
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                kind, job = next(iter(self._jobs.items()), ("idle", None))
+            if job is not None:
+                self._step(kind, job)
+                continue
+            self._guard(kind, self._idle)  # not under the lock: it waits for the screen's
+            with self._changed:
+                if not self._jobs:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+
+    def _step(self, kind: str, job: Iterator[Show]) -> None:
+        """One step of a job, and its result on the screen unless a newer job of the kind came meanwhile."""
+        show: Show | None = None
+        error: Exception | None = None
+        try:
+            show = next(job, None)
+        except Exception as caught:  # whatever a model or tokenizer raises: shown in words, logged in full
+            error = caught
+        with self._changed:
+            if self._jobs.get(kind) is not job:
+                return
+            del self._jobs[kind]
+            if show is not None:
+                self._jobs[kind] = job  # to the end of the queue
+        if error is not None:
+            log.debug("%s failed", kind, exc_info=error)
+            self._guard(kind, lambda: self._failed(kind, error))
+        elif show is not None:
+            self._guard(kind, show)
+
+    def _guard(self, kind: str, show: Show) -> None:
+        """The thread outlives a screen that fails: a closed view, say."""
+        try:
+            with self._screen:
+                show()
+        except Exception:
+            log.warning("%s could not be shown", kind, exc_info=True)
