@@ -7,7 +7,7 @@ JOBS   ?= 2
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-all test-tl39 lint wheel clean
+.PHONY: demo test test-all test-tl39 lint docs wheel clean
 
 demo: $(STAMP)  ## the whole study on the embedded model, into runs/toy
 	$(RUN)/culnig-tl run --model toy --output-dir runs/toy --overwrite
@@ -19,13 +19,16 @@ test-all: lint test-tl39  ## lint, every test but the timed ones, and the subset
 	$(RUN)/python -m pytest -q -n $(JOBS) -m "not perf"
 
 test-tl39: $(VENV)39/.installed  ## scores, models and hooks on the bridge and the HookedTransformer of TransformerLens 3.9
-	$(VENV)39/bin/python -m pytest -q -n $(JOBS) tests/oracles tests/test_hooked.py tests/test_passes.py tests/test_models.py \
+	$(VENV)39/bin/python -m pytest -q -n $(JOBS) tests/oracles tests/test_hooked.py tests/test_passes.py tests/test_models.py tests/test_generation.py \
 	    -k "llama or gemma or gpt2 or door or pip or hooked or memory"
 
 lint: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/pyright --pythonpath $(RUN)/python
+
+docs: $(STAMP)  ## the documentation, into build/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict -q
 
 wheel: $(STAMP)
 	$(RUN)/python -m build --wheel
@@ -43,5 +46,5 @@ $(STAMP): pyproject.toml constraints.txt
 $(VENV)39/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)39
 	$(VENV)39/bin/python -m pip install --quiet torch==2.13.0
-	$(VENV)39/bin/python -m pip install --quiet -e ".[dev]" "transformer-lens>=3.9,<4"
+	$(VENV)39/bin/python -m pip install --quiet -e ".[test]" "transformer-lens>=3.9,<4"
 	touch $@

@@ -10,8 +10,26 @@ import typer
 from rich.logging import RichHandler
 
 from . import __version__
-from .commands import bake, claim, compare, countries, language, parts, run, steps, sweep, tasks
+from .commands import (
+    answers,
+    bake,
+    claim,
+    compare,
+    countries,
+    enhance,
+    finetune,
+    language,
+    methods,
+    parts,
+    run,
+    stability,
+    steps,
+    sweep,
+    tasks,
+    values,
+)
 from .commands.options import err, out
+from .distributed import OwnError
 from .errors import CulnigError
 
 INTERRUPTED = 130
@@ -25,11 +43,13 @@ app = typer.Typer(
 )
 COMMANDS = (
     run.run, steps.score, steps.select, steps.evaluate, claim.claim, sweep.sweep, parts.parts, countries.countries,
-    language.language, compare.compare, bake.bake, run.report, tasks.models,
+    methods.methods, methods.truth, enhance.enhance, stability.stability, values.values,
+    language.language, compare.compare, bake.bake, finetune.finetune, run.report, tasks.models,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(answers.app, name="answers")
 
 
 @app.callback()
@@ -62,6 +82,7 @@ def main() -> None:
         message = _one_line(error)
         if message is None:
             raise
+        err.quiet = err.quiet and not isinstance(error, OwnError)  # of several processes one speaks, but for an error of another's own
         err.print(f"[bold red]Error:[/] {message}", soft_wrap=True, highlight=False)
         sys.exit(2)
     if code == INTERRUPTED:

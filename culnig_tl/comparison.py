@@ -85,12 +85,9 @@ def compare(
     drops = {}
     for task in dict.fromkeys(base.table["task"]):
         here = (base.table["task"] == task).to_numpy()
-
-        def right(result: EvaluationResult) -> np.ndarray:
-            return np.asarray(result.table.loc[here, "correct"], dtype=float)  # noqa: B023 - used within the loop alone
-
         clusters = np.asarray(base.table.loc[here, "cluster"])
-        drops[str(task)] = compare_drops(right(base), right(ablated), [right(r) for r in random_sets], clusters, draws=draws, seed=seed)
+        asked = [result.values(task) for result in (base, ablated, *random_sets)]
+        drops[str(task)] = compare_drops(asked[0], asked[1], asked[2:], clusters, draws=draws, seed=seed)
     return Comparison(drops)
 
 

@@ -27,3 +27,11 @@ class NeuronError(CulnigError):
 
 class StudyError(CulnigError):
     """A study's folder or arguments that cannot be used."""
+
+
+class MatchError(CulnigError):
+    """Answers in words that cannot be compared, e.g. for want of a language's analyser."""
+
+
+class FineTuningError(CulnigError):
+    """Modules that cannot be chosen, or a training that cannot be started or has gone wrong."""

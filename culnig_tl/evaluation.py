@@ -18,12 +18,15 @@ from torch import Tensor
 
 from . import __version__, files
 from .ablation import NeuronMeans, ablation_hooks, operation_name
+from .context import within_context
 from .errors import ScoreError
+from .identity import identity, model_identity
 from .models import describe, device_of, frozen, hook_name, last_logits, native_attention, tokenizer_of
 from .neurons import NeuronSet
 from .passes import NATIVE_TOLERANCE, each_batch
 from .progress import Advance, progress_bar
 from .prompting import Prompt, encode, pad, plan_batches
+from .saving import Course, Saving
 from .statistics import clustered_mean
 from .tasks import worldvaluesbench
 from .tasks.question import Task
@@ -34,6 +37,12 @@ COLUMNS = (
     "task", "id", "cluster", "country", "group", "template", "answer",
     "predicted", "predicted_label", "p_answer", "correct", "correct_label", "alignment",
 )  # fmt: skip
+
+OTHERS = ("language",)
+"""Columns that some results have more: the language that a question answered in words is answered in."""
+_TYPES = {"template": "int64", "p_answer": "double", "correct": "bool", "correct_label": "bool", "alignment": "double"}
+"""Columns that are not texts -> their type in Parquet."""
+_DTYPES = {"int64": "int64", "double": "float64", "bool": "bool"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,13 @@ class EvaluationResult:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def values(self, task: str) -> np.ndarray:
+        """[question] what a task's accuracy is the mean of: right (1) or wrong (0); WorldValuesBench's alignment, 0 to 1."""
+        rows = self.table.loc[self.table["task"] == task]
+        if len(rows) and rows["alignment"].notna().all():
+            return rows["alignment"].to_numpy(float) / 100
+        return rows["correct"].to_numpy(float)
 
     def accuracy(self, by: str | Sequence[str] | None = "task", *, labels_only: bool = False) -> pd.DataFrame:
         """Accuracy in percent with its standard error over clusters.
@@ -105,7 +121,7 @@ class EvaluationResult:
     def __str__(self) -> str:
         setting = self.metadata.get("setting", "unchanged")
         lines = [
-            f"{task}: {row.accuracy:.2f} ± {row.se:.2f} %, mean P(answer) {row.p_answer:.3f}, {int(row.questions):,} questions"
+            f"{task}: {row.accuracy:.2f} ± {row.se:.2f} %, {_p_of_answer(row.p_answer)}{int(row.questions):,} questions"
             for task, row in self.accuracy().iterrows()
         ]
         return f"EvaluationResult ({setting})\n  " + "\n  ".join(lines)
@@ -123,8 +139,9 @@ class EvaluationResult:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.Table.from_pandas(self.table, preserve_index=False)
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"culnig_tl": json.dumps(dict(self.metadata)).encode()})
+        types = [pa.field(name, pa.type_for_alias(_TYPES.get(name, "string"))) for name in (*COLUMNS, *OTHERS) if name in self.table]
+        table = pa.Table.from_pandas(self.table, pa.schema(types), preserve_index=False)  # the same bytes also where a column is empty
+        table = table.replace_schema_metadata({b"culnig_tl": json.dumps(dict(self.metadata)).encode()})
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         return files.write(path, buffer.getvalue())
@@ -132,18 +149,30 @@ class EvaluationResult:
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:
         """Reads what `save` wrote. Raises `ScoreError` naming the file."""
-        import pyarrow.parquet as pq
-
         path = Path(path)
         if not path.is_file():
             raise ScoreError(f"no such file of results: {path}")
         try:
-            table = pq.read_table(path)
-            metadata = json.loads((table.schema.metadata or {})[b"culnig_tl"])
-            frame = table.to_pandas()
-            return cls(frame[list(COLUMNS)], metadata)
-        except (ValueError, KeyError, OSError) as error:
+            frame, said = files.read_parquet(path, COLUMNS, OTHERS)
+            metadata = json.loads(said or b"null")
+            if not isinstance(metadata, dict):
+                raise ValueError("it does not say what it is of")
+            for name, kind in _TYPES.items():
+                if (
+                    frame[name].isna().any()
+                    and name not in ("alignment", "p_answer")
+                    or not pd.api.types.is_dtype_equal(frame[name].dtype, _DTYPES[kind])
+                ):
+                    raise ValueError(f"column {name!r} is {frame[name].dtype}, with or without gaps")
+            empty = [name for name in COLUMNS if name not in _TYPES and frame[name].isna().all()]
+            return cls(frame.astype(dict.fromkeys(empty, object)).assign(**dict.fromkeys(empty, None)), metadata)
+        except (ValueError, KeyError, TypeError, OSError, NotImplementedError, RecursionError) as error:
             raise ScoreError(f"{path} is not a file of results: {error}") from error
+
+
+def _p_of_answer(p: float) -> str:
+    """Where it is known: of an answer in words it is not."""
+    return "" if p != p else f"mean P(answer) {p:.3f}, "
 
 
 def evaluate(
@@ -156,6 +185,7 @@ def evaluate(
     means: NeuronMeans | None = None,
     batch_size: int | str | Sequence[int] = "auto",
     progress: bool | Advance = True,
+    saving: Saving | None = None,
 ) -> EvaluationResult:
     """Asks every question of a task; a prediction is right when the likeliest token of the whole vocabulary is the label.
 
@@ -169,22 +199,36 @@ def evaluate(
         neurons: switched off ("suppress") or doubled ("enhance"), multiplied by `scale`, or replaced by `means` meanwhile;
             None leaves the model unchanged.
         batch_size: questions a batch, or "auto".
+        saving: where the state is saved every so often, and gone on from after a kill, to the same bytes (see `Saving`).
+
+    Where torch.distributed was started, the processes share the batches, and each returns all answers. Questions that do not
+    fit in the model's context are left out; the log and ``metadata["too_long"]`` name them.
 
     Raises:
         ScoreError: an empty task, NaN (naming the question). NeuronError: neurons that the model does not have.
     """
     if not len(task):
         raise ScoreError(f"task {task.name!r} holds no question to ask")
+    if task.short_answers:
+        from .short_answers import ask_short_answers  # which returns this module's results
+
+        options: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "saving": saving}
+        return ask_short_answers(model, task, neurons=neurons, operation=operation, scale=scale, means=means, **options)
     done = operation_name(operation, scale, means)
     info, tokenizer, device = describe(model), tokenizer_of(model), device_of(model)
-    prompts = encode(tokenizer, task.questions)
+    prompts, too_long = within_context(model, task, encode(tokenizer, task.questions))
     lengths = [len(p.tokens) for p in prompts]
+    key = None
+    if saving is not None:
+        of_model = model_identity(model) if saving.model is None else saving.model
+        key = identity(of_model, neurons=neurons, operation=done, means=means)
     answers = torch.tensor([p.answer_token for p in prompts], device=device)
     widest = max(len(p.option_tokens) for p in prompts)
     options = torch.tensor([[*p.option_tokens, *([-1] * (widest - len(p.option_tokens)))] for p in prompts], device=device)
-    predicted, labels = torch.zeros_like(answers), torch.zeros_like(answers)
+    predicted, labels, following = (torch.zeros_like(answers) for _ in range(3))
     p_answer = torch.zeros(len(prompts), device=device)
-    then: dict[int, int] = {}  # question -> the token that follows the first token of a two-token label
+    found = {"predicted": predicted, "labels": labels, "following": following, "p_answer": p_answer}  # a question each
+    # following: one more than the token after the first token of a two-token label, 0 where none was looked at
 
     def ask(batch: list[int], _: Any) -> None:
         logits = last_logits(model, *pad([prompts[i] for i in batch], tokenizer, device)).to(device)  # [batch, vocab]
@@ -204,8 +248,17 @@ def evaluate(
         begun = {i: token for i, token in begun.items() if token in _firsts_of_two(prompts[i])}
         if begun:
             longer = [replace(prompts[i], tokens=(*prompts[i].tokens, token)) for i, token in begun.items()]
-            following = last_logits(model, *pad(longer, tokenizer, device)).argmax(-1).tolist()
-            then.update(zip(begun, following))
+            following[list(begun)] = last_logits(model, *pad(longer, tokenizer, device)).argmax(-1).to(device) + 1
+
+    def check_health() -> None:
+        broken = p_answer.isnan()
+        if broken.any():
+            question = prompts[int(broken.nonzero()[0])].question
+            raise ScoreError(f"question {question.id!r} of {task.name} gives NaN in {info.dtype}")
+
+    def snapshot() -> dict[str, Tensor]:
+        check_health()
+        return found
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -213,15 +266,28 @@ def evaluate(
         if neurons is not None:
             hooks = ablation_hooks(model, neurons, operation, scale=scale, means=means, in_place=True)
             stack.enter_context(model.hooks(fwd_hooks=hooks))
-        native = _native_is_exact(model, min(prompts, key=lambda p: len(p.tokens)), neurons)
+        course = Course(
+            {"identity": key, "questions": {task.name: task.fingerprint}},
+            saving,
+            lambda: {
+                "native": _native_is_exact(model, min(prompts, key=lambda p: len(p.tokens)), neurons),
+                "sizes": [len(batch) for batch in plan_batches(lengths, batch_size, device)],
+            },
+            lambda decided: plan_batches(lengths, decided["sizes"]),
+        )
+        for name, before in course.tensors.items():
+            found[name].copy_(before)
+        native = course.decided["native"]
         stack.enter_context(native_attention(model, native))
         advance = stack.enter_context(progress_bar(len(prompts), f"ask {task.name}", enabled=progress))
-        sizes = each_batch(plan_batches(lengths, batch_size, device), lengths, ask, advance)
+        after = stack.enter_context(course.saved(snapshot))
+        each_batch(course.plan, lengths, ask, course.advancing(advance), ledger=course.ledger, after=after)
+        check_health()
+    for of_question in found.values():
+        course.ranks.add(of_question)  # each question was asked by one process alone
 
     probabilities, tokens = p_answer.cpu().numpy(), predicted.tolist()
-    if np.isnan(probabilities).any():
-        question = prompts[int(np.isnan(probabilities).argmax())].question
-        raise ScoreError(f"question {question.id!r} of {task.name} gives NaN in {info.dtype}")
+    then = {i: token - 1 for i, token in enumerate(following.tolist()) if token}
     texts = {token: tokenizer.decode([token]) for token in set(tokens) | set(then.values())}
     read = [
         _read(prompt, token, place, then.get(i), texts) for i, (prompt, token, place) in enumerate(zip(prompts, tokens, labels.tolist()))
@@ -244,7 +310,7 @@ def evaluate(
                 label == q.answer,
                 worldvaluesbench.alignment(q, text.strip()) if aligned else float("nan"),
             )  # fmt: skip
-            for q, (text, label, correct), p in zip(task, read, probabilities)
+            for q, (text, label, correct), p in zip((prompt.question for prompt in prompts), read, probabilities)
         ],
         columns=list(COLUMNS),
     )
@@ -258,7 +324,9 @@ def evaluate(
         "operation": None if neurons is None else done,
         "setting": "unchanged" if neurons is None else f"{neurons.provenance.kind}, {done}",
         "native_attention": native,
-        "batch_sizes": {task.name: sizes},
+        "batch_sizes": {task.name: course.sizes()},
+        "too_long": {task.name: too_long},
+        "identity": key,
         "two_token_labels": {task.name: sorted({label for prompt in prompts for label in prompt.two_token_labels})},
         "version": __version__,
     }
@@ -340,12 +408,12 @@ def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
     if not results:
         raise ScoreError("no results to put together")
     first = results[0].metadata
-    for key in ("model", "revision", "neurons", "operation"):
+    for key in ("model", "revision", "neurons", "operation", "identity"):
         differing = [r.metadata.get(key) for r in results if r.metadata.get(key) != first.get(key)]
         if differing:
             raise ScoreError(f"results of different settings cannot be put together: {key} is {first.get(key)!r} and {differing[0]!r}")
     merged = {
         key: {name: value for result in results for name, value in result.metadata.get(key, {}).items()}
-        for key in ("fingerprints", "batch_sizes", "two_token_labels")
+        for key in ("fingerprints", "batch_sizes", "two_token_labels", "too_long", "max_new_tokens", "cut_off", "analysers")
     }
     return EvaluationResult(pd.concat([r.table for r in results], ignore_index=True), {**first, **merged})

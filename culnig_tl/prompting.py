@@ -78,17 +78,19 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     """
     if not questions:
         return []
+    if open_ended := next((q for q in questions if q.accepted), None):
+        raise PromptError(f"task {open_ended.task!r} is answered in words and has no labels: take one that has, e.g. blend")
     texts = [render(tokenizer, question) for question in questions]
-    prompts = _tokenize(tokenizer, texts)
+    prompts = tokenize(tokenizer, texts)
     chat = bool(getattr(tokenizer, "chat_template", None))
     spaces = ["" if chat or question.answer_prefix or text[-1:].isspace() else " " for text, question in zip(texts, questions)]
-    with_answer = _tokenize(tokenizer, [text + space + q.answer.lstrip() for text, space, q in zip(texts, spaces, questions)])
+    with_answer = tokenize(tokenizer, [text + space + q.answer.lstrip() for text, space, q in zip(texts, spaces, questions)])
     answers = [_label_tokens(tokenizer, question, question.answer, *ids) for question, *ids in zip(questions, prompts, with_answer)]
 
     keys = [(text[-CONTEXT_CHARACTERS:], question.options) for text, question in zip(texts, questions)]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}  # a question for every end of prompt and set of labels
     asked = [(key, i, label) for key, i in first.items() for label in questions[i].options]
-    with_labels = _tokenize(tokenizer, [texts[i] + spaces[i] + label.lstrip() for _, i, label in asked])
+    with_labels = tokenize(tokenizer, [texts[i] + spaces[i] + label.lstrip() for _, i, label in asked])
     labels: dict[tuple, list[tuple[int, int | None]]] = {key: [] for key in first}
     for (key, i, label), whole in zip(asked, with_labels):
         labels[key].append(_label_tokens(tokenizer, questions[i], label, prompts[i], whole))
@@ -103,7 +105,7 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     return encoded
 
 
-def _tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """Token ids with exactly one BOS where the tokenizer puts one before plain text, and no EOS at the end.
 
     A chat template writes its special tokens itself; some write a BOS, some leave it to the tokenizer.

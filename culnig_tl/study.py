@@ -13,6 +13,7 @@ import pandas as pd
 from .comparison import in_first_half
 from .errors import StudyError
 from .evaluation import EvaluationResult
+from .findings import Findings, TaskDrops
 from .folder import read_record
 from .models import TOY
 from .neurons import NeuronSet
@@ -56,6 +57,8 @@ class StudyConfig:
     batch_size: int | str = "auto"
     """Questions a batch, or "auto"."""
     device: str = "auto"
+    device_map: str | None = None
+    """"auto" spreads a model over all GPUs (and the CPU); instead of `device`."""
     dtype: str = "auto"
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
@@ -105,8 +108,7 @@ class Study:
         """What suppressing the culture-general neurons costs on a task, against random sets."""
 
         def right(setting: str) -> np.ndarray:
-            table = self.results[setting].table
-            return table.loc[table["task"] == task, "correct"].to_numpy(float)
+            return self.results[setting].values(task)
 
         table = self.results[UNCHANGED].table
         clusters = table.loc[table["task"] == task, "cluster"].to_numpy()
@@ -121,12 +123,16 @@ class Study:
         """
         if RIVAL not in self.results:
             raise StudyError(f"this study has no rival: it asked {', '.join(self.info['tasks'])}, and the rival is {self.config.rival}")
+        clusters, here = self._asked_of_rival(task)
+        base, ablated, rival = (self.results[s].values(task)[here] for s in (UNCHANGED, GENERAL, RIVAL))
+        return compare_drops(base, ablated, [rival], clusters[here])
+
+    def _asked_of_rival(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """([question] cluster, [question] whether the rival's neurons were not found on it) of a task."""
         table = self.results[UNCHANGED].table
-        rows = (table["task"] == task).to_numpy()
-        if task == self.config.rival:
-            rows &= ~table["cluster"].map(lambda cluster: in_first_half(task, cluster)).to_numpy(bool)
-        right = [self.results[s].table.loc[rows, "correct"].to_numpy(float) for s in (UNCHANGED, GENERAL, RIVAL)]
-        return compare_drops(right[0], right[1], right[2:], table.loc[rows, "cluster"].to_numpy())
+        clusters = table.loc[table["task"] == task, "cluster"]
+        known = clusters.map(lambda cluster: task == self.config.rival and in_first_half(task, cluster))
+        return clusters.to_numpy(), ~known.to_numpy(bool)
 
     def drops(self, match: str = "layer") -> pd.DataFrame:
         """One row a task: what suppressing costs, against random sets matched by "layer" or "count"."""
@@ -157,47 +163,47 @@ class Study:
                 }  # type: ignore[misc]
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
-    def sentence(self) -> str:
-        """What was found, in one sentence that the numbers write."""
+    def findings(self) -> Findings:
+        """What the numbers say: each claim that could have failed, and whether it holds."""
         general = self.neurons[GENERAL]
-        share = len(general) / (sum(general.provenance.pool.values()) * int(general.provenance.layers or 0))
-        culture = self.drop(self.culture_task)
-        others = [task for task, about in self.info["tasks"].items() if not about["culture"]]
-        nlu = [self.drop(task) for task in others]
-        text = (
-            f"Suppressing {len(general):,} culture-general neurons ({100 * share:.1f}% of those scored) takes {self.culture_task} from "
-            f"{culture.base:.1f}% to {culture.base - culture.drop:.1f}% ({_signed(-culture.drop)} points, 95% interval {_signed(-culture.high)} to "
-            f"{_signed(-culture.low)}; layer-matched random sets {_signed(-culture.random_mean)} on average, rank {culture.rank} of {culture.random_sets + 1})"
+        specific = self.neurons.get(SPECIFIC)
+        has_rival = RIVAL in self.results
+        unchanged = self.results[UNCHANGED]
+        errors: dict[Any, float] = unchanged.accuracy()["se"].to_dict()
+        drops = {
+            task: TaskDrops(
+                culture=about["culture"],
+                layer=self.drop(task),
+                count=self.drop(task, "count"),
+                rival=self.drop_against_rival(task) if has_rival and self._asked_of_rival(task)[1].any() else None,
+                se=errors[task],
+                trivial=_always_one_label(unchanged, task),
+            )
+            for task, about in self.info["tasks"].items()
+        }
+        return Findings(
+            task=self.culture_task,
+            drops=drops,
+            neurons=len(general),
+            share=100 * len(general) / (sum(general.provenance.pool.values()) * int(general.provenance.layers or 0)),
+            rival=self.config.rival if has_rival else None,
+            shared_pattern=specific.provenance.shared_pattern if specific is not None else None,
+            limit=self.config.limit,
         )
-        if nlu:
-            text += f", and the tasks without culture by {_signed(-float(np.mean([d.drop for d in nlu])))} on average (random {_signed(-float(np.mean([d.random_mean for d in nlu])))})"
-        return f"{text}: {self.verdict()}."
+
+    def sentence(self) -> str:
+        """What was found, in a sentence or two that the numbers write; what does not hold comes first."""
+        return self.findings().sentence()
 
     def verdict(self) -> str:
         """Whether the drop is more than random, and whether it is culture alone."""
-        culture = self.drop(self.culture_task)
-        if culture.excess_low <= 0 or culture.rank > 1:
-            return "no more than random sets cost, so nothing is shown about culture"
-        worst = max((self.drop(task).excess for task, about in self.info["tasks"].items() if not about["culture"]), default=None)
-        if worst is None:
-            return "more than every random set; no task without culture was asked, so it may not be culture alone"
-        if worst >= culture.excess:
-            return "more than every random set, but a task without culture loses as much, so it is not culture alone"
-        return "more than every random set, and more than any task without culture loses"
+        return self.findings().verdict()
 
     def figures(self) -> dict[str, Any]:
-        """Name -> Plotly figure."""
-        from . import figures
+        """Name -> Plotly figure: every one that the study has data for, in the order of the report."""
+        from .gallery import figures_of
 
-        general = self.neurons[GENERAL]
-        answers = {setting: self.results[setting] for setting in (UNCHANGED, GENERAL)}
-        for match, name in RANDOM.items():
-            answers[f"one {name}"] = self.results[self.random_settings(match)[0]]
-        return {
-            "layer_distribution": figures.layer_distribution(general),
-            "layer_heatmap": figures.layer_heatmap(general),
-            "accuracy": figures.accuracy_bars(answers),
-        }
+        return figures_of(self)
 
     def __str__(self) -> str:
         return f"Study of {self.config.model}: {self.sentence()}"
@@ -243,5 +249,10 @@ def _config(stored: Mapping[str, Any]) -> StudyConfig:
     return replace(StudyConfig(), **{**stored, "tasks": tuple(stored["tasks"])})
 
 
-def _signed(value: float) -> str:
-    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")
+def _always_one_label(result: EvaluationResult, task: str) -> float | None:
+    """Accuracy in percent of always giving the most frequent right label of each wording; None where answers are aligned."""
+    rows = result.table.loc[result.table["task"] == task]
+    if rows["alignment"].notna().any():
+        return None
+    best = rows.groupby("template", dropna=False)["answer"].agg(lambda answers: answers.value_counts().iloc[0])
+    return 100 * float(best.sum()) / len(rows)

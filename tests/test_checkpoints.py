@@ -64,13 +64,18 @@ def test_two_checkpoints_side_by_side(studies):
     assert "Spearman" in str(found)
 
 
-def test_studies_that_cannot_be_compared_are_a_clear_error(studies, loaded):
+def test_what_cannot_be_compared_is_left_out_and_said(studies, loaded):
     base = studies["base"]
     with pytest.raises(StudyError, match="two checkpoints"):
         compare_checkpoints({"base": base})
-    other_shape = dataclasses.replace(base, info={**base.info, "layers": 9})
-    with pytest.raises(StudyError, match="different shapes"):
-        compare_checkpoints({"base": base, "tuned": other_shape})
-    other_questions = dataclasses.replace(base, info={**base.info, "tasks": {"culture": {"fingerprint": "x"}}})
-    with pytest.raises(StudyError, match="different questions"):
-        compare_checkpoints({"base": base, "tuned": other_questions})
+    alike = compare_checkpoints(studies)
+    assert not any("different shapes" in remark or "Different questions" in remark for remark in alike.remarks())
+    other = study(loaded("qwen3"), culture_task(each=2))
+    found = compare_checkpoints({"base": base, "other": other})
+    assert np.isnan(found.overlap().loc["base", "other"]) and np.isnan(found.rank_correlation().loc["other", "base"])
+    assert found.overlap().loc["other", "other"] == 1
+    assert "different shapes" in " ".join(found.remarks()) and "different shapes" in str(found)
+    assert len(found.figure().data) >= 1
+    prints = {"culture": {**base.info["tasks"]["culture"], "fingerprint": "x"}}
+    elsewhere = dataclasses.replace(base, info={**base.info, "tasks": prints})
+    assert "Different questions of culture were asked" in " ".join(compare_checkpoints({"base": base, "b": elsewhere}).remarks())

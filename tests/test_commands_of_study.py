@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pandas as pd
 import pytest
 import typer
@@ -16,7 +18,8 @@ from culnig_tl.commands.parts import parts
 from culnig_tl.commands.sweep import sweep
 from culnig_tl.errors import StudyError, TaskError
 from culnig_tl.pipeline import run_study
-from culnig_tl.study import RANDOM, StudyConfig
+from culnig_tl.selection import select_random
+from culnig_tl.study import GENERAL, RANDOM, Study, StudyConfig
 
 APP = typer.Typer()
 for command in (bake, claim, compare, countries, language, parts, sweep):
@@ -58,6 +61,16 @@ def test_claim(study, tmp_path):
     assert "smallest possible p by rank is 1/3" in said
     assert (tmp_path / "table.md").read_text().startswith("| model | setting | neurons | miniculture |")
     assert set(pd.read_csv(tmp_path / "depth.csv")["third"]) == {"shallow", "middle", "deep"}
+
+
+def test_claim_asks_with_more_random_sets_and_keeps_them(study, tmp_path):
+    folder = shutil.copytree(study, tmp_path / "study")
+    said = call("claim", folder, "--rival", "minicommonsense", "--random-sets", "4", "--output-dir", tmp_path)
+    assert "smallest possible p by rank is 1/5" in said and f"Against 4 sets: {RANDOM['layer']}" in said
+    grown = Study.load(folder)
+    assert len(grown.random_settings("layer")) == 4 and len(grown.random_settings("count")) == 2
+    fourth = select_random(grown.neurons[GENERAL], grown.scores["neuron"], seed=3, match="layer")
+    assert grown.results[f"{RANDOM['layer']} 3"].metadata["neurons"] == fourth.hash
 
 
 def test_countries(study, tmp_path):

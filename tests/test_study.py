@@ -19,6 +19,8 @@ from culnig_tl.scores import NeuronScores
 from culnig_tl.statistics import compare_drops
 from culnig_tl.study import GENERAL, RIVAL, UNCHANGED, Study, StudyConfig
 
+from .processes import content
+
 MIRROR = Path(__file__).parents[2] / "shared" / "data" / "hub"
 
 
@@ -49,7 +51,7 @@ def test_folder_holds_the_whole_study(finished):
     assert {p.stem for p in (folder / "results").iterdir()} == set(finished.results) == {
         UNCHANGED, GENERAL, RIVAL, "random 0", "random 1", "random by layer 0", "random by layer 1",
     }  # fmt: skip
-    assert {p.name for p in (folder / "figures").iterdir()} == {"layer_distribution.html", "layer_heatmap.html", "accuracy.html"}
+    assert {p.stem for p in (folder / "figures").glob("*.html")} == set(finished.figures())
     record = json.loads((folder / "study.json").read_text())
     assert record["config"]["t_mlp"] == 0.1 and record["info"]["revision"] == finished.info["revision"]
     assert not [p for p in folder.rglob(".*")], "no temporary file is left"
@@ -94,7 +96,9 @@ def test_verdict_follows_the_numbers(finished, monkeypatch):
     monkeypatch.setattr(Study, "drop", drops(60, 70))
     assert "not culture alone" in finished.verdict()
     monkeypatch.setattr(Study, "drop", drops(60, 12))
-    assert finished.verdict() == "more than every random set, and more than any task without culture loses"
+    monkeypatch.setattr(Study, "drop_against_rival", drops(60, 2))
+    alone = "more than every random set, and more than any task without culture loses"
+    assert finished.verdict() == f"{alone}, and more than as many neurons of minicommonsense do"
     assert "−30.0 points" in finished.sentence()
 
 
@@ -108,7 +112,7 @@ def test_resumed_study_gives_the_same_bytes(config, finished, tmp_path, monkeypa
             raise KeyboardInterrupt
         return evaluate(*args, **kwargs)
 
-    from culnig_tl import pipeline as module
+    from culnig_tl import pieces as module
     from culnig_tl.evaluation import evaluate
 
     monkeypatch.setattr(module, "evaluate", dies)
@@ -168,9 +172,8 @@ def test_tasks_without_culture_are_refused(config):
 
 def test_report_is_one_page_without_network(finished):
     page = (finished.folder / "report.html").read_text()
-    assert finished.sentence() in page.replace("&#39;", "'")
-    assert page.count('class="plotly-graph-div"') == 3
-    assert "src=" not in page.split("</script>", 1)[1], "nothing is fetched"
+    assert finished.findings().headline() in page.replace("&#39;", "'")
+    assert page.count('class="plot"') == len(finished.figures()) and " src=" not in page.split("<script>", 1)[0], "nothing is fetched"
     assert len(page) < 10_000_000
 
 
@@ -195,6 +198,50 @@ def test_command_repeats_the_study(finished, tmp_path):
     assert again.config == finished.config
     assert again.neurons[GENERAL].hash == finished.neurons[GENERAL].hash
     assert again.table().equals(finished.table())
+
+
+def test_a_study_is_repeated_from_its_record(finished, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from culnig_tl import pipeline
+
+    def said(*words: str) -> str:
+        result = CliRunner().invoke(app, ["run", *words, "--output-dir", str(tmp_path / "again")])
+        return str(result.exception) if result.exception else result.output
+
+    record = str(finished.folder / "study.json")
+    assert "leave out --t-mlp" in said("--from", record, "--t-mlp", "0.2")
+    assert "no such record of a study: nowhere.json" in said("--from", "nowhere.json")
+    monkeypatch.setattr(pipeline, "draw", lambda study, place: None)
+    assert "The report:" in said("--from", record)
+    again = Study.load(tmp_path / "again")
+    assert again.config == finished.config and again.info == finished.info
+    assert content(tmp_path / "again") == content(finished.folder), "the same bytes"
+
+    changed = json.loads(Path(record).read_text())
+    for what, spoil in (
+        ("questions, the fingerprint of miniculture", lambda r: r["info"]["tasks"]["miniculture"].update(fingerprint="another")),
+        ("revision of the model is", lambda r: r["info"].update(revision="another")),
+    ):
+        spoil(changed)
+        (tmp_path / "changed.json").write_text(json.dumps(changed))
+        message = said("--from", str(tmp_path / "changed.json"), "--overwrite")
+        assert "this would not repeat the study" in message and what in message
+    assert content(tmp_path / "again") == content(finished.folder), "what was to be overwritten is still there"
+    for config in ("[]", '{"model": "toy"}', '{"model": "toy", "tasks": "miniculture"}', '{"model": "toy", "tasks": [["x"]]}'):
+        (tmp_path / "changed.json").write_text(f'{{"config": {config}, "info": {{"tasks": {{}}}}}}')
+        assert "is not a study's record" in said("--from", str(tmp_path / "changed.json"))
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path):
+    from typer.testing import CliRunner
+
+    words = ["run", "--limit", "16", "--batch-size", "4", "--random-sets", "2", "--dry-run", "--output-dir", str(tmp_path / "study")]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    for part in ("miniculture:control", "16", "time:   about", "tokens a second are scored", "memory:", "of weights", "disk:   about"):
+        assert part in result.output
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no mirror of the Hub's data sets beside the project")

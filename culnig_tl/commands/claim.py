@@ -6,17 +6,23 @@ from typing import Annotated
 
 import typer
 
-from .of_study import OutputDir, StudyDir, open_study, write_all
+from .of_study import OutputDir, StudyDir, more_random_sets, open_study, write_all
 from .options import BatchSize, DataDir, Device, Dtype, batch_size_of, out, show_frame
+
+RIVAL_TASK = "commonsenseqa"
+TOY_RANDOM_SETS = 200
+"""Enough for a rank to mean something; a quarter of an hour on the toy, days on a large model."""
 
 
 def claim(
     study: StudyDir,
     rival: Annotated[
         str | None,
-        typer.Option(
-            "--rival", help="Task without culture that the rival's neurons are found on; commonsenseqa, for the toy minicommonsense."
-        ),
+        typer.Option("--rival", help="Task without culture that the rival's neurons are found on; the study's own by default."),
+    ] = None,
+    random_sets: Annotated[
+        int | None,
+        typer.Option("--random-sets", min=1, help="Layer-matched random sets; more than the study's are asked and kept. 200 on the toy."),
     ] = None,
     output_dir: OutputDir = None,
     data_dir: DataDir = None,
@@ -31,6 +37,7 @@ def claim(
     from ..comparison import compare, halves
     from ..depth import depth_thirds
     from ..evaluation import evaluate_sets
+    from ..models import TOY
     from ..paper import results_table
     from ..selection import select_rival
     from ..study import GENERAL, RANDOM, UNCHANGED
@@ -39,7 +46,11 @@ def claim(
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
     done, size = opened.study, batch_size_of(batch_size)
     general, base, ablated = done.neurons[GENERAL], done.results[UNCHANGED], done.results[GENERAL]
-    name = rival or ("minicommonsense" if done.config.model == "toy" else "commonsenseqa")
+    name = rival or done.config.rival or RIVAL_TASK
+    if random_sets is None and done.config.model == TOY:
+        random_sets = TOY_RANDOM_SETS
+    if random_sets is not None:
+        more_random_sets(opened, study, random_sets, batch_size=size)
     found_on, asked_on = halves(load_task(name, data_dir=data_dir or done.config.data_dir))
     rivals = select_rival(general, score_neurons(opened.model, found_on, batch_size=size))
     # The rival's neurons were found on one half of its task; both sets are compared on what is left of it.

@@ -1,10 +1,10 @@
-"""`culnig-tl compare`: the same study on several checkpoints, side by side."""
+"""`culnig-tl compare`: studies side by side, of checkpoints of one model or of different models."""
 
 from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,12 +12,16 @@ from ..errors import StudyError
 from .of_study import write_all
 from .options import BatchSize, DataDir, Device, Dtype, Limit, batch_size_of, names, out, show_frame
 
+if TYPE_CHECKING:
+    from ..study import Study
+
 
 def compare(
-    checkpoints: Annotated[
-        list[str], typer.Argument(help="NAME=FOLDER (or Hub id) of each checkpoint, e.g. base=models/base sft=models/sft.")
+    studies: Annotated[
+        list[str],
+        typer.Argument(help="Folders of finished studies, or NAME=MODEL of checkpoints to study first, e.g. runs/base sft=models/sft."),
     ],
-    output_dir: Annotated[Path, typer.Option("--output-dir", help="Folder: a study a checkpoint, and the comparison.")] = Path(
+    output_dir: Annotated[Path, typer.Option("--output-dir", help="Folder: the comparison, and a study a checkpoint named so.")] = Path(
         "runs/compare"
     ),
     tasks: Annotated[str | None, typer.Option("--tasks", help="Names, comma separated; the study's by default.")] = None,
@@ -32,34 +36,75 @@ def compare(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Overlap of the neurons, rank correlation, layers, and accuracy of a base model and its fine-tuned checkpoints.
+    """Accuracy, layers, overlap and rank correlation of several studies, on one page: compare.html.
 
-    A study that is already in the folder is gone on with, not made again.
+    Folders of finished studies are taken as they are. For NAME=MODEL a study is made in the output folder, or gone on with.
+    What cannot be compared, as the overlap between models of different shapes, is left out, and the page says so.
     """
     from ..checkpoints import compare_checkpoints
+    from ..comparison_page import write_comparison
     from ..models import TOY
     from ..pipeline import run_study
-    from ..study import TOY_CONFIG, StudyConfig
+    from ..study import TOY_CONFIG, Study, StudyConfig
 
-    named = {name: model for name, equals, model in (text.partition("=") for text in checkpoints) if equals and name and model}
-    if len(named) != len(checkpoints) or len(named) < 2:
-        raise StudyError("name two checkpoints or more, each once: culnig-tl compare base=FOLDER sft=FOLDER")
-    if any(Path(name).name != name for name in named):
-        raise StudyError("a checkpoint's name becomes a folder: use letters and digits")
     given = {name: value for name, value in locals().items() if name in {f.name for f in fields(StudyConfig)} and value is not None}
     given |= {"batch_size": batch_size_of(batch_size)} | ({"tasks": names(tasks)} if tasks else {})
-    studies = {}
-    for name, model in named.items():
-        config = replace(TOY_CONFIG if TOY in named.values() else StudyConfig(), **{**given, "model": model})
+    named = named_sources(studies)
+    models = [source for source in named.values() if not is_study(source)]
+    finished: dict[str, Study] = {}
+    for name, source in named.items():
+        out.print(f"{name}: {source}", highlight=False, markup=False)
+        if is_study(source):
+            finished[name] = Study.load(source)
+            continue
+        config = replace(TOY_CONFIG if TOY in models else StudyConfig(), **{**given, "model": source})
         folder = output_dir / name
-        out.print(f"{name}: {model}", highlight=False)
-        studies[name] = run_study(config, folder=folder, resume=(folder / "study.json").is_file())
-    found = compare_checkpoints(studies)
-    parts = {"overlap": found.overlap(), "rank-correlation": found.rank_correlation(), "layers": found.layers()}
+        finished[name] = run_study(config, folder=folder, resume=(folder / "study.json").is_file())
+    found = compare_checkpoints(finished)
+    parts: dict[str, Any] = {"overlap": found.overlap(), "rank-correlation": found.rank_correlation(), "layers": found.layers()}
     for title, table in parts.items():
         out.print(title)
         show_frame(table.reset_index())
-    out.print(found.accuracy().to_markdown(), soft_wrap=True, highlight=False)
-    figure = found.figure().to_html(include_plotlyjs=True, full_html=True)
-    contents = {**{f"{title}.csv": table.to_csv() for title, table in parts.items()}, "layers.html": figure}
+    out.print(found.accuracy().to_markdown(), soft_wrap=True, highlight=False, markup=False)
+    for remark in found.remarks():
+        out.print(remark, soft_wrap=True, highlight=False, markup=False)
+    contents = {f"{title}.csv": table.to_csv() for title, table in parts.items()}
     write_all(output_dir, {**contents, "accuracy.md": found.accuracy().to_markdown(), "accuracy.csv": found.accuracy().to_csv()})
+    out.print(f"The page: {write_comparison(found, output_dir / 'compare.html')}", soft_wrap=True, highlight=False, markup=False)
+
+
+def is_study(source: str) -> bool:
+    """Whether it is a folder that a study was written to."""
+    return (Path(source) / "study.json").is_file()
+
+
+def named_sources(given: list[str]) -> dict[str, str]:
+    """Name -> study's folder or model. A folder is called by as much of the end of its path as tells it from the others.
+
+    Raises:
+        StudyError: fewer than two, a name twice, a folder without a study, a name that cannot be a folder's.
+    """
+    folders = [text for text in given if is_study(text)]
+    named = {}
+    for text in given:
+        name, equals, source = (_short(text, folders), "=", text) if text in folders else text.partition("=")
+        if not (equals and name and source):
+            raise StudyError(f"{text} holds no study: give folders of finished studies, or NAME=MODEL to make one first")
+        if not is_study(source) and Path(name).name != name:
+            raise StudyError(f"a checkpoint's name becomes a folder: use letters and digits, not {name!r}")
+        if name in named:
+            raise StudyError(f"two studies are called {name}: call one otherwise, e.g. other={source}")
+        named[name] = source
+    if len(named) < 2:
+        raise StudyError("name two checkpoints or more, each once: culnig-tl compare runs/base runs/sft, or base=MODEL sft=MODEL")
+    return named
+
+
+def _short(folder: str, folders: list[str]) -> str:
+    """The shortest end of a path that no other path has."""
+    parts = {other: Path(other).resolve().parts for other in folders}
+    own = parts[folder]
+    for length in range(1, len(own) + 1):
+        if sum(other[-length:] == own[-length:] for other in parts.values()) == 1:
+            return "/".join(own[-length:])
+    return folder

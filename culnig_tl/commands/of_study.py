@@ -61,6 +61,26 @@ def open_study(folder: Path, *, device: str, dtype: str, data_dir: str | None) -
     return OpenStudy(study, model, tasks, culture, reading)
 
 
+def more_random_sets(opened: OpenStudy, folder: Path, count: int, *, batch_size: int | str) -> None:
+    """Asks with layer-matched random sets until the study has `count` of them; each is kept in its folder as soon as it is asked."""
+    from ..evaluation import concat, evaluate
+    from ..progress import progress_bar
+    from ..selection import select_random
+    from ..study import GENERAL, RANDOM
+
+    study = opened.study
+    seeds = range(study.config.seed, study.config.seed + count)
+    missing = {f"{RANDOM['layer']} {seed}": seed for seed in seeds if f"{RANDOM['layer']} {seed}" not in study.results}
+    questions = sum(map(len, opened.tasks))
+    with progress_bar(len(missing) * questions, f"ask with {len(missing)} more random sets", enabled=bool(missing)) as advance:
+        for name, seed in missing.items():
+            neurons = select_random(study.neurons[GENERAL], study.scores["neuron"], seed=seed, match="layer")
+            asked = [evaluate(opened.model, task, neurons=neurons, batch_size=batch_size, progress=advance) for task in opened.tasks]
+            study.neurons[name], study.results[name] = neurons, concat(asked)
+            neurons.save(folder / "neurons" / f"{name}.parquet")
+            study.results[name].save(folder / "results" / f"{name}.parquet")
+
+
 def write_all(folder: Path, contents: dict[str, str]) -> None:
     """Writes texts under their file names, and says where."""
     for name, text in contents.items():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 out = Console(width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True)
+WIDEST = 1000
+"""Columns of text that a printed table may need."""
 
 Model = Annotated[str, typer.Option("--model", help='"toy", a Hub id such as Qwen/Qwen3-0.6B, or a folder with a checkpoint.')]
 Tasks = Annotated[str, typer.Option("--tasks", help="Names, comma separated; `culnig-tl tasks` lists them.")]
@@ -30,6 +32,10 @@ Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", envvar="CULNIG_DATA_DIR", help="Local mirror of data sets: FOLDER/<org>/<name>.")
 ]
+DeviceMap = Annotated[
+    str | None, typer.Option("--device-map", help='"auto" spreads a model over all GPUs and memory; instead of --device.')
+]
+SaveEvery = Annotated[float, typer.Option("--save-every", help="Seconds between two saves of what is unfinished.", min=0)]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 
 
@@ -75,10 +81,11 @@ def show_accuracy(table: Any) -> None:
 
 
 def show_frame(frame: Any) -> None:
-    """Prints a DataFrame."""
+    """Prints a DataFrame; a wide one runs over the terminal's edge rather than lose digits."""
     shown = Table()
     for column in frame.columns:
-        shown.add_column(str(column), justify="left" if frame[column].dtype == object else "right")
+        shown.add_column(str(column), justify="left" if frame[column].dtype == object else "right", no_wrap=True)
     for row in frame.itertuples(index=False):
         shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    out.print(shown)
+    needed = Console(width=WIDEST).measure(shown).maximum
+    Console(width=max(needed, out.width)).print(shown)

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import BatchSize, DataDir, Device, Dtype, Limit, Model, Revision, batch_size_of, names, out, show_accuracy
+from ..errors import StudyError
+from .options import (
+    BatchSize,
+    DataDir,
+    Device,
+    DeviceMap,
+    Dtype,
+    Limit,
+    Model,
+    Revision,
+    SaveEvery,
+    batch_size_of,
+    names,
+    out,
+    show_accuracy,
+    show_frame,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from ..study import StudyConfig
+
+log = logging.getLogger(__name__)
+
+ELSEWHERE = ("data_dir", "device", "device_map")
+"""What may differ where a study is repeated: where things are, not what they are."""
 
 
 def run(
@@ -25,6 +51,7 @@ def run(
     limit: Limit = None,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
     t_mlp: Annotated[float | None, typer.Option("--t-mlp", help="Share of MLP neurons that are candidates.")] = None,
@@ -34,21 +61,101 @@ def run(
     z: Annotated[float | None, typer.Option("--z", help="Least z of a country's own neurons.")] = None,
     random_sets: Annotated[int | None, typer.Option("--random-sets", help="Random sets of each kind.", min=1)] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the first random set.")] = 0,
+    record: Annotated[Path | None, typer.Option("--from", help="study.json of a study: repeat it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the study in the folder.")] = False,
+    save_every: SaveEvery = 60.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take: questions, tokens, time, memory, disk.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Write the study's pieces as commands, for a queue; run nothing.")] = False,
+    piece: Annotated[str | None, typer.Option("--piece", help="With --from: make this one piece of a planned study.")] = None,
 ) -> None:
     """The whole study: scores, neurons, answers with and without them, figures, report.html."""
+    from ..distributed import start
     from ..pipeline import run_study
     from ..study import TOY_CONFIG, StudyConfig
 
+    start()
     given = {name: value for name, value in locals().items() if name in {f.name for f in fields(StudyConfig)} and value is not None}
     given |= {"batch_size": batch_size_of(batch_size)} | ({"tasks": names(tasks)} if tasks else {})
-    config = replace(TOY_CONFIG if model == "toy" else StudyConfig(), **given)
-    folder = output_dir or Path("runs") / Path(model).name
-    study = run_study(config, folder=folder, resume=resume, overwrite=overwrite)
-    show_accuracy(study.table())
-    out.print(study.sentence(), soft_wrap=True)
-    out.print(f"\nThe report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    repeats: Mapping[str, Any] | None = None
+    if record is not None:
+        config, repeats = _repeated(record, given)
+    else:
+        config = replace(TOY_CONFIG if model == "toy" else StudyConfig(), **given)
+    folder = output_dir or Path("runs") / Path(config.model).name
+    if piece is not None:
+        if record is None:
+            raise StudyError("--piece needs --from FOLDER/study.json, which --plan writes")
+        from ..plan import run_piece
+
+        out.print(run_piece(config, record.parent, piece, save_every=save_every), soft_wrap=True, highlight=False)
+    elif dry_run:
+        _dry_run(config)
+    elif plan:
+        _plan(config, folder, overwrite=overwrite)
+    else:
+        study = run_study(config, folder=folder, resume=resume, overwrite=overwrite, save_every=save_every, repeats=repeats)
+        show_accuracy(study.table())
+        out.print(study.sentence(), soft_wrap=True)
+        out.print(f"\nThe report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _repeated(path: Path, given: Mapping[str, Any]) -> tuple[StudyConfig, Mapping[str, Any]]:
+    """The arguments of the study whose record this is, and what it says of model and questions."""
+    from .. import __version__
+    from ..folder import read_record_file
+    from ..loading import looks_like_path
+    from ..models import TOY
+    from ..study import StudyConfig
+    from ..study import _config as config_of
+
+    record = read_record_file(path / "study.json" if path.is_dir() else path)
+    plain = asdict(StudyConfig())
+    spoken = {name: value for name, value in given.items() if value != plain[name]}
+    here = {name: spoken.pop(name) for name in ELSEWHERE if name in spoken}
+    if spoken:
+        raise StudyError(f"--from repeats a study as it was: leave out --{next(iter(spoken)).replace('_', '-')}")
+    stored, info = record["config"], record["info"]
+    tasks = stored.get("tasks")
+    scalar = (str, int, float, type(None))
+    if (
+        not isinstance(tasks, list)
+        or not all(isinstance(task, str) for task in tasks)
+        or not all(isinstance(value, scalar) for name, value in stored.items() if name != "tasks")
+    ):
+        raise StudyError(f"{path} is not a study's record: its arguments are not of the types that a study has")
+    config = config_of(stored)
+    on_hub = config.model != TOY and not looks_like_path(config.model) and not Path(config.model).is_dir()
+    if on_hub and config.revision is None:
+        config = replace(config, revision=info.get("revision"))  # the commit of then, not the branch of now
+    if record.get("version") != __version__:
+        log.warning("%s was written by version %s, this is %s", path, record.get("version"), __version__)
+    return replace(config, **here), info
+
+
+def _dry_run(config: StudyConfig) -> None:
+    """Prints what the study would take."""
+    from ..forecast import duration, forecast
+    from ..pieces import Questions
+    from ..pipeline import load
+
+    questions = Questions.load(config)
+    found = forecast(config, load(config), questions)
+    shown = found.table.assign(seconds=found.table["seconds"].map(duration)).rename(columns={"seconds": "takes"})
+    show_frame(shown)
+    out.print(str(found), soft_wrap=True, highlight=False)
+
+
+def _plan(config: StudyConfig, folder: Path, *, overwrite: bool) -> None:
+    """Writes the pieces, and prints how many there are."""
+    from ..folder import PLAN
+    from ..plan import LISTS, write_plan
+
+    pieces = write_plan(config, folder, overwrite=overwrite)
+    for step, name in LISTS.items():
+        count = sum(piece.step == step for piece in pieces)
+        after = "" if step == 1 else f", after {LISTS[step - 1]}"  # type: ignore[index]
+        out.print(f"{folder / PLAN / name}: {count} commands{after}", soft_wrap=True, highlight=False)
 
 
 def report(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) -> None:
@@ -57,4 +164,5 @@ def report(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) ->
     from ..study import Study
 
     study = Study.load(folder)
-    out.print(f"The report: {write_report(study, folder / 'report.html')}", soft_wrap=True, highlight=False)
+    path = write_report(study, folder / "report.html")
+    out.print(f"{study.findings().headline()}\n\nThe report: {path}", soft_wrap=True, highlight=False, markup=False)

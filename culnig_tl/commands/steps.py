@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,12 +13,14 @@ from .options import (
     BatchSize,
     DataDir,
     Device,
+    DeviceMap,
     Dtype,
     Limit,
     Model,
     OneTask,
     Output,
     Revision,
+    SaveEvery,
     Tasks,
     batch_size_of,
     names,
@@ -39,23 +42,30 @@ def score(
     limit: Limit = None,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the same command was stopped.")] = False,
+    save_every: SaveEvery = 60.0,
 ) -> None:
-    """Scores every neuron on a task, country by country."""
+    """Scores every neuron on a task, country by country. torchrun shares the questions among processes."""
     from ..attribution import score_neurons
-    from ..models import load_model
+    from ..distributed import start
+    from ..saving import Saving
 
+    among = start()
     questions = split_of(task, split, data_dir).limit(limit)
-    hooked = load_model(model, device=device, dtype=dtype, revision=revision)
-    scores = score_neurons(
-        hooked,
-        questions.control() if control else questions,
-        sites=names(sites),
-        aggregation=aggregation,  # type: ignore[arg-type]
-        batch_size=batch_size_of(batch_size),
-    )
-    scores.save(output)
+    with Saving.beside(output, resume=resume, every=save_every) as state:
+        scores = score_neurons(
+            _load(model, device=device, device_map=device_map, dtype=dtype, revision=revision),
+            questions.control() if control else questions,
+            sites=names(sites),
+            aggregation=aggregation,  # type: ignore[arg-type]
+            batch_size=batch_size_of(batch_size),
+            progress=among.first,
+            saving=state("score"),
+        )
+        among.first_does(lambda: scores.save(output))
     out.print(scores, soft_wrap=True)
     show_frame(scores.top(20))
 
@@ -109,20 +119,38 @@ def evaluate(
     limit: Limit = None,
     batch_size: BatchSize = "auto",
     device: Device = "auto",
+    device_map: DeviceMap = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --output: go on where the same command was stopped.")] = False,
+    save_every: SaveEvery = 60.0,
 ) -> None:
-    """Asks tasks' test questions, with or without neurons."""
+    """Asks tasks' test questions, with or without neurons. torchrun shares the questions among processes."""
+    from ..distributed import start
     from ..evaluation import concat
     from ..evaluation import evaluate as ask
-    from ..models import load_model
     from ..neurons import NeuronSet
+    from ..saving import Saving
 
+    if resume and output is None:
+        raise StudyError("--resume needs --output: what was asked is kept beside that file")
+    among = start()
     chosen = NeuronSet.load(neurons) if neurons else None
     asked = [split_of(name, "test", data_dir).limit(limit) for name in names(tasks)]
-    hooked = load_model(model, device=device, dtype=dtype, revision=revision)
-    size = batch_size_of(batch_size)
-    result = concat([ask(hooked, t, neurons=chosen, operation=operation, scale=scale, batch_size=size) for t in asked])
-    if output:
-        result.save(output)
+    how: dict[str, Any] = {"neurons": chosen, "operation": operation, "scale": scale}
+    how |= {"batch_size": batch_size_of(batch_size), "progress": among.first}
+    with Saving.beside(output, resume=resume, every=save_every) if output else nullcontext(lambda name: None) as state:
+        hooked = _load(model, device=device, device_map=device_map, dtype=dtype, revision=revision)
+        result = concat([ask(hooked, task, saving=state(task.name), **how) for task in asked])
+        if output:
+            among.first_does(lambda: result.save(output))
     show_frame(result.accuracy(by).reset_index())
+
+
+def _load(model: str, **where: Any) -> Any:
+    """The model, where memory has room for it."""
+    from ..memory import check_memory
+    from ..models import load_model
+
+    check_memory(model, **where)
+    return load_model(model, **where)

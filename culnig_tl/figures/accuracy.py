@@ -91,7 +91,8 @@ def _table(result: EvaluationResult, by: str, labels_only: bool) -> pd.DataFrame
 def _hover(setting: str, group: str, row: Mapping[str, float]) -> str:
     if math.isnan(row["accuracy"]):
         return f"{setting}, {group}: no questions"
+    p_of_answer = "" if math.isnan(row["p_answer"]) else f"<br>mean P(answer) {row['p_answer']:.3f}"  # of answers in words unknown
     return (
         f"{setting}, {group}<br>{row['accuracy']:.2f}% ± {row['se']:.2f} (standard error)"
-        f"<br>mean P(answer) {row['p_answer']:.3f}<br>{int(row['questions']):,} questions in {int(row['clusters']):,} clusters"
+        f"{p_of_answer}<br>{int(row['questions']):,} questions in {int(row['clusters']):,} clusters"
     )
