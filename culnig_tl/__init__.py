@@ -9,63 +9,63 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "compare_tasks": "knowledge_values",
-    "enhance_sweep": "enhancing",
-    "selection_stability": "stability",
+    "compare_tasks": "analyses.knowledge_values",
+    "enhance_sweep": "analyses.enhancing",
+    "selection_stability": "analyses.stability",
     "score_methods": "methods",
-    "exact_effects": "exact",
-    "compare_methods": "benchmark",
+    "exact_effects": "methods.exact",
+    "compare_methods": "methods.benchmark",
     "ablate": "ablation",
     "task_means": "ablation",
     "PromptScores": "attribution",
     "score_neurons": "attribution",
     "score_prompt": "attribution",
     "bake": "baking",
-    "finetune": "finetuning",
-    "measure_forgetting": "measuring",
-    "choose_modules": "modules",
-    "export_freeze_list": "modules",
-    "rank_modules": "modules",
+    "finetune": "finetuning.finetune",
+    "measure_forgetting": "finetuning.measuring",
+    "choose_modules": "finetuning.modules",
+    "export_freeze_list": "finetuning.modules",
+    "rank_modules": "finetuning.modules",
     "load_training": "tasks.training",
-    "compare_checkpoints": "checkpoints",
-    "write_comparison": "comparison_page",
-    "write_report": "report",
+    "compare_checkpoints": "analyses.checkpoints",
+    "write_comparison": "pages.comparison_page",
+    "write_report": "pages.report",
     "QuestionScores": "closeup",
     "question_scores": "closeup",
-    "Comparison": "comparison",
-    "compare": "comparison",
-    "CountryDrops": "crossing",
-    "country_drops": "crossing",
-    "depth_thirds": "depth",
+    "Comparison": "analyses.comparison",
+    "compare": "analyses.comparison",
+    "CountryDrops": "analyses.crossing",
+    "country_drops": "analyses.crossing",
+    "depth_thirds": "analyses.depth",
     "CulnigError": "errors",
-    "EvaluationResult": "evaluation",
+    "EvaluationResult": "results",
     "evaluate": "evaluation",
-    "compare_languages": "language",
+    "compare_languages": "analyses.language",
     "describe": "models",
     "load_model": "models",
     "NeuronSet": "neurons",
     "Site": "neurons",
-    "paper_rows": "paper",
-    "results_table": "paper",
-    "switch_off_parts": "parts",
+    "paper_rows": "analyses.paper",
+    "results_table": "analyses.paper",
+    "switch_off_parts": "analyses.parts",
     "NeuronScores": "scores",
     "select_culture_general": "selection",
     "select_culture_specific": "selection",
     "select_random": "selection",
-    "diagnose": "specificity",
-    "shared_pattern": "specificity",
+    "diagnose": "analyses.specificity",
+    "shared_pattern": "analyses.specificity",
     "Study": "study",
     "StudyConfig": "study",
-    "run_study": "pipeline",
-    "threshold_sweep": "sweep",
+    "run_study": "running.pipeline",
+    "threshold_sweep": "analyses.sweep",
     "COUNTRIES": "tasks",
     "Question": "tasks",
     "Task": "tasks",
     "list_tasks": "tasks",
     "load_task": "tasks",
     "explore": "workbench",
-    "ask_short_answers": "short_answers",
-    "Matcher": "matching",
+    "ask_short_answers": "answers.short_answers",
+    "Matcher": "answers.matching",
 }
 """Public name -> its module."""
 _MODULES = ("figures", "statistics")
@@ -74,39 +74,40 @@ __all__ = ["__version__", *sorted(_PUBLIC), *_MODULES]
 if TYPE_CHECKING:
     from . import figures, statistics
     from .ablation import ablate, task_means
+    from .analyses.checkpoints import compare_checkpoints
+    from .analyses.comparison import Comparison, compare
+    from .analyses.crossing import CountryDrops, country_drops
+    from .analyses.depth import depth_thirds
+    from .analyses.enhancing import enhance_sweep
+    from .analyses.knowledge_values import compare_tasks
+    from .analyses.language import compare_languages
+    from .analyses.paper import paper_rows, results_table
+    from .analyses.parts import switch_off_parts
+    from .analyses.specificity import diagnose, shared_pattern
+    from .analyses.stability import selection_stability
+    from .analyses.sweep import threshold_sweep
+    from .answers.matching import Matcher
+    from .answers.short_answers import ask_short_answers
     from .attribution import PromptScores, score_neurons, score_prompt
     from .baking import bake
-    from .benchmark import compare_methods
-    from .checkpoints import compare_checkpoints
     from .closeup import QuestionScores, question_scores
-    from .comparison import Comparison, compare
-    from .comparison_page import write_comparison
-    from .crossing import CountryDrops, country_drops
-    from .depth import depth_thirds
-    from .enhancing import enhance_sweep
     from .errors import CulnigError
-    from .evaluation import EvaluationResult, evaluate
-    from .exact import exact_effects
-    from .finetuning import finetune
-    from .knowledge_values import compare_tasks
-    from .language import compare_languages
-    from .matching import Matcher
-    from .measuring import measure_forgetting
+    from .evaluation import evaluate
+    from .finetuning.finetune import finetune
+    from .finetuning.measuring import measure_forgetting
+    from .finetuning.modules import choose_modules, export_freeze_list, rank_modules
     from .methods import score_methods
+    from .methods.benchmark import compare_methods
+    from .methods.exact import exact_effects
     from .models import describe, load_model
-    from .modules import choose_modules, export_freeze_list, rank_modules
     from .neurons import NeuronSet, Site
-    from .paper import paper_rows, results_table
-    from .parts import switch_off_parts
-    from .pipeline import run_study
-    from .report import write_report
+    from .pages.comparison_page import write_comparison
+    from .pages.report import write_report
+    from .results import EvaluationResult
+    from .running.pipeline import run_study
     from .scores import NeuronScores
     from .selection import select_culture_general, select_culture_specific, select_random
-    from .short_answers import ask_short_answers
-    from .specificity import diagnose, shared_pattern
-    from .stability import selection_stability
     from .study import Study, StudyConfig
-    from .sweep import threshold_sweep
     from .tasks import COUNTRIES, Question, Task, list_tasks, load_task
     from .tasks.training import load_training
     from .workbench import explore

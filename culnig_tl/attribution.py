@@ -30,15 +30,15 @@ from torch import Tensor
 from . import __version__
 from .closeup import QuestionScores, question_scores
 from .context import within_context
-from .distributed import ranks
 from .errors import ScoreError
-from .identity import identity, model_identity
 from .models import device_of, tokenizer_of
 from .neurons import SITES, Site
 from .passes import Place, backward, each_batch, gradients, prepare, probe, tokens_that_fit
 from .progress import Advance, progress_bar
 from .prompting import Prompt, pad, plan_batches
-from .saving import Course, Saving
+from .running.distributed import ranks
+from .running.identity import identity, model_identity
+from .running.saving import Course, Saving
 from .scores import NO_COUNTRY, NeuronScores
 from .tasks.question import Question, Task, seeded_random
 

@@ -29,8 +29,8 @@ from .commands import (
     values,
 )
 from .commands.options import err, out
-from .distributed import OwnError
 from .errors import CulnigError
+from .running.distributed import OwnError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import hypot
 
-from .specificity import HIGH_SHARE
+from .analyses.specificity import HIGH_SHARE
 from .statistics import Drop
 
 

@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .distributed import Ranks, processes_here
 from .errors import ScoreError
 from .models import FLOAT16, ModelInfo, describe, device_of, frozen, hook_name, last_logits, native_attention, tokenizer_of
 from .neurons import Site
 from .prompting import TOKENS_A_BATCH, Prompt, encode
-from .saving import Ledger, Part
+from .running.distributed import Ranks, processes_here
+from .running.saving import Ledger, Part
 from .tasks.question import Task
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ With N_D the number of distinct questions in D and S_c from `attribution` (CULNI
     rival:     as many neurons, layer by layer, with the highest attribution on a task without culture
 
 Counts are int(size * share). Ties go to the lower (site, layer, index), so that a selection is the same everywhere.
-Each selection ranks once and then cuts: `culnig_tl.sweep` cuts the same ranking at many thresholds.
+Each selection ranks once and then cuts: `culnig_tl.analyses.sweep` cuts the same ranking at many thresholds.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
+from .analyses.specificity import Normalise, SharedPattern, check_normalise, divisor, shared_pattern
 from .errors import NeuronError
 from .neurons import SITES, NeuronSet, Provenance, Site
 from .pools import NeuronPool, ranked, share_count, sites_of
 from .scores import NeuronScores
-from .specificity import Normalise, SharedPattern, check_normalise, divisor, shared_pattern
 from .tasks.countries import COUNTRIES, SPECIFIC_COUNTRIES
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def select_culture_specific(
     """Neurons that serve one country's culture, for each country asked for.
 
     The provenance keeps the rank-1 share of the country x neuron matrix; over 0.9 a warning says that one pattern, shared by
-    all countries, is nearly all there is (see `culnig_tl.specificity`).
+    all countries, is nearly all there is (see `culnig_tl.analyses.specificity`).
 
     Args:
         neuron, control, countryrc, sites: as in `select_culture_general`.

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .comparison import in_first_half
+from .analyses.comparison import in_first_half
 from .errors import StudyError
-from .evaluation import EvaluationResult
 from .findings import Findings, TaskDrops
-from .folder import read_record
 from .models import TOY
 from .neurons import NeuronSet
+from .results import EvaluationResult
+from .running.folder import read_record
 from .scores import NeuronScores
 from .selection import T_ATTN, T_MLP, T_SPECIFIC, R, Z
 from .statistics import Drop, compare_drops
@@ -201,7 +201,7 @@ class Study:
 
     def figures(self) -> dict[str, Any]:
         """Name -> Plotly figure: every one that the study has data for, in the order of the report."""
-        from .gallery import figures_of
+        from .pages.gallery import figures_of
 
         return figures_of(self)
 

@@ -72,8 +72,8 @@ def together(count: int, work: Callable[[int], Any]) -> list[int]:
             RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )  # fmt: skip
-        from culnig_tl.distributed import leave
-        from culnig_tl.distributed import start as join
+        from culnig_tl.running.distributed import leave
+        from culnig_tl.running.distributed import start as join
 
         join()
         assert dist.get_world_size() == count

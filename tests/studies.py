@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from culnig_tl.evaluation import COLUMNS, EvaluationResult
 from culnig_tl.neurons import NeuronSet
+from culnig_tl.results import COLUMNS, EvaluationResult
 from culnig_tl.study import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, Study, StudyConfig
 
 from .figures.builders import COUNTRIES, WIDTHS, make_scores, make_set, make_specific

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from culnig_tl import evaluate
+from culnig_tl.analyses.checkpoints import compare_checkpoints
 from culnig_tl.attribution import score_neurons
-from culnig_tl.checkpoints import compare_checkpoints
 from culnig_tl.errors import StudyError
 from culnig_tl.models import describe
 from culnig_tl.selection import select_culture_general

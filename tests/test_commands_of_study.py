@@ -17,7 +17,7 @@ from culnig_tl.commands.language import language
 from culnig_tl.commands.parts import parts
 from culnig_tl.commands.sweep import sweep
 from culnig_tl.errors import StudyError, TaskError
-from culnig_tl.pipeline import run_study
+from culnig_tl.running.pipeline import run_study
 from culnig_tl.selection import select_random
 from culnig_tl.study import GENERAL, RANDOM, Study, StudyConfig
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from culnig_tl import EvaluationResult, NeuronSet, evaluate
+from culnig_tl.analyses.crossing import CountryDrops, country_drops
+from culnig_tl.analyses.relations import SOURCES, relation_groups
 from culnig_tl.attribution import score_neurons
-from culnig_tl.crossing import CountryDrops, country_drops
 from culnig_tl.errors import NeuronError, ScoreError, TaskError
-from culnig_tl.relations import SOURCES, relation_groups
 from culnig_tl.selection import select_culture_general, select_culture_specific
 from culnig_tl.tasks.countries import COUNTRIES
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from culnig_tl import NeuronScores, score_neurons
-from culnig_tl.distributed import Ranks, ranks
-from culnig_tl.saving import Ledger, Saving
+from culnig_tl.running.distributed import Ranks, ranks
+from culnig_tl.running.saving import Ledger, Saving
 
 from . import families
 from .helpers import difference
@@ -119,7 +119,8 @@ def test_a_study_of_two_processes_in_place_of_another(loaded, tmp_path, monkeypa
     """Resumed, overwritten, and with a part of it there already: what one process decides, both do."""
     from dataclasses import replace
 
-    from culnig_tl import EvaluationResult, pipeline, run_study
+    from culnig_tl import EvaluationResult, run_study
+    from culnig_tl.running import pipeline
     from culnig_tl.study import StudyConfig
 
     monkeypatch.setattr(pipeline, "draw", lambda study, place: None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from culnig_tl import evaluate, score_neurons, select_culture_general, select_culture_specific
-from culnig_tl.enhancing import GENERAL, OWN, RANDOM, Enhancement, enhance_sweep
+from culnig_tl.analyses.enhancing import GENERAL, OWN, RANDOM, Enhancement, enhance_sweep
 from culnig_tl.errors import ScoreError
 
 from .cultures import culture_task, plain_task

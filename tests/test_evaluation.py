@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from culnig_tl import EvaluationResult, NeuronSet, ablate, evaluate
-from culnig_tl.comparison import compare, halves
+from culnig_tl.analyses.comparison import compare, halves
+from culnig_tl.analyses.paper import paper_rows, results_table
 from culnig_tl.errors import PromptError, ScoreError, TaskError
-from culnig_tl.evaluation import COLUMNS, concat
-from culnig_tl.paper import paper_rows, results_table
 from culnig_tl.prompting import encode
+from culnig_tl.results import COLUMNS, concat
 from culnig_tl.tasks.question import Question, Task
 
 from . import families

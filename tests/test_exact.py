@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from culnig_tl import NeuronSet, ablate, describe, evaluate
-from culnig_tl import fanout as fanout_module
 from culnig_tl.errors import NeuronError, ScoreError
-from culnig_tl.exact import all_neurons, exact_effects, stratified_sample
+from culnig_tl.methods import fanout as fanout_module
+from culnig_tl.methods.exact import all_neurons, exact_effects, stratified_sample
 from culnig_tl.neurons import SITES, Site
 from culnig_tl.statistics import clustered_mean
 
@@ -50,7 +50,7 @@ def test_small_batches_and_models_that_cannot_fan_out_give_the_same(loaded, task
     usual = exact_effects(model, task, neurons, progress=False)
     monkeypatch.setitem(fanout_module.TOKENS_A_BATCH, "cpu", 100)
     np.testing.assert_allclose(exact_effects(model, task, neurons, progress=False).drops, usual.drops, atol=1e-7)
-    monkeypatch.setattr("culnig_tl.exact.fans_out", lambda *a: False)
+    monkeypatch.setattr("culnig_tl.methods.exact.fans_out", lambda *a: False)
     np.testing.assert_allclose(exact_effects(model, task, neurons, progress=False).drops, usual.drops, atol=1e-7)
 
 

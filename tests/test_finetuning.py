@@ -16,10 +16,10 @@ from safetensors import safe_open
 
 from culnig_tl import finetune, load_model
 from culnig_tl.errors import FineTuningError, ModelError, PromptError
-from culnig_tl.finetuning import RECORD, WORK, FineTuned, TrainingConfig
-from culnig_tl.modules import choose_modules, list_modules
+from culnig_tl.finetuning.finetune import RECORD, WORK, FineTuned, TrainingConfig
+from culnig_tl.finetuning.modules import choose_modules, list_modules
+from culnig_tl.finetuning.training import COMPLETE, TRAINED, last_complete
 from culnig_tl.prompting import encode
-from culnig_tl.training import COMPLETE, TRAINED, last_complete
 
 from . import families
 from .helpers import plain_model

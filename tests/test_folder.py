@@ -18,9 +18,9 @@ import pytest
 
 from culnig_tl import EvaluationResult, NeuronScores, NeuronSet, files
 from culnig_tl.errors import NeuronError, ScoreError, StudyError
-from culnig_tl.folder import StudyFolder, part_name
-from culnig_tl.lock import locked
 from culnig_tl.neurons import Site
+from culnig_tl.running.folder import StudyFolder, part_name
+from culnig_tl.running.lock import locked
 
 from .processes import finish, forked, start
 
@@ -57,7 +57,7 @@ def test_a_full_disk_is_named_and_what_was_there_stays(small_disk, scores):
 
 def test_a_disk_that_fills_up_while_scoring_stops_with_the_state_before(small_disk, loaded, task):
     from culnig_tl import score_neurons
-    from culnig_tl.saving import Saving
+    from culnig_tl.running.saving import Saving
 
     model = loaded("llama")
     saving = Saving(small_disk / "state", every=0)

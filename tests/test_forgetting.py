@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from culnig_tl import NeuronSet, load_task
 from culnig_tl.commands.finetune import finetune as command
 from culnig_tl.errors import FineTuningError, ScoreError, TaskError
-from culnig_tl.evaluation import COLUMNS, EvaluationResult
 from culnig_tl.figures import forgetting_marks
-from culnig_tl.finetuning import FineTuned, TrainingConfig
-from culnig_tl.forgetting import TOY_FORGETTING, Forgetting, ForgettingConfig
-from culnig_tl.measuring import measure_forgetting
-from culnig_tl.modules import Module, ModuleGroup
+from culnig_tl.finetuning.finetune import FineTuned, TrainingConfig
+from culnig_tl.finetuning.forgetting import TOY_FORGETTING, Forgetting, ForgettingConfig
+from culnig_tl.finetuning.measuring import measure_forgetting
+from culnig_tl.finetuning.modules import Module, ModuleGroup
+from culnig_tl.results import COLUMNS, EvaluationResult
 
 APP = typer.Typer()
 APP.command()(command)

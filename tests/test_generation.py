@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from culnig_tl import NeuronSet, Question, ablate, generation, load_model
+from culnig_tl import NeuronSet, Question, ablate, load_model
+from culnig_tl.answers import generation
+from culnig_tl.answers.generation import WAYS, Way, choose_way, encode_open, end_tokens, generate, text_of
 from culnig_tl.baking import bake
 from culnig_tl.errors import ScoreError
-from culnig_tl.generation import WAYS, Way, choose_way, encode_open, end_tokens, generate, text_of
 from culnig_tl.models import hook_name, last_logits, native_attention
 from culnig_tl.neurons import Site
 from culnig_tl.prompting import pad

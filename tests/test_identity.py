@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from culnig_tl import NeuronSet, ablate, evaluate, identity, load_model, score_neurons
+from culnig_tl import NeuronSet, ablate, evaluate, load_model, score_neurons
 from culnig_tl.ablation import task_means
 from culnig_tl.errors import ScoreError
-from culnig_tl.identity import differing, model_identity, weights_hash, wording_hash
-from culnig_tl.saving import Saving
+from culnig_tl.running import identity
+from culnig_tl.running.identity import differing, model_identity, weights_hash, wording_hash
+from culnig_tl.running.saving import Saving
 
 from . import families
 from .processes import forked, kill_self

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from culnig_tl import evaluate, score_neurons, select_culture_general
+from culnig_tl.analyses.knowledge_values import TaskNeurons, compare_tasks
 from culnig_tl.errors import TaskError
-from culnig_tl.evaluation import EvaluationResult
-from culnig_tl.knowledge_values import TaskNeurons, compare_tasks
+from culnig_tl.results import EvaluationResult
 from culnig_tl.tasks.question import Task
 
 from .cultures import culture_task

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from culnig_tl import analysers
-from culnig_tl.analysers import ANALYSERS, Analyser, normalise, words
+from culnig_tl.answers import analysers
+from culnig_tl.answers.analysers import ANALYSERS, Analyser, normalise, words
+from culnig_tl.answers.matching import Matcher, occurs, without_prompt
+from culnig_tl.answers.variants import agreement, spelled_alike, variant_pairs
 from culnig_tl.errors import MatchError
-from culnig_tl.matching import Matcher, occurs, without_prompt
 from culnig_tl.tasks.blend_saq import LANGUAGES
-from culnig_tl.variants import agreement, spelled_alike, variant_pairs
 
 from .matching_cases import MISSED, NOT_SAID, SAID, TAKEN
 
@@ -245,7 +245,7 @@ def test_a_version_that_is_not_installed_says_so_too():
 def test_chinese_is_quiet_and_leaves_and_reads_nothing_in_the_shared_temporary_folder(tmp_path):
     poison = tmp_path / "jieba.cache"
     poison.write_bytes(b"not a cache of ours")
-    code = "from culnig_tl.matching import Matcher\nassert Matcher().matches('人们吃饺子。', ['饺子'], 'zh')\n"
+    code = "from culnig_tl.answers.matching import Matcher\nassert Matcher().matches('人们吃饺子。', ['饺子'], 'zh')\n"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import transformers as hf
 
-from culnig_tl import memory
 from culnig_tl.errors import ModelError
-from culnig_tl.forecast import duration, forecast
-from culnig_tl.memory import GIB, check_memory, gib, parameter_count
-from culnig_tl.pieces import Questions
+from culnig_tl.running import memory
+from culnig_tl.running.forecast import duration, forecast
+from culnig_tl.running.memory import GIB, check_memory, gib, parameter_count
+from culnig_tl.running.pieces import Questions
 from culnig_tl.study import TOY_CONFIG
 
 from . import families

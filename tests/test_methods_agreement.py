@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 
 from culnig_tl import NeuronSet, describe, evaluate
-from culnig_tl.agreement import ALL, agreement, precision
-from culnig_tl.benchmark import POINTS, MethodComparison, area, compare_methods, select_top
 from culnig_tl.errors import ScoreError
-from culnig_tl.exact import exact_effects, stratified_sample
 from culnig_tl.methods import METHODS, score_methods
+from culnig_tl.methods.agreement import ALL, agreement, precision
+from culnig_tl.methods.benchmark import POINTS, MethodComparison, area, compare_methods, select_top
+from culnig_tl.methods.exact import exact_effects, stratified_sample
 from culnig_tl.neurons import SITES, Site
 
 from .cultures import culture_task, plain_task

@@ -13,7 +13,7 @@ from culnig_tl.commands.methods import methods, truth
 from culnig_tl.commands.stability import stability
 from culnig_tl.commands.values import values
 from culnig_tl.errors import StudyError
-from culnig_tl.pipeline import run_study
+from culnig_tl.running.pipeline import run_study
 from culnig_tl.study import StudyConfig
 
 APP = typer.Typer()

@@ -11,7 +11,7 @@ import transformers as hf
 
 from culnig_tl import NeuronSet, choose_modules, export_freeze_list, load_model, rank_modules
 from culnig_tl.errors import FineTuningError, NeuronError
-from culnig_tl.modules import Module, ModuleRanking, list_modules
+from culnig_tl.finetuning.modules import Module, ModuleRanking, list_modules
 from culnig_tl.weights import place_of
 
 from . import families

@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 
 from culnig_tl import NeuronSet
+from culnig_tl.analyses.depth import depth_thirds
+from culnig_tl.analyses.language import ENGLISH, LANGUAGE, LOCAL, compare_languages, pair
+from culnig_tl.analyses.parts import WHOLE, switch_off_parts
 from culnig_tl.attribution import score_neurons
-from culnig_tl.depth import depth_thirds
 from culnig_tl.errors import NeuronError, ScoreError, TaskError
-from culnig_tl.language import ENGLISH, LANGUAGE, LOCAL, compare_languages, pair
 from culnig_tl.neurons import Provenance
-from culnig_tl.parts import WHOLE, switch_off_parts
 from culnig_tl.selection import select_culture_general
 
 from .cultures import culture_task, plain_task

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from culnig_tl import plan, run_study
+from culnig_tl import run_study
 from culnig_tl.cli import app
 from culnig_tl.errors import StudyError
+from culnig_tl.running import plan
 from culnig_tl.study import RIVAL, Study, StudyConfig
 
 from .processes import content
@@ -21,7 +22,7 @@ from .processes import content
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Without figures, which take longer than all the rest here, and with each model loaded once; both have tests of their own."""
-    from culnig_tl import pipeline
+    from culnig_tl.running import pipeline
 
     load, models = pipeline.load, {}
 
@@ -94,7 +95,7 @@ def test_pieces_gathered_are_the_study_in_one_go(config, whole, copied):
 
 
 def test_a_finished_piece_is_not_made_again(config, copied, monkeypatch):
-    from culnig_tl import pieces
+    from culnig_tl.running import pieces
 
     monkeypatch.setattr(pieces, "evaluate", lambda *a, **k: pytest.fail("it was there"))
     monkeypatch.setattr(pieces, "score_neurons", lambda *a, **k: pytest.fail("it was there"))

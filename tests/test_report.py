@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from culnig_tl.checkpoints import compare_checkpoints
+from culnig_tl.analyses.checkpoints import compare_checkpoints
 from culnig_tl.commands.compare import named_sources
-from culnig_tl.comparison_page import write_comparison
 from culnig_tl.errors import StudyError
 from culnig_tl.findings import change
-from culnig_tl.gallery import MATRIX, figure_pages, figures_of, panels_of
 from culnig_tl.neurons import NeuronSet
-from culnig_tl.report import command, neuron_table, write_report
+from culnig_tl.pages.comparison_page import write_comparison
+from culnig_tl.pages.gallery import MATRIX, figure_pages, figures_of, panels_of
+from culnig_tl.pages.report import command, neuron_table, write_report
 from culnig_tl.study import GENERAL, SPECIFIC, Study
 
 from .figures.builders import LARGE, make_scores, make_set

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from culnig_tl.analyses.paper import CANDIDATES
+from culnig_tl.analyses.specificity import diagnose, residual_scores, shared_pattern
 from culnig_tl.errors import NeuronError
 from culnig_tl.neurons import NeuronSet, Site
-from culnig_tl.paper import CANDIDATES
 from culnig_tl.scores import NeuronScores
 from culnig_tl.selection import (
     candidate_count,
@@ -23,7 +24,6 @@ from culnig_tl.selection import (
     select_random,
     select_rival,
 )
-from culnig_tl.specificity import diagnose, residual_scores, shared_pattern
 from culnig_tl.tasks.countries import COUNTRIES
 
 WIDTHS = {Site.MLP_GATE: 40, Site.ATTN_Q: 20, Site.ATTN_K: 10, Site.ATTN_V: 10}

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from culnig_tl import NeuronSet, Question, Task, compare, short_answers
+from culnig_tl import NeuronSet, Question, Task, compare
+from culnig_tl.answers import short_answers
+from culnig_tl.answers.short_answers import LANGUAGE, ask_in_folder, ask_short_answers, by_region, compare_answers
 from culnig_tl.errors import MatchError, ScoreError
-from culnig_tl.evaluation import COLUMNS, EvaluationResult, concat, evaluate
-from culnig_tl.identity import model_identity
-from culnig_tl.saving import Saving
-from culnig_tl.short_answers import LANGUAGE, ask_in_folder, ask_short_answers, by_region, compare_answers
+from culnig_tl.evaluation import evaluate
+from culnig_tl.results import COLUMNS, EvaluationResult, concat
+from culnig_tl.running.identity import model_identity
+from culnig_tl.running.saving import Saving
 
 from . import families
 

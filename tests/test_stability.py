@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from culnig_tl import NeuronSet, load_task, score_neurons, select_culture_general
+from culnig_tl.analyses.stability import in_wordings, select_by_wording, selection_stability
 from culnig_tl.errors import NeuronError, TaskError
-from culnig_tl.stability import in_wordings, select_by_wording, selection_stability
 from culnig_tl.tasks.question import Task
 
 from .cultures import culture_task

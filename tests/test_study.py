@@ -13,8 +13,8 @@ import pytest
 from culnig_tl.cli import app
 from culnig_tl.errors import StudyError
 from culnig_tl.neurons import NeuronSet
-from culnig_tl.pipeline import run_study
-from culnig_tl.report import command
+from culnig_tl.pages.report import command
+from culnig_tl.running.pipeline import run_study
 from culnig_tl.scores import NeuronScores
 from culnig_tl.statistics import compare_drops
 from culnig_tl.study import GENERAL, RIVAL, UNCHANGED, Study, StudyConfig
@@ -112,8 +112,8 @@ def test_resumed_study_gives_the_same_bytes(config, finished, tmp_path, monkeypa
             raise KeyboardInterrupt
         return evaluate(*args, **kwargs)
 
-    from culnig_tl import pieces as module
     from culnig_tl.evaluation import evaluate
+    from culnig_tl.running import pieces as module
 
     monkeypatch.setattr(module, "evaluate", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -178,7 +178,7 @@ def test_report_is_one_page_without_network(finished):
 
 
 def test_names_from_data_stay_text(finished):
-    from culnig_tl.report import write_report
+    from culnig_tl.pages.report import write_report
 
     hostile = replace(finished.config, model="<script>alert(1)</script>")
     page = write_report(
@@ -203,7 +203,7 @@ def test_command_repeats_the_study(finished, tmp_path):
 def test_a_study_is_repeated_from_its_record(finished, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from culnig_tl import pipeline
+    from culnig_tl.running import pipeline
 
     def said(*words: str) -> str:
         result = CliRunner().invoke(app, ["run", *words, "--output-dir", str(tmp_path / "again")])

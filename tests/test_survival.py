@@ -12,12 +12,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from culnig_tl import NeuronScores, NeuronSet, evaluate, evaluation, files, passes, pipeline, run_study, score_neurons, score_prompt
+from culnig_tl import NeuronScores, NeuronSet, evaluate, evaluation, files, passes, run_study, score_neurons, score_prompt
 from culnig_tl.cli import app
 from culnig_tl.errors import ScoreError, StudyError
-from culnig_tl.folder import StudyFolder
-from culnig_tl.identity import model_identity
-from culnig_tl.saving import Saving
+from culnig_tl.running import pipeline
+from culnig_tl.running.folder import StudyFolder
+from culnig_tl.running.identity import model_identity
+from culnig_tl.running.saving import Saving
 from culnig_tl.study import StudyConfig
 
 from . import families

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from culnig_tl import sweep as sweep_module
+from culnig_tl.analyses import sweep as sweep_module
+from culnig_tl.analyses.sweep import SHARES, threshold_sweep
 from culnig_tl.attribution import score_neurons
 from culnig_tl.errors import NeuronError
 from culnig_tl.selection import select_culture_general, select_culture_specific
-from culnig_tl.sweep import SHARES, threshold_sweep
 
 from .cultures import culture_task, plain_task
 from .test_selection import CONTROL, CULTURE, READING

@@ -35,11 +35,11 @@ def ask(
     revision: Revision = None,
 ) -> None:
     """Asks blend-saq, unchanged and with neurons switched off. Run again, it goes on where it was stopped."""
-    from ..comparison import compare
+    from ..analyses.comparison import compare
+    from ..answers.short_answers import LANGUAGE, ask_in_folder, by_region
     from ..errors import NeuronError
     from ..models import load_model
     from ..neurons import NeuronSet
-    from ..short_answers import LANGUAGE, ask_in_folder, by_region
     from ..tasks import load_task
 
     if random and neurons is None:
@@ -80,7 +80,7 @@ def check(
 ) -> None:
     """Precision and recall of comparing answers, by language, on variants that BLEnD's annotators grouped or told apart."""
     from .. import files
-    from ..variants import agreement
+    from ..answers.variants import agreement
 
     table = agreement(data_dir=data_dir, languages=names(languages) or None)
     shown = table.drop(columns="analyser").round(3).reset_index()

@@ -33,12 +33,12 @@ def claim(
     """The study's drops against both kinds of random sets and a rival set, depth in thirds, and the table in the paper's form."""
     import pandas as pd
 
+    from ..analyses.comparison import compare, halves
+    from ..analyses.depth import depth_thirds
+    from ..analyses.paper import results_table
     from ..attribution import score_neurons
-    from ..comparison import compare, halves
-    from ..depth import depth_thirds
     from ..evaluation import evaluate_sets
     from ..models import TOY
-    from ..paper import results_table
     from ..selection import select_rival
     from ..study import GENERAL, RANDOM, UNCHANGED
     from ..tasks import load_task

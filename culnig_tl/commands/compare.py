@@ -41,10 +41,10 @@ def compare(
     Folders of finished studies are taken as they are. For NAME=MODEL a study is made in the output folder, or gone on with.
     What cannot be compared, as the overlap between models of different shapes, is left out, and the page says so.
     """
-    from ..checkpoints import compare_checkpoints
-    from ..comparison_page import write_comparison
+    from ..analyses.checkpoints import compare_checkpoints
     from ..models import TOY
-    from ..pipeline import run_study
+    from ..pages.comparison_page import write_comparison
+    from ..running.pipeline import run_study
     from ..study import TOY_CONFIG, Study, StudyConfig
 
     given = {name: value for name, value in locals().items() if name in {f.name for f in fields(StudyConfig)} and value is not None}

@@ -27,9 +27,9 @@ def countries(
     """Country x country drops, each country's rank under its own neurons, and whether related countries lose more."""
     import pandas as pd
 
-    from ..crossing import country_drops
-    from ..relations import SOURCES
-    from ..specificity import diagnose
+    from ..analyses.crossing import country_drops
+    from ..analyses.relations import SOURCES
+    from ..analyses.specificity import diagnose
 
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
     done = opened.study

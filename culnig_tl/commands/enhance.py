@@ -24,7 +24,7 @@ def enhance(
     dtype: Dtype = "auto",
 ) -> None:
     """A study's neurons multiplied by 1.1 to 2, on topics that they were not found on: change of accuracy with 95% intervals."""
-    from ..enhancing import enhance_sweep
+    from ..analyses.enhancing import enhance_sweep
     from ..study import GENERAL, SPECIFIC
 
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)

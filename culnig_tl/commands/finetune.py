@@ -45,8 +45,8 @@ def finetune(
 
     The fine-tuned checkpoints are ordinary Hugging Face folders under models/; freeze-list.json names what to spare elsewhere.
     """
-    from ..forgetting import TOY_FORGETTING, ForgettingConfig
-    from ..measuring import measure_forgetting
+    from ..finetuning.forgetting import TOY_FORGETTING, ForgettingConfig
+    from ..finetuning.measuring import measure_forgetting
     from ..neurons import NeuronSet
 
     if any(not seed.lstrip("-").isdigit() for seed in names(seeds)):

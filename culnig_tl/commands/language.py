@@ -29,7 +29,7 @@ def language(
     revision: Revision = None,
 ) -> None:
     """The same questions in English and in the region's language: neurons of each, their overlap, and what each costs in each."""
-    from ..language import compare_languages, pair
+    from ..analyses.language import compare_languages, pair
     from ..models import load_model
     from ..tasks import load_task
 

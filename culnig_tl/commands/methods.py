@@ -12,7 +12,7 @@ from .of_study import write_all
 from .options import BatchSize, DataDir, Device, Dtype, Model, OneTask, Revision, Tasks, batch_size_of, names, out, show_frame, split_of
 
 if TYPE_CHECKING:
-    from ..exact import ExactEffects
+    from ..methods.exact import ExactEffects
     from ..tasks import Task
 
 QUESTIONS = 64
@@ -40,8 +40,8 @@ def truth(
     revision: Revision = None,
 ) -> None:
     """Zeroes neurons one at a time: what each costs P(answer), and how CULNIG's score agrees with that."""
-    from ..agreement import ALL, agreement
     from ..methods import score_methods
+    from ..methods.agreement import ALL, agreement
     from ..models import load_model
 
     questions = split_of(task, "neuron", data_dir).limit(limit)
@@ -81,8 +81,8 @@ def methods(
     revision: Revision = None,
 ) -> None:
     """Every method on the same sites, model and questions: agreement with the exact effects, accuracy as its neurons are suppressed, overlap."""
-    from ..benchmark import compare_methods
     from ..methods import METHODS, parse_methods
+    from ..methods.benchmark import compare_methods
     from ..models import TOY, load_model
     from ..selection import R
     from ..study import TOY_CONFIG, StudyConfig
@@ -138,7 +138,7 @@ def methods(
 
 def _effects(model: Any, questions: Task, sites: tuple[str, ...], sample: int | None, seed: int = 0) -> ExactEffects:
     """The exact effects of all neurons of a small model, of a sample of a larger one's."""
-    from ..exact import all_neurons, exact_effects, stratified_sample
+    from ..methods.exact import all_neurons, exact_effects, stratified_sample
     from ..models import describe
 
     info = describe(model)

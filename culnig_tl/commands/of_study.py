@@ -63,8 +63,9 @@ def open_study(folder: Path, *, device: str, dtype: str, data_dir: str | None) -
 
 def more_random_sets(opened: OpenStudy, folder: Path, count: int, *, batch_size: int | str) -> None:
     """Asks with layer-matched random sets until the study has `count` of them; each is kept in its folder as soon as it is asked."""
-    from ..evaluation import concat, evaluate
+    from ..evaluation import evaluate
     from ..progress import progress_bar
+    from ..results import concat
     from ..selection import select_random
     from ..study import GENERAL, RANDOM
 

@@ -15,7 +15,7 @@ def parts(
     dtype: Dtype = "auto",
 ) -> None:
     """A study's selection with one part switched off at a time: control, CountryRC, MLP or attention, max over tokens."""
-    from ..parts import switch_off_parts
+    from ..analyses.parts import switch_off_parts
 
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
     config = opened.study.config

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import StudyError
-from .options import (
+from .options import (  # fmt: skip
     BatchSize,
     DataDir,
     Device,
@@ -26,7 +26,7 @@ from .options import (
     out,
     show_accuracy,
     show_frame,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from ..study import StudyConfig
@@ -70,8 +70,8 @@ def run(
     piece: Annotated[str | None, typer.Option("--piece", help="With --from: make this one piece of a planned study.")] = None,
 ) -> None:
     """The whole study: scores, neurons, answers with and without them, figures, report.html."""
-    from ..distributed import start
-    from ..pipeline import run_study
+    from ..running.distributed import start
+    from ..running.pipeline import run_study
     from ..study import TOY_CONFIG, StudyConfig
 
     start()
@@ -86,7 +86,7 @@ def run(
     if piece is not None:
         if record is None:
             raise StudyError("--piece needs --from FOLDER/study.json, which --plan writes")
-        from ..plan import run_piece
+        from ..running.plan import run_piece
 
         out.print(run_piece(config, record.parent, piece, save_every=save_every), soft_wrap=True, highlight=False)
     elif dry_run:
@@ -103,9 +103,9 @@ def run(
 def _repeated(path: Path, given: Mapping[str, Any]) -> tuple[StudyConfig, Mapping[str, Any]]:
     """The arguments of the study whose record this is, and what it says of model and questions."""
     from .. import __version__
-    from ..folder import read_record_file
     from ..loading import looks_like_path
     from ..models import TOY
+    from ..running.folder import read_record_file
     from ..study import StudyConfig
     from ..study import _config as config_of
 
@@ -135,9 +135,9 @@ def _repeated(path: Path, given: Mapping[str, Any]) -> tuple[StudyConfig, Mappin
 
 def _dry_run(config: StudyConfig) -> None:
     """Prints what the study would take."""
-    from ..forecast import duration, forecast
-    from ..pieces import Questions
-    from ..pipeline import load
+    from ..running.forecast import duration, forecast
+    from ..running.pieces import Questions
+    from ..running.pipeline import load
 
     questions = Questions.load(config)
     found = forecast(config, load(config), questions)
@@ -148,8 +148,8 @@ def _dry_run(config: StudyConfig) -> None:
 
 def _plan(config: StudyConfig, folder: Path, *, overwrite: bool) -> None:
     """Writes the pieces, and prints how many there are."""
-    from ..folder import PLAN
-    from ..plan import LISTS, write_plan
+    from ..running.folder import PLAN
+    from ..running.plan import LISTS, write_plan
 
     pieces = write_plan(config, folder, overwrite=overwrite)
     for step, name in LISTS.items():
@@ -160,7 +160,7 @@ def _plan(config: StudyConfig, folder: Path, *, overwrite: bool) -> None:
 
 def report(folder: Annotated[Path, typer.Argument(help="A study's folder.")]) -> None:
     """Writes a study's report.html again, from its folder, without a model."""
-    from ..report import write_report
+    from ..pages.report import write_report
     from ..study import Study
 
     study = Study.load(folder)

@@ -26,8 +26,8 @@ def stability(
     dtype: Dtype = "auto",
 ) -> None:
     """A study's selection again on bootstrap replicates of its questions and on other wordings: how often each neuron returns."""
+    from ..analyses.stability import in_wordings, select_by_wording, selection_stability
     from ..attribution import score_neurons
-    from ..stability import in_wordings, select_by_wording, selection_stability
     from ..tasks import load_task
 
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import StudyError
-from .options import (
+from .options import (  # fmt: skip
     BatchSize,
     DataDir,
     Device,
@@ -27,7 +27,7 @@ from .options import (
     out,
     show_frame,
     split_of,
-)  # fmt: skip
+)
 
 
 def score(
@@ -50,8 +50,8 @@ def score(
 ) -> None:
     """Scores every neuron on a task, country by country. torchrun shares the questions among processes."""
     from ..attribution import score_neurons
-    from ..distributed import start
-    from ..saving import Saving
+    from ..running.distributed import start
+    from ..running.saving import Saving
 
     among = start()
     questions = split_of(task, split, data_dir).limit(limit)
@@ -126,11 +126,11 @@ def evaluate(
     save_every: SaveEvery = 60.0,
 ) -> None:
     """Asks tasks' test questions, with or without neurons. torchrun shares the questions among processes."""
-    from ..distributed import start
-    from ..evaluation import concat
     from ..evaluation import evaluate as ask
     from ..neurons import NeuronSet
-    from ..saving import Saving
+    from ..results import concat
+    from ..running.distributed import start
+    from ..running.saving import Saving
 
     if resume and output is None:
         raise StudyError("--resume needs --output: what was asked is kept beside that file")
@@ -149,8 +149,8 @@ def evaluate(
 
 def _load(model: str, **where: Any) -> Any:
     """The model, where memory has room for it."""
-    from ..memory import check_memory
     from ..models import load_model
+    from ..running.memory import check_memory
 
     check_memory(model, **where)
     return load_model(model, **where)

@@ -26,8 +26,8 @@ def sweep(
     dtype: Dtype = "auto",
 ) -> None:
     """Selections of a study at many thresholds, and what suppressing each costs: one table, one figure."""
+    from ..analyses.sweep import threshold_sweep
     from ..study import Study
-    from ..sweep import threshold_sweep
 
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir) if ask else None
     done = opened.study if opened else Study.load(study)

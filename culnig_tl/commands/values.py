@@ -28,7 +28,7 @@ def values(
     revision: Revision = None,
 ) -> None:
     """Neurons found on what is known and on what is valued: their overlap, and what each set costs on each task."""
-    from ..knowledge_values import compare_tasks
+    from ..analyses.knowledge_values import compare_tasks
     from ..models import load_model
     from ..tasks import load_task
 

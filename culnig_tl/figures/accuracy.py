@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import ScoreError
-from ..evaluation import EvaluationResult
+from ..results import EvaluationResult
 from . import theme
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..analyses.specificity import shared_pattern
 from ..errors import NeuronError, ScoreError
-from ..evaluation import EvaluationResult
 from ..neurons import NeuronSet, Site
+from ..results import EvaluationResult
 from ..scores import NO_COUNTRY, NeuronScores
-from ..specificity import shared_pattern
 from ..statistics import clustered_mean
 from . import theme
 from .values import SCORE_UNIT, check_finite, country_label, layers_of, sample, sites_of, wanted_sites

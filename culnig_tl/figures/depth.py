@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from ..depth import THIRDS, depth_thirds
+from ..analyses.depth import THIRDS, depth_thirds
 from ..neurons import NeuronSet
 from . import theme
 from .values import named

@@ -26,7 +26,7 @@ def method_agreement(table: pd.DataFrame, *, measure: str = "spearman") -> go.Fi
     """A row a method, a mark a site: how far its scores agree with the exact effect of zeroing each neuron.
 
     Args:
-        table: what `culnig_tl.agreement.agreement` returns; only rows of all layers together are drawn.
+        table: what `culnig_tl.methods.agreement.agreement` returns; only rows of all layers together are drawn.
         measure: "spearman", "pearson", "precision_1" or "precision_5".
 
     Raises:

@@ -23,7 +23,7 @@ def returns_histogram(neurons: NeuronSet) -> go.Figure:
     """How often each neuron of a set is selected again: a panel for bootstrap replicates and one for wordings, sites stacked.
 
     Args:
-        neurons: a set with the column `returns` or `wordings`, as `culnig_tl.stability.selection_stability` gives it.
+        neurons: a set with the column `returns` or `wordings`, as `culnig_tl.analyses.stability.selection_stability` gives it.
 
     Raises:
         NeuronError: a set without these columns, or an empty one.

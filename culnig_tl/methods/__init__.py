@@ -8,7 +8,7 @@
     mean-difference                                     mean activation on the question less that on its control
     random                                              what a method that knows nothing gets
 
-One file a method, which has its formula. `culnig_tl.agreement` says how true each is, `culnig_tl.benchmark` runs all of it.
+One file a method, which has its formula. `culnig_tl.methods.agreement` says how true each is, `culnig_tl.methods.benchmark` runs all of it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ neurons, which the paper leaves out, at their own sites.
 A country's score is the plain sum over its questions; the paper's threshold a prompt and its sharing among prompts are not used.
 
 Cost: m forward and backward passes from each layer on, a site, so about m * sites * (layers + 1) / 2 of the other methods' backward passes a
-question. One layer's sites, steps and both variants run as the rows of one batch that fans out of one row at that layer (`culnig_tl.fanout`).
+question. One layer's sites, steps and both variants run as the rows of one batch that fans out of one row at that layer (`culnig_tl.methods.fanout`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..fanout import Edit, fans_out, logits_of_rows, rows_that_fit
 from ..models import device_of, frozen
 from ..neurons import Site
 from .base import Job, OwnMethod, Totals
+from .fanout import Edit, fans_out, logits_of_rows, rows_that_fit
 
 STEPS = 20
 """m in the paper."""

@@ -23,12 +23,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ScoreError
-from ..fanout import Edit, edit_hooks, fans_out
 from ..models import device_of, frozen, hook_name, last_logits
 from ..neurons import Site
 from ..passes import Place, gradients
 from .alignment import Alignment
 from .base import Job, OwnMethod, Totals
+from .fanout import Edit, edit_hooks, fans_out
 
 
 class AttributionPatchingQK(OwnMethod):

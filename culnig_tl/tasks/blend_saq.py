@@ -1,7 +1,7 @@
 """blend-saq: BLEnD's short-answer questions, answered in words (Myung et al. 2024, arXiv 2406.09948).
 
 Each region's questions are asked in its own language with the data set's own prompts, and an answer is right when it holds one
-of the answers that annotators of the region gave (see `culnig_tl.matching`). The test topics of `blend` alone: neurons are
+of the answers that annotators of the region gave (see `culnig_tl.answers.matching`). The test topics of `blend` alone: neurons are
 found on `blend`.
 """
 

@@ -15,7 +15,7 @@ from ..ablation import OPERATIONS, ablate
 from ..errors import NeuronError, PromptError, ScoreError
 from ..models import describe, device_of, frozen, last_logits, tokenizer_of
 from ..neurons import NeuronSet
-from ..prompting import tokenize, encode, render
+from ..prompting import encode, render, tokenize
 from ..tasks.question import Question
 
 TYPED = "typed"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from culnig_tl.checkpoints import compare_checkpoints
-from culnig_tl.comparison_page import write_comparison
-from culnig_tl.pipeline import run_study
-from culnig_tl.report import write_report
+from culnig_tl.analyses.checkpoints import compare_checkpoints
+from culnig_tl.pages.comparison_page import write_comparison
+from culnig_tl.pages.report import write_report
+from culnig_tl.running.pipeline import run_study
 from culnig_tl.study import GENERAL, SPECIFIC, Study, StudyConfig
 
 from ..studies import CASES, made_study

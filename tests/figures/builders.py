@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from culnig_tl.attribution import PromptScores
-from culnig_tl.evaluation import COLUMNS, EvaluationResult
 from culnig_tl.neurons import NeuronSet, Provenance, Site
+from culnig_tl.results import COLUMNS, EvaluationResult
 from culnig_tl.scores import NeuronScores
 
 WIDTHS = {Site.MLP_GATE: 40, Site.ATTN_Q: 12, Site.ATTN_K: 6, Site.ATTN_V: 6}

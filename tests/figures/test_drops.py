@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from culnig_tl import figures
-from culnig_tl.depth import depth_thirds
+from culnig_tl.analyses.depth import depth_thirds
 from culnig_tl.errors import NeuronError, ScoreError
 
 from ..studies import CASES, made_study

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from culnig_tl import evaluate, load_model, score_neurons
-from culnig_tl.distributed import ranks
+from culnig_tl.running.distributed import ranks
 
 from .. import families
 from ..processes import together

@@ -1,0 +1,142 @@
+"""Knowledge against values: are the neurons of what people know about a culture those of what its people hold right?
+
+Neurons are found on tasks of either kind (blend asks what is so; normad and worldvaluesbench ask what is acceptable or valued), with the same
+thresholds, and each task's set is suppressed while every task is asked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..attribution import score_neurons
+from ..errors import TaskError
+from ..evaluation import evaluate_sets
+from ..neurons import NeuronSet
+from ..results import EvaluationResult
+from ..selection import T_ATTN, T_MLP, R, select_culture_general, select_random
+from ..statistics import DRAWS, compare_drops, holm
+from ..tasks import worldvaluesbench
+from ..tasks.question import Task
+from .comparison import RANDOM_SETS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskNeurons:
+    """Neurons found on several tasks, their overlap, and what each set costs on each task."""
+
+    sets: Mapping[str, NeuronSet]
+    """Task -> the neurons found on it."""
+    base: EvaluationResult
+    results: Mapping[str, EvaluationResult]
+    """Task -> answers to all tasks with its neurons suppressed."""
+    random: Mapping[str, tuple[EvaluationResult, ...]]
+    """Task -> answers with layer-matched random sets suppressed."""
+
+    def overlap(self) -> pd.DataFrame:
+        """One row a pair of sets: common neurons, how many chance would give, Jaccard index, p (hypergeometric, one-sided)."""
+        rows = []
+        for (name, one), (other_name, other) in itertools.combinations(self.sets.items(), 2):
+            mine, theirs = one.keys(), other.keys()
+            size = int(one.provenance.layers or 0) * sum(one.provenance.pool.values())
+            common = len(mine & theirs)
+            chance = len(mine) * len(theirs) / size
+            p = float(stats.hypergeom.sf(common - 1, size, len(mine), len(theirs)))
+            rows.append((name, other_name, len(mine), len(theirs), common, chance, one.jaccard(other), p))
+        return pd.DataFrame(rows, columns=["found_on", "other", "neurons", "other_neurons", "common", "by_chance", "jaccard", "p"])
+
+    def table(self, *, draws: int = DRAWS) -> pd.DataFrame:
+        """Cross-effects, one row a (set, task asked): drop with its interval, random sets' drop, excess with its interval, p (Holm over a set's tasks).
+
+        In points of accuracy; of alignment (0 to 100) on worldvaluesbench. An excess over 0 on the other kind's task says that the neurons serve both.
+        """
+        parts = []
+        for name, result in self.results.items():
+            rows = []
+            for task in dict.fromkeys(self.base.table["task"]):
+                values = [_measure(r, task) for r in (self.base, result, *self.random[name])]
+                clusters = self.base.table.loc[self.base.table["task"] == task, "cluster"].to_numpy()
+                rows.append({"asked": task, **asdict(compare_drops(values[0], values[1], values[2:], clusters, draws=draws))})
+            part = pd.DataFrame(rows)
+            part.insert(0, "found_on", name)
+            part.insert(1, "neurons", len(self.sets[name]))
+            parts.append(part.assign(p_holm=holm(part["p_bootstrap"].tolist())))
+        return pd.concat(parts, ignore_index=True)
+
+    def figure(self) -> Any:
+        """What each set costs on each task beyond random sets, as a Plotly figure."""
+        from .. import figures
+
+        return figures.cross_effects(self.table())
+
+    def __str__(self) -> str:
+        return f"{self.overlap().round(4).to_string(index=False)}\n\n{self.table().round(3).to_string(index=False)}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.overlap().round(4).to_html(index=False) + self.table().round(3).to_html(index=False)
+
+
+def compare_tasks(
+    model: Any,
+    tasks: Sequence[Task],
+    reading: Task | None,
+    *,
+    t_mlp: float = T_MLP,
+    t_attn: float = T_ATTN,
+    r: float = R,
+    limit: int | None = None,
+    random_sets: int = RANDOM_SETS,
+    batch_size: int | str = "auto",
+    progress: bool = True,
+) -> TaskNeurons:
+    """Finds neurons on each task with the same thresholds, and suppresses each set on all of them.
+
+    A task's control is subtracted where it offers one; normad and worldvaluesbench offer none (a warning says so): their sets hold
+    neurons of answering in their format too, which the reading filter alone takes out.
+
+    Args:
+        tasks: two or more, whole, with a neuron and a test split.
+        reading: neuron split of country reading comprehension; None removes nothing.
+        limit: questions a task and split.
+        random_sets: layer-matched random sets a set.
+
+    Raises:
+        TaskError: fewer than two tasks, one without both splits, or two of one name.
+    """
+    if len({task.name for task in tasks}) < max(2, len(tasks)):
+        raise TaskError("two tasks or more are compared, each once: blend, normad, worldvaluesbench")
+    splits = {task.name: (task.neuron_split().limit(limit), task.test_split().limit(limit)) for task in tasks}
+    common: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    crc = None if reading is None else score_neurons(model, reading, **common)
+    sets, drawn = {}, {}
+    for name, (found_on, _) in splits.items():
+        scores = score_neurons(model, found_on, **common)
+        if not found_on.has_control:
+            log.warning("%s offers no control: its neurons are selected from its own scores", name)
+        control = score_neurons(model, found_on.control(), **common) if found_on.has_control else None
+        chosen = select_culture_general(scores, control, crc, t_mlp=t_mlp, t_attn=t_attn, r=r)
+        sets[name] = NeuronSet(chosen.table, replace(chosen.provenance, kind=f"found on {name}"))
+        drawn |= {f"{name} {seed}": select_random(chosen, scores, seed=seed, match="layer") for seed in range(random_sets)}
+    asked = [test for _, test in splits.values()]
+    answers = evaluate_sets(model, asked, {"unchanged": None, **sets, **drawn}, **common)
+    random = {name: tuple(answers[f"{name} {seed}"] for seed in range(random_sets)) for name in sets}
+    return TaskNeurons(sets, answers["unchanged"], {name: answers[name] for name in sets}, random)
+
+
+def _measure(result: EvaluationResult, task: str) -> np.ndarray:
+    """Right (1) or wrong (0) a question; alignment in 0..1 on worldvaluesbench."""
+    rows = result.table["task"] == task
+    if task == worldvaluesbench.NAME:
+        return result.table.loc[rows, "alignment"].to_numpy(float) / 100
+    return result.table.loc[rows, "correct"].to_numpy(float)

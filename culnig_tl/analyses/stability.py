@@ -1,0 +1,205 @@
+"""Stability: how often each neuron returns when the questions, or the words they are asked in, are others.
+
+Two answers for each neuron of a set: the share of bootstrap replicates in which the same selection finds it again (whole clusters of questions are
+drawn, see `score_neurons(..., bootstrap=B)`), and the share of instruction wordings on which it is found. Both are stored
+with the set, as its columns `returns` and `wordings`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..attribution import score_neurons
+from ..errors import NeuronError, TaskError
+from ..neurons import NeuronSet
+from ..scores import NeuronScores
+from ..selection import T_ATTN, T_MLP, R, select_culture_general
+from ..tasks import miniculture
+from ..tasks.countries import COUNTRIES
+from ..tasks.facts import fact_questions
+from ..tasks.question import Task
+from ..tasks.wordings import wordings
+
+REPLICATES = 100
+
+
+@dataclass(frozen=True)
+class Stability:
+    """One selection, repeated on bootstrap replicates and on other wordings."""
+
+    neurons: NeuronSet
+    """The selection on all questions, with its columns `returns` and, where wordings were compared, `wordings`."""
+    replicates: tuple[NeuronSet, ...]
+    wordings: Mapping[str, NeuronSet]
+    """Name of a wording -> the neurons found with it."""
+
+    def ever_selected(self) -> pd.DataFrame:
+        """Every neuron that any replicate or wording selects: site, layer, neuron, selected (in the set itself), returns, wordings."""
+        times = Counter(key for chosen in self.replicates for key in chosen.keys())
+        across = Counter(key for chosen in self.wordings.values() for key in chosen.keys())
+        mine = self.neurons.keys()
+        keys = sorted({*times, *across, *mine})
+        table = pd.DataFrame(keys, columns=["site", "layer", "neuron"])
+        table["selected"] = [key in mine for key in keys]
+        table["returns"] = _share(times, keys, len(self.replicates))
+        table["wordings"] = _share(across, keys, len(self.wordings))
+        return table.sort_values(["returns", "wordings"], ascending=False, kind="stable").reset_index(drop=True)
+
+    def table(self) -> pd.DataFrame:
+        """One row a (kind, pool): neurons of the set, mean share of returns, share that always return, that return in half or more; mean Jaccard
+        index of the repeated selection with the set, and with each other."""
+        rows = []
+        for kind, sets in (("bootstrap", list(self.replicates)), ("wordings", list(self.wordings.values()))):
+            if not sets:
+                continue
+            column = "returns" if kind == "bootstrap" else "wordings"
+            for pool in ("mlp", "attn", "all"):
+                inside = [s for s in (self.neurons, *sets)] if pool == "all" else [_of_pool(s, pool) for s in (self.neurons, *sets)]
+                if not len(inside[0]):
+                    continue
+                share = inside[0].table[column].to_numpy(float)
+                pairs = [one.jaccard(other) for i, one in enumerate(inside[1:]) for other in inside[i + 2 :]]
+                own = [inside[0].jaccard(other) for other in inside[1:]]
+                rows.append(
+                    (kind, pool, len(inside[0]), len(sets), share.mean(), (share == 1).mean(), (share >= 0.5).mean(), np.mean(own), np.mean(pairs) if pairs else np.nan)
+                )  # fmt: skip
+        columns = ["kind", "pool", "neurons", "repeats", "mean_returns", "always", "half_or_more", "jaccard_with_set", "jaccard_among"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def overlap(self) -> pd.DataFrame:
+        """Wording x wording: Jaccard index of the neurons found with them."""
+        cells = [[one.jaccard(other) for other in self.wordings.values()] for one in self.wordings.values()]
+        return pd.DataFrame(cells, index=pd.Index(list(self.wordings), name="wording"), columns=list(self.wordings))
+
+    def figure(self) -> Any:
+        """How often the set's neurons return, as a Plotly figure."""
+        from .. import figures
+
+        return figures.returns_histogram(self.neurons)
+
+    def __str__(self) -> str:
+        return f"{self.neurons}\n{self.table().round(3).to_string(index=False)}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table().round(3).to_html(index=False)
+
+
+def selection_stability(
+    neuron: NeuronScores,
+    control: NeuronScores | None = None,
+    countryrc: NeuronScores | None = None,
+    *,
+    wordings: Mapping[str, NeuronSet] | None = None,
+    t_mlp: float = T_MLP,
+    t_attn: float = T_ATTN,
+    r: float = R,
+) -> Stability:
+    """Repeats the selection of culture-general neurons on every bootstrap replicate.
+
+    Args:
+        neuron, control, countryrc: as in `select_culture_general`, each scored with as many replicates (``bootstrap=B``) and the same seed: the
+            same cluster is then drawn equally often for a task and its control.
+        wordings: what `select_by_wording` returned.
+
+    Raises:
+        NeuronError: scores without replicates, or with different numbers of them.
+    """
+    given = [s for s in (neuron, control, countryrc) if s is not None]
+    counts = {len(s.replicate_clusters) for s in given}
+    if counts == {0} or len(counts) > 1:
+        raise NeuronError("stability wants scores with replicates, as many for each task: score_neurons(..., bootstrap=100)")
+
+    def select(*scores: NeuronScores | None) -> NeuronSet:
+        return select_culture_general(*scores, t_mlp=t_mlp, t_attn=t_attn, r=r)  # type: ignore[misc]
+
+    whole = select(neuron, control, countryrc)
+    drawn = [number for number in range(counts.pop()) if all(s.replicate_clusters[number][0] for s in given)]  # something was drawn of each
+    repeated = tuple(select(*(s and s.replicate(number) for s in (neuron, control, countryrc))) for number in drawn)
+    by_wording = dict(wordings or {})
+    return Stability(with_returns(whole, repeated, by_wording), repeated, by_wording)
+
+
+def with_returns(neurons: NeuronSet, replicates: Sequence[NeuronSet], wordings: Mapping[str, NeuronSet]) -> NeuronSet:
+    """The set with its columns `returns` and `wordings`: the share of the repeated selections that hold each neuron."""
+    keys = list(zip(neurons.table["site"], neurons.table["layer"], neurons.table["neuron"]))
+    table = neurons.table.copy()
+    for column, sets in (("returns", list(replicates)), ("wordings", list(wordings.values()))):
+        if sets:
+            table[column] = _share(Counter(key for chosen in sets for key in chosen.keys()), keys, len(sets))
+    return NeuronSet(table, neurons.provenance)
+
+
+def select_by_wording(
+    model: Any,
+    tasks: Mapping[str, Task],
+    countryrc: NeuronScores | None,
+    *,
+    t_mlp: float = T_MLP,
+    t_attn: float = T_ATTN,
+    r: float = R,
+    batch_size: int | str = "auto",
+    progress: bool = True,
+) -> dict[str, NeuronSet]:
+    """Selects culture-general neurons on the same questions in each wording.
+
+    Args:
+        tasks: name of a wording -> the culture task's neuron split in it, see `in_wordings`. Controls are subtracted where there are some.
+        countryrc: scores of country reading comprehension, the same for all wordings.
+
+    Raises:
+        TaskError: no wording.
+    """
+    if not tasks:
+        raise TaskError("no wording to compare")
+    sets = {}
+    for name, task in tasks.items():
+        scores = score_neurons(model, task, batch_size=batch_size, progress=progress)
+        control = score_neurons(model, task.control(), batch_size=batch_size, progress=progress) if task.has_control else None
+        sets[name] = select_culture_general(scores, control, countryrc, t_mlp=t_mlp, t_attn=t_attn, r=r)
+    return sets
+
+
+def in_wordings(task: Task) -> dict[str, Task]:
+    """The same questions in every instruction wording, as far as the task has them.
+
+    A task that asks each question in several wordings (culturalbench, normad, a user's file) is taken apart by wording. miniculture, which asks
+    in one, is put into the others too; of those, the embedded model has read the facts in training. Any other task comes back
+    alone: read it again with wordings of your own (``load_task(name, wordings=FILE)``).
+    """
+    templates = sorted({q.template for q in task})
+    if len(templates) > 1:
+        return {f"wording {k}": task.filter(lambda q, k=k: q.template == k) for k in templates}
+    if task.name != miniculture.NAME or not len(task):
+        return {f"wording {templates[0]}": task} if templates else {}
+    facts = {fact.id: fact for fact in miniculture.facts()}
+    asked = {q.id for q in task}
+    order = {country: number for number, country in enumerate(COUNTRIES)}
+    made = {}
+    for number, wording in enumerate(wordings(miniculture.NAME)):
+        fields = {"split": task[0].split}
+        rows = [
+            question
+            for fact in facts.values()
+            if not fact.told
+            for question in fact_questions(miniculture.NAME, fact, wording, number, country=fact.subject, **fields)
+            if question.id in asked
+        ]
+        rows.sort(key=lambda q: (order[q.country or ""], q.cluster))
+        made[f"wording {number}"] = Task(task.name, tuple(rows), source=task.source, licence=task.licence, culture=True)
+    return made
+
+
+def _share(times: Counter[Any], keys: Sequence[Any], of: int) -> np.ndarray:
+    return np.array([times[key] / of for key in keys]) if of else np.full(len(keys), np.nan)
+
+
+def _of_pool(neurons: NeuronSet, pool: str) -> NeuronSet:
+    return NeuronSet(neurons.table.loc[neurons.table["site"].str.startswith(pool)], neurons.provenance)
