@@ -9,63 +9,68 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "compare_tasks": "analyses.knowledge_values",
-    "enhance_sweep": "analyses.enhancing",
-    "selection_stability": "analyses.stability",
-    "score_methods": "methods",
-    "exact_effects": "methods.exact",
-    "compare_methods": "methods.benchmark",
     "ablate": "ablation",
     "task_means": "ablation",
+    "compare_checkpoints": "analyses.checkpoints",
+    "Comparison": "analyses.comparison",
+    "compare": "analyses.comparison",
+    "halves": "analyses.comparison",
+    "CountryDrops": "analyses.crossing",
+    "country_drops": "analyses.crossing",
+    "depth_thirds": "analyses.depth",
+    "enhance_sweep": "analyses.enhancing",
+    "compare_tasks": "analyses.knowledge_values",
+    "compare_languages": "analyses.language",
+    "paper_rows": "analyses.paper",
+    "results_table": "analyses.paper",
+    "switch_off_parts": "analyses.parts",
+    "diagnose": "analyses.specificity",
+    "shared_pattern": "analyses.specificity",
+    "selection_stability": "analyses.stability",
+    "threshold_sweep": "analyses.sweep",
+    "Matcher": "answers.matching",
+    "ask_short_answers": "answers.short_answers",
     "PromptScores": "attribution",
     "score_neurons": "attribution",
     "score_prompt": "attribution",
     "bake": "baking",
+    "QuestionScores": "closeup",
+    "question_scores": "closeup",
+    "CulnigError": "errors",
+    "evaluate": "evaluation",
+    "evaluate_sets": "evaluation",
+    "TrainingConfig": "finetuning.finetune",
     "finetune": "finetuning.finetune",
+    "ForgettingConfig": "finetuning.forgetting",
     "measure_forgetting": "finetuning.measuring",
     "choose_modules": "finetuning.modules",
     "export_freeze_list": "finetuning.modules",
     "rank_modules": "finetuning.modules",
-    "load_training": "tasks.training",
-    "compare_checkpoints": "analyses.checkpoints",
-    "write_comparison": "pages.comparison_page",
-    "write_report": "pages.report",
-    "QuestionScores": "closeup",
-    "question_scores": "closeup",
-    "Comparison": "analyses.comparison",
-    "compare": "analyses.comparison",
-    "CountryDrops": "analyses.crossing",
-    "country_drops": "analyses.crossing",
-    "depth_thirds": "analyses.depth",
-    "CulnigError": "errors",
-    "EvaluationResult": "results",
-    "evaluate": "evaluation",
-    "compare_languages": "analyses.language",
+    "score_methods": "methods",
+    "compare_methods": "methods.benchmark",
+    "exact_effects": "methods.exact",
     "describe": "models",
     "load_model": "models",
     "NeuronSet": "neurons",
     "Site": "neurons",
-    "paper_rows": "analyses.paper",
-    "results_table": "analyses.paper",
-    "switch_off_parts": "analyses.parts",
+    "write_comparison": "pages.comparison_page",
+    "write_report": "pages.report",
+    "EvaluationResult": "results",
+    "run_study": "running.pipeline",
     "NeuronScores": "scores",
     "select_culture_general": "selection",
     "select_culture_specific": "selection",
     "select_random": "selection",
-    "diagnose": "analyses.specificity",
-    "shared_pattern": "analyses.specificity",
+    "select_rival": "selection",
     "Study": "study",
     "StudyConfig": "study",
-    "run_study": "running.pipeline",
-    "threshold_sweep": "analyses.sweep",
     "COUNTRIES": "tasks",
     "Question": "tasks",
     "Task": "tasks",
     "list_tasks": "tasks",
     "load_task": "tasks",
+    "load_training": "tasks.training",
     "explore": "workbench",
-    "ask_short_answers": "answers.short_answers",
-    "Matcher": "answers.matching",
 }
 """Public name -> its module."""
 _MODULES = ("figures", "statistics")
@@ -75,7 +80,7 @@ if TYPE_CHECKING:
     from . import figures, statistics
     from .ablation import ablate, task_means
     from .analyses.checkpoints import compare_checkpoints
-    from .analyses.comparison import Comparison, compare
+    from .analyses.comparison import Comparison, compare, halves
     from .analyses.crossing import CountryDrops, country_drops
     from .analyses.depth import depth_thirds
     from .analyses.enhancing import enhance_sweep
@@ -92,8 +97,9 @@ if TYPE_CHECKING:
     from .baking import bake
     from .closeup import QuestionScores, question_scores
     from .errors import CulnigError
-    from .evaluation import evaluate
-    from .finetuning.finetune import finetune
+    from .evaluation import evaluate, evaluate_sets
+    from .finetuning.finetune import TrainingConfig, finetune
+    from .finetuning.forgetting import ForgettingConfig
     from .finetuning.measuring import measure_forgetting
     from .finetuning.modules import choose_modules, export_freeze_list, rank_modules
     from .methods import score_methods
@@ -106,7 +112,7 @@ if TYPE_CHECKING:
     from .results import EvaluationResult
     from .running.pipeline import run_study
     from .scores import NeuronScores
-    from .selection import select_culture_general, select_culture_specific, select_random
+    from .selection import select_culture_general, select_culture_specific, select_random, select_rival
     from .study import Study, StudyConfig
     from .tasks import COUNTRIES, Question, Task, list_tasks, load_task
     from .tasks.training import load_training

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from culnig_tl.cli import app
+from culnig_tl.errors import StudyError
 from culnig_tl.neurons import NeuronSet
 from culnig_tl.scores import NeuronScores
 
@@ -54,6 +55,14 @@ def test_bad_input_is_one_line_and_exit_code_2(words, says, tmp_path):
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+def test_score_by_another_method(tmp_path, checkpoints):
+    model = ["--model", str(checkpoints("llama")), "--device", "cpu", "--limit", "8", "-o", str(tmp_path / "atp.safetensors")]
+    assert "8 questions" in ok("score", *model, "--task", "miniculture", "--method", "atp")
+    assert NeuronScores.load(tmp_path / "atp.safetensors").metadata["method"] == "atp"
+    refused = CliRunner().invoke(app, ["score", *model, "--method", "atp", "--aggregation", "sum"])
+    assert isinstance(refused.exception, StudyError) and "leave the rest out" in str(refused.exception)
 
 
 def test_score_select_evaluate_from_the_shell(checkpoints, tmp_path):

@@ -29,6 +29,8 @@ from .options import (  # fmt: skip
     split_of,
 )
 
+CULNIG = "culnig"
+
 
 def score(
     output: Output,
@@ -38,6 +40,7 @@ def score(
     split: Annotated[str, typer.Option("--split", help="neuron, test or all.")] = "neuron",
     sites: Annotated[str, typer.Option("--sites", help="Comma separated, e.g. mlp.gate,attn.v.")] = "mlp.gate,attn.q,attn.k,attn.v",
     aggregation: Annotated[str, typer.Option("--aggregation", help="Over the prompt's tokens: max, sum or mean.")] = "max",
+    method: Annotated[str, typer.Option("--method", help="culnig, or another of `culnig-tl methods`, e.g. atp, lape, ig.")] = CULNIG,
     data_dir: DataDir = None,
     limit: Limit = None,
     batch_size: BatchSize = "auto",
@@ -50,11 +53,24 @@ def score(
 ) -> None:
     """Scores every neuron on a task, country by country. torchrun shares the questions among processes."""
     from ..attribution import score_neurons
+    from ..methods import score_by
     from ..running.distributed import start
     from ..running.saving import Saving
 
     among = start()
     questions = split_of(task, split, data_dir).limit(limit)
+    if method != CULNIG:
+        if among.count > 1 or resume or aggregation != "max":
+            raise StudyError(
+                f"--method {method} runs in one process and in one go, and says itself how tokens are joined: leave the rest out"
+            )
+        loaded = _load(model, device=device, device_map=device_map, dtype=dtype, revision=revision)
+        asked = questions.control() if control else questions
+        others = score_by(loaded, asked, method, sites=names(sites), batch_size=batch_size_of(batch_size))
+        others.save(output)
+        out.print(others, soft_wrap=True)
+        show_frame(others.top(20))
+        return
     with Saving.beside(output, resume=resume, every=save_every) as state:
         scores = score_neurons(
             _load(model, device=device, device_map=device_map, dtype=dtype, revision=revision),
