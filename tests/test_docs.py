@@ -45,7 +45,7 @@ def test_every_kind_of_error_has_a_page_that_says_what_to_do(hooks):
 
 def test_messages_are_those_of_the_source(hooks):
     messages = set(hooks._messages())
-    assert ("StudyError", "checkpoints", "two checkpoints or more are compared, not …") in messages
+    assert ("StudyError", "analyses.checkpoints", "two checkpoints or more are compared, not …") in messages
     assert {kind for kind, _, _ in messages} >= {"TaskError", "ModelError", "PromptError", "ScoreError", "NeuronError", "StudyError"}
     listed = hooks._listed([("TaskError", "tasks", "a|b <script> *c* {x}")])
     assert "a\\|b &lt;script&gt; \\*c\\* \\{x\\}" in listed

@@ -31,6 +31,9 @@ def twin(model: Any) -> Any | None:
         return None
     kept = [*model.parameters(), *model.buffers(), getattr(model, "tokenizer", None), model.cfg]
     memo: dict[int, Any] = {id(each): each for each in kept}
+    # TransformerLens keeps the last attention pattern, after a backward pass with its graph, which cannot be copied.
+    left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    memo |= {id(value): value.detach() for value in left if value.grad_fn is not None}
     memo[id(memo)] = kept  # keeps them alive meanwhile, as deepcopy itself does
     try:
         with warnings.catch_warnings():
