@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import __version__
 from .ablation import NeuronMeans, ablation_hooks, operation_name
 from .answers.short_answers import ask_short_answers
 from .context import within_context
@@ -22,7 +21,7 @@ from .neurons import NeuronSet
 from .passes import NATIVE_TOLERANCE, each_batch
 from .progress import Advance, progress_bar
 from .prompting import Prompt, encode, pad, plan_batches
-from .results import COLUMNS, EvaluationResult, concat
+from .results import COLUMNS, EvaluationResult, about, concat
 from .running.identity import identity, model_identity
 from .running.saving import Course, Saving
 from .tasks import worldvaluesbench
@@ -66,8 +65,8 @@ def evaluate(
     if not len(task):
         raise ScoreError(f"task {task.name!r} holds no question to ask")
     if task.short_answers:
-        rest: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "saving": saving}
-        return ask_short_answers(model, task, neurons=neurons, operation=operation, scale=scale, means=means, **rest)
+        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "saving": saving}
+        return ask_short_answers(model, task, neurons=neurons, operation=operation, scale=scale, means=means, **how)
     done = operation_name(operation, scale, means)
     info, tokenizer, device = describe(model), tokenizer_of(model), device_of(model)
     prompts, too_long = within_context(model, task, encode(tokenizer, task.questions))
@@ -168,22 +167,14 @@ def evaluate(
         ],
         columns=list(COLUMNS),
     )
-    metadata = {
-        "model": info.name,
-        "revision": info.revision,
-        "dtype": info.dtype,
-        "fingerprints": {task.name: task.fingerprint},
-        "neurons": neurons.hash if neurons is not None else None,
-        "neuron_count": len(neurons.keys()) if neurons is not None else 0,
-        "operation": None if neurons is None else done,
-        "setting": "unchanged" if neurons is None else f"{neurons.provenance.kind}, {done}",
+    rest: dict[str, Any] = {
         "native_attention": native,
         "batch_sizes": {task.name: course.sizes()},
         "too_long": {task.name: too_long},
         "identity": key,
         "two_token_labels": {task.name: sorted({label for prompt in prompts for label in prompt.two_token_labels})},
-        "version": __version__,
     }
+    metadata = about(info, task, neurons, done, **rest)
     return EvaluationResult(table, metadata)
 
 

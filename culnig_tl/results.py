@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import files
+from . import __version__, files
 from .errors import ScoreError
+from .models import ModelInfo
+from .neurons import NeuronSet
 from .statistics import clustered_mean
+from .tasks.question import Task
 
 COLUMNS = (
     "task", "id", "cluster", "country", "group", "template", "answer",
@@ -156,6 +159,22 @@ class EvaluationResult:
 def _p_of_answer(p: float) -> str:
     """Where it is known: of an answer in words it is not."""
     return "" if p != p else f"mean P(answer) {p:.3f}, "
+
+
+def about(info: ModelInfo, task: Task, neurons: NeuronSet | None, operation: str, **rest: Any) -> dict[str, Any]:
+    """A result's metadata: the model, the questions, the neurons, what was done to them, and the rest."""
+    return {
+        "model": info.name,
+        "revision": info.revision,
+        "dtype": info.dtype,
+        "fingerprints": {task.name: task.fingerprint},
+        "neurons": neurons.hash if neurons is not None else None,
+        "neuron_count": len(neurons.keys()) if neurons is not None else 0,
+        "operation": None if neurons is None else operation,
+        "setting": "unchanged" if neurons is None else f"{neurons.provenance.kind}, {operation}",
+        "version": __version__,
+        **rest,
+    }
 
 
 def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:

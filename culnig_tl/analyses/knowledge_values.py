@@ -6,15 +6,12 @@ thresholds, and each task's set is suppressed while every task is asked.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..attribution import score_neurons
 from ..errors import TaskError
@@ -23,9 +20,9 @@ from ..neurons import NeuronSet
 from ..results import EvaluationResult
 from ..selection import T_ATTN, T_MLP, R, select_culture_general, select_random
 from ..statistics import DRAWS, compare_drops, holm
-from ..tasks import worldvaluesbench
 from ..tasks.question import Task
 from .comparison import RANDOM_SETS
+from .overlap import overlaps
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +41,7 @@ class TaskNeurons:
 
     def overlap(self) -> pd.DataFrame:
         """One row a pair of sets: common neurons, how many chance would give, Jaccard index, p (hypergeometric, one-sided)."""
-        rows = []
-        for (name, one), (other_name, other) in itertools.combinations(self.sets.items(), 2):
-            mine, theirs = one.keys(), other.keys()
-            size = int(one.provenance.layers or 0) * sum(one.provenance.pool.values())
-            common = len(mine & theirs)
-            chance = len(mine) * len(theirs) / size
-            p = float(stats.hypergeom.sf(common - 1, size, len(mine), len(theirs)))
-            rows.append((name, other_name, len(mine), len(theirs), common, chance, one.jaccard(other), p))
-        return pd.DataFrame(rows, columns=["found_on", "other", "neurons", "other_neurons", "common", "by_chance", "jaccard", "p"])
+        return overlaps(self.sets).rename(columns={"set": "found_on"})
 
     def table(self, *, draws: int = DRAWS) -> pd.DataFrame:
         """Cross-effects, one row a (set, task asked): drop with its interval, random sets' drop, excess with its interval, p (Holm over a set's tasks).
@@ -63,7 +52,7 @@ class TaskNeurons:
         for name, result in self.results.items():
             rows = []
             for task in dict.fromkeys(self.base.table["task"]):
-                values = [_measure(r, task) for r in (self.base, result, *self.random[name])]
+                values = [r.values(task) for r in (self.base, result, *self.random[name])]
                 clusters = self.base.table.loc[self.base.table["task"] == task, "cluster"].to_numpy()
                 rows.append({"asked": task, **asdict(compare_drops(values[0], values[1], values[2:], clusters, draws=draws))})
             part = pd.DataFrame(rows)
@@ -132,11 +121,3 @@ def compare_tasks(
     answers = evaluate_sets(model, asked, {"unchanged": None, **sets, **drawn}, **common)
     random = {name: tuple(answers[f"{name} {seed}"] for seed in range(random_sets)) for name in sets}
     return TaskNeurons(sets, answers["unchanged"], {name: answers[name] for name in sets}, random)
-
-
-def _measure(result: EvaluationResult, task: str) -> np.ndarray:
-    """Right (1) or wrong (0) a question; alignment in 0..1 on worldvaluesbench."""
-    rows = result.table["task"] == task
-    if task == worldvaluesbench.NAME:
-        return result.table.loc[rows, "alignment"].to_numpy(float) / 100
-    return result.table.loc[rows, "correct"].to_numpy(float)

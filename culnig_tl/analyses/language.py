@@ -8,13 +8,11 @@ questions alone, what was found is culture and not language.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from ..attribution import score_neurons
 from ..errors import TaskError
@@ -25,6 +23,7 @@ from ..scores import NeuronScores
 from ..selection import T_ATTN, T_MLP, R, select_culture_general, select_random
 from ..tasks.question import Task
 from .comparison import RANDOM_SETS, Comparison, compare
+from .overlap import overlaps
 
 ENGLISH, LOCAL, LANGUAGE = "culture, asked in English", "culture, asked locally", "language"
 
@@ -42,15 +41,7 @@ class LanguageComparison:
 
     def overlap(self) -> pd.DataFrame:
         """One row a pair of sets: common neurons, how many chance would give, Jaccard index, p (hypergeometric, one-sided)."""
-        rows = []
-        for (name, one), (other_name, other) in itertools.combinations(self.sets.items(), 2):
-            mine, theirs = one.keys(), other.keys()
-            size = int(one.provenance.layers or 0) * sum(one.provenance.pool.values())
-            common = len(mine & theirs)
-            chance = len(mine) * len(theirs) / size
-            p = float(stats.hypergeom.sf(common - 1, size, len(mine), len(theirs)))
-            rows.append((name, other_name, len(mine), len(theirs), common, chance, one.jaccard(other), p))
-        return pd.DataFrame(rows, columns=["set", "other", "neurons", "other_neurons", "common", "by_chance", "jaccard", "p"])
+        return overlaps(self.sets)
 
     def drops(self) -> dict[str, Comparison]:
         """Set -> what it costs on the questions in English and in the local language, against layer-matched random sets."""

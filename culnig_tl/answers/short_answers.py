@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..ablation import NeuronMeans, ablate, operation_name
 from ..context import within_context
 from ..errors import ScoreError
@@ -30,7 +29,7 @@ from ..neurons import NeuronSet
 from ..passes import each_batch
 from ..progress import Advance, progress_bar
 from ..prompting import plan_batches
-from ..results import COLUMNS, EvaluationResult
+from ..results import COLUMNS, EvaluationResult, about
 from ..running.identity import differing, identity, model_identity
 from ..running.saving import Course, Saving
 from ..tasks.question import Task
@@ -124,23 +123,15 @@ def ask_short_answers(
         each_batch(course.plan, lengths, ask, course.advancing(advance), ledger=course.ledger, after=after)
     course.ranks.add(answers)  # each question was asked by one process alone
     texts = [text_of(tokenizer, (row[row > 0] - 1).tolist()) for row in answers]
-    metadata = {
-        "model": info.name,
-        "revision": info.revision,
-        "dtype": info.dtype,
-        "fingerprints": {task.name: task.fingerprint},
-        "neurons": neurons.hash if neurons is not None else None,
-        "neuron_count": len(neurons.keys()) if neurons is not None else 0,
-        "operation": None if neurons is None else done,
-        "setting": "unchanged" if neurons is None else f"{neurons.provenance.kind}, {done}",
+    rest = {
         "native_attention": way.native,
         "batch_sizes": {task.name: course.sizes()},
         "max_new_tokens": {task.name: max_new_tokens},
         "cut_off": {task.name: int((answers > 0).all(1).sum())},
         "too_long": {task.name: too_long},
-        "version": __version__,
         **({"identity": work} if work is not None else {}),
     }
+    metadata = about(info, task, neurons, done, **rest)
     return compare_answers(asked, texts, metadata=metadata, matcher=matcher)
 
 
