@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(RUN)/pyright --pythonpath $(RUN)/python
 
 docs: $(STAMP)  ## the documentation, into build/docs
-	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 wheel: $(STAMP)
 	$(RUN)/python -m build --wheel

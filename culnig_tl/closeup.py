@@ -1,4 +1,4 @@
-"""Chosen neurons on every question: what neuron cards, stability and comparisons of wordings are made of.
+"""Chosen neurons on every question: what neuron cards, token tables and the workbench are made of.
 
 Keeping every neuron's score on every question is impossible (57 GB a million neurons on BLEnD): `score_neurons` sums, and
 this second pass looks at a few.

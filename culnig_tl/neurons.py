@@ -80,7 +80,7 @@ _AUTHORS_NAMES = {
 _COLUMNS = ("site", "layer", "neuron", "score")
 _LARGEST_INDEX = 2**31 - 1
 _REPEATED = ("returns", "wordings")
-"""Columns that some sets have: the share of bootstrap replicates, and of instruction wordings, that select the neuron too (see `stability`)."""
+"""Columns that some sets have: the share of bootstrap replicates, and of instruction wordings, that select the neuron too (see `analyses.stability`)."""
 
 
 @dataclass(frozen=True)

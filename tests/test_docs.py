@@ -62,7 +62,7 @@ def test_every_command_is_described(hooks):
 
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning_or_a_network(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     assert done.returncode == 0, done.stderr
     for page in (tmp_path / "site").rglob("*.html"):

@@ -6,6 +6,7 @@ asking    a typed question -> answers before and after
 reading   which questions, and which of their tokens, a neuron answers to
 worker    a thread in which the latest request wins
 heat      the live heatmap
+panes     the neuron's card and the bench, as widgets
 page      the pieces of HTML, what shows without a kernel among them
 view      the widget that ties them together
 """
