@@ -130,6 +130,7 @@ def _affine(factors: Tensor, offsets: Tensor | None, at: Tensor | None) -> Calla
     With `at` the vectors are those of these neurons alone, which are changed in place.
     """
     held = [factors] if offsets is None else [factors, offsets]
+    zero = offsets is None and not factors.any()
 
     def hook(activation: Tensor, hook: Any) -> Tensor:
         nonlocal at
@@ -139,10 +140,18 @@ def _affine(factors: Tensor, offsets: Tensor | None, at: Tensor | None) -> Calla
         if at is None:
             changed = activation * held[0].view(activation.shape[2:])
             return changed if len(held) == 1 else changed + held[1].view(activation.shape[2:])
-        width = activation.shape[-1]
-        where = (..., at) if activation.dim() == 3 else (..., at // width, at % width)
-        changed = activation[where] * held[0]
-        activation[where] = changed if len(held) == 1 else changed + held[1]
+        if not activation.is_contiguous():  # a slice of fused q, k, v
+            width = activation.shape[-1]
+            where = (..., at) if activation.dim() == 3 else (..., at // width, at % width)
+            changed = activation[where] * held[0]
+            activation[where] = changed if len(held) == 1 else changed + held[1]
+            return activation
+        rows = activation.view(-1, activation.shape[2:].numel())
+        if zero:
+            rows.index_fill_(1, at, 0.0)
+        else:
+            changed = rows.index_select(1, at) * held[0]
+            rows.index_copy_(1, at, changed if len(held) == 1 else changed + held[1])
         return activation
 
     return hook

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from culnig_tl import EvaluationResult, NeuronSet, ablate, evaluate
+from culnig_tl import EvaluationResult, NeuronSet, ablate, evaluate, task_means
 from culnig_tl.analyses.comparison import compare, halves
 from culnig_tl.analyses.paper import paper_rows, results_table
 from culnig_tl.errors import PromptError, ScoreError, TaskError
@@ -302,3 +302,17 @@ def test_no_other_label_may_be_two_tokens(loaded):
     odd = dataclasses.replace(task.questions[0], options=("1", "1½"), answer="1")
     with pytest.raises(PromptError, match="is not one token after the prompt"):
         encode(model.tokenizer, [odd])
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
+@pytest.mark.parametrize("what", ["suppress", "enhance", "scale", "means"])
+def test_evaluation_changes_neurons_as_ablate_does(loaded, family, what):
+    """`evaluate` changes the chosen neurons in place, `ablate` makes another activation: the same answers."""
+    model, task = loaded(family), families.questions(4)
+    neurons = some_neurons(model)
+    how = {"scale": {"scale": 1.5}, "means": {"means": task_means(model, task, progress=False)}}.get(what, {"operation": what})
+    result = ask(model, task, neurons=neurons, batch_size=1, **how).table
+    for prompt, row in zip(encode(model.tokenizer, task.questions), result.itertuples()):
+        with torch.no_grad(), ablate(model, neurons, **how):
+            p = model(torch.tensor([prompt.tokens]))[0, -1].softmax(-1)
+        assert row.p_answer == pytest.approx(float(p[prompt.answer_token]), rel=1e-3)

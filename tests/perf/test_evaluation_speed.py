@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers as hf
 
-from culnig_tl import NeuronSet, describe, evaluate, load_model
+from culnig_tl import NeuronSet, describe, evaluate, evaluation, load_model
 from culnig_tl.prompting import encode, pad, plan_batches
 from culnig_tl.tasks.question import Question, Task
 
@@ -38,7 +38,7 @@ def questions(count: int) -> Task:
 
 @pytest.mark.perf
 @pytest.mark.parametrize("family", list(MODELS))
-def test_within_a_bare_forward(family, tmp_path):
+def test_within_a_bare_forward(family, tmp_path, monkeypatch):
     torch.manual_seed(0)
     plain = MODELS[family]().eval()
     tokenizer = families.tokenizer()
@@ -55,6 +55,11 @@ def test_within_a_bare_forward(family, tmp_path):
     lengths = [len(p.tokens) for p in prompts]
     device = torch.device(DEVICE)
     batches = [pad([prompts[i] for i in batch], tokenizer, device) for batch in plan_batches(lengths, "auto", device)]
+
+    # Trying whether the fast kernel may be used is a fixed cost a task, not a question.
+    native = evaluation._native_is_exact(model, min(prompts, key=lambda p: len(p.tokens)), neurons)
+    assert native, "every hook fires under native attention"
+    monkeypatch.setattr(evaluation, "_native_is_exact", lambda *arguments: native)
 
     def bare() -> None:
         """The forward pass alone: the same batches, tokens already in place."""
