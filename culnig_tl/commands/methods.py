@@ -67,7 +67,9 @@ def methods(
     limit: Questions = QUESTIONS,
     ranked: Annotated[
         int | None,
-        typer.Option("--ranked", help="Questions that all but the costly methods (ig, ig-all, atp-qk) are ranked on; --limit by default.", min=1),
+        typer.Option(
+            "--ranked", help="Questions that all but the costly methods (ig, ig-all, atp-qk) are ranked on; --limit by default.", min=1
+        ),
     ] = None,
     asked: Annotated[int | None, typer.Option("--asked", help="Test questions a task.", min=1)] = 400,
     t_mlp: Annotated[float | None, typer.Option("--t-mlp", help="Share of MLP neurons of the budget 1.")] = None,
