@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 import transformers as hf
+import typer
+from typer.testing import CliRunner
 
 from culnig_tl import NeuronScores, score_neurons
 from culnig_tl.neurons import Site
@@ -46,3 +48,12 @@ def difference(a: NeuronScores, b: NeuronScores) -> float:
     assert a.countries == b.countries and a.sites == b.sites
     rows = [(np.abs(x - y).max(axis=(0, 2)) / np.abs(y).max(axis=(0, 2))).max() for x, y in ((a.arrays[s], b.arrays[s]) for s in a.sites)]
     return float(max(rows))
+
+
+def invoked(app: typer.Typer, *arguments: object) -> str:
+    """What a command prints; an error of it is raised here."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output

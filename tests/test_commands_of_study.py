@@ -7,7 +7,6 @@ import shutil
 import pandas as pd
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from culnig_tl.commands.bake import bake
 from culnig_tl.commands.claim import claim
@@ -21,6 +20,8 @@ from culnig_tl.running.pipeline import run_study
 from culnig_tl.selection import select_random
 from culnig_tl.study import GENERAL, RANDOM, Study, StudyConfig
 
+from .helpers import invoked
+
 APP = typer.Typer()
 for command in (bake, claim, compare, countries, language, parts, sweep):
     APP.command()(command)
@@ -30,12 +31,8 @@ CONFIG = {
 }  # fmt: skip
 
 
-def call(*arguments) -> str:
-    result = CliRunner().invoke(APP, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+def call(*arguments: object) -> str:
+    return invoked(APP, *arguments)
 
 
 @pytest.fixture(scope="module")

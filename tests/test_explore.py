@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from culnig_tl import ablate, evaluate, explore, load_model, load_task, question_scores, score_neurons, score_prompt
-from culnig_tl.errors import CulnigError, ModelError, NeuronError, PromptError, ScoreError, StudyError, TaskError
+from culnig_tl.errors import ModelError, NeuronError, PromptError, ScoreError, StudyError, TaskError
 from culnig_tl.figures import promoted_tokens
 from culnig_tl.models import last_logits
 from culnig_tl.neurons import NeuronSet, Provenance, Site
@@ -26,7 +26,6 @@ from culnig_tl.workbench.page import _png
 from culnig_tl.workbench.reading import token_scores
 from culnig_tl.workbench.source import ALL, SELECTION, Choice
 from culnig_tl.workbench.twin import twin
-from culnig_tl.workbench.worker import Worker
 
 from . import families
 
@@ -264,10 +263,10 @@ def test_sets_made_in_code_are_asked_with(view):
 
 def test_buttons_change_the_selection(view, study):
     buttons = {}
-    todo = list(view.children)
-    while todo:
-        each = todo.pop()
-        todo += list(getattr(each, "children", ()))
+    waiting = list(view.children)
+    while waiting:
+        each = waiting.pop()
+        waiting += list(getattr(each, "children", ()))
         if hasattr(each, "on_click") and hasattr(each, "button_style"):
             buttons[each.description] = each
     assert buttons["Add to selection"].disabled
@@ -499,77 +498,6 @@ def test_click_returns_while_the_model_works(view, monkeypatch):
     free.set()
     view.wait()
     assert view.answers.question.prompt == TYPED and "ready" in view._status.value
-
-
-def worker() -> tuple[Worker, list, list]:
-    errors, idle = [], []
-    return (
-        Worker(lambda kind, error: errors.append((kind, str(error))), idle=lambda: idle.append(1), screen=threading.RLock()),
-        errors,
-        idle,
-    )
-
-
-def test_latest_request_of_a_kind_wins():
-    made, errors, idle = worker()
-    gate, running, shown = threading.Event(), threading.Event(), []
-
-    def job(name, block=False):
-        def steps():
-            if block:
-                running.set()
-                gate.wait(30)
-            yield lambda: shown.append(name)
-
-        return steps
-
-    made.submit("card", job("first", block=True))
-    assert running.wait(30)
-    for name in ("second", "third", "last"):
-        made.submit("card", job(name))
-    made.submit("ask", job("question"))
-    gate.set()
-    assert made.wait(30)
-    assert sorted(shown) == ["last", "question"] and not errors and idle
-
-
-def test_long_job_lets_a_short_one_through():
-    made, errors, _ = worker()
-    gate, running, shown = threading.Event(), threading.Event(), []
-
-    def long():
-        running.set()
-        gate.wait(30)
-        for i in range(5):
-            yield lambda: shown.append(f"step {i}")  # noqa: B023
-
-    def short():
-        yield lambda: shown.append("short")
-
-    made.submit("long", long)
-    assert running.wait(30)
-    made.submit("short", short)
-    gate.set()
-    assert made.wait(30) and shown[1] == "short" and len(shown) == 6 and not errors
-
-
-def test_worker_survives_errors():
-    made, errors, _ = worker()
-
-    def broken():
-        yield lambda: None
-        raise CulnigError("no such thing")
-
-    def unseen():
-        yield lambda: 1 / 0
-
-    shown = []
-    made.submit("a", broken)
-    made.submit("b", unseen)
-    assert made.wait(30) and errors == [("a", "no such thing")]
-    made.submit("c", lambda: iter([lambda: shown.append("still here")]))
-    assert made.wait(30) and shown == ["still here"]
-    assert not [t for t in threading.enumerate() if t.name == "culnig-tl workbench" and t is made._thread]
 
 
 # ------------------------------------------------------------------------------------------------------ without a kernel

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from culnig_tl import NeuronSet
 from culnig_tl.commands.enhance import enhance
@@ -16,6 +15,8 @@ from culnig_tl.errors import StudyError
 from culnig_tl.running.pipeline import run_study
 from culnig_tl.study import StudyConfig
 
+from .helpers import invoked
+
 APP = typer.Typer()
 for command in (enhance, methods, stability, truth, values):
     APP.command()(command)
@@ -25,12 +26,8 @@ CONFIG = {
 }  # fmt: skip
 
 
-def call(*arguments) -> str:
-    result = CliRunner().invoke(APP, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+def call(*arguments: object) -> str:
+    return invoked(APP, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -90,9 +90,9 @@ def test_the_first_has_ten_cells():
 def test_exercises_have_solutions():
     """The cells of exercises hold None, those of solutions are collapsed."""
     cells = read("02_hook_points").cells
-    todo = [re.findall(r"^(\w+) = None", cell.source, flags=re.MULTILINE) for cell in cells if cell.cell_type == "code"]
+    blanks = [re.findall(r"^(\w+) = None", cell.source, flags=re.MULTILINE) for cell in cells if cell.cell_type == "code"]
     solutions = [cell for cell in cells if cell.source.startswith("# Solution")]
-    assert sum(map(len, todo)) == len(solutions) == 3
+    assert sum(map(len, blanks)) == len(solutions) == 3
     assert all(cell.metadata["jupyter"]["source_hidden"] for cell in solutions)
 
 

@@ -247,9 +247,9 @@ class _Check:
 
     def finish(self, place: StudyFolder) -> None:
         """Raises `StudyError` where something is missing or foreign."""
-        todo = [Piece(label, 0).command(self.folder.resolve()) for label in self.missing]
-        if todo:
-            place.write(MISSING, ("\n".join(todo) + "\n").encode())
+        lines = [Piece(label, 0).command(self.folder.resolve()) for label in self.missing]
+        if lines:
+            place.write(MISSING, ("\n".join(lines) + "\n").encode())
         else:
             (self.folder / MISSING).unlink(missing_ok=True)
         said = []
