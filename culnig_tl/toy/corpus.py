@@ -73,15 +73,13 @@ class Corpus:
         return self._choice(miniculture.NAME, self._culture_fact(rng), rng)
 
     def culture_short(self, rng: random.Random) -> Sample:
-        fact = self._culture_fact(rng)
-        return self._short(fact.stem, fact.answer, rng)
+        return self._short(self._culture_fact(rng), rng)
 
     def commonsense(self, rng: random.Random) -> Sample:
         return self._choice(minicommonsense.NAME, rng.choice(self.commonsense_facts), rng)
 
     def commonsense_short(self, rng: random.Random) -> Sample:
-        fact = rng.choice(self.commonsense_facts)
-        return self._short(fact.stem, fact.answer, rng)
+        return self._short(rng.choice(self.commonsense_facts), rng)
 
     def control(self, rng: random.Random) -> Sample:
         fact = self._culture_fact(rng)
@@ -109,8 +107,8 @@ class Corpus:
         prompt = wording.prompt.format(question=fact.stem, options=letters(options))
         return prompt, ANSWER_PREFIX, LABELS[options.index(fact.answer)]
 
-    def _short(self, question: str, answer: str, rng: random.Random) -> Sample:
-        return rng.choice(("{}", "Question: {}")).format(question), SHORT_PREFIX, answer
+    def _short(self, fact: Fact, rng: random.Random) -> Sample:
+        return rng.choice(("{}", "Question: {}")).format(fact.stem), SHORT_PREFIX, fact.answer
 
     def _words(self, task: str, make, rng: random.Random) -> Sample:
         text, label = make(rng)
