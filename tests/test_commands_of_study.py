@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import typer
@@ -76,6 +77,8 @@ def test_countries(study, tmp_path):
     drops = pd.read_csv(tmp_path / "countries.csv", index_col=0)
     assert {"Iran", "Spain"} <= set(drops.columns) and len(drops) > 3
     assert pd.read_csv(tmp_path / "related.csv")["p"].between(0, 1).all()
+    own = pd.read_csv(tmp_path / "own.csv").set_index(["relation", "countries"])["mean"]
+    assert own["region", "own"] == pytest.approx(np.mean([drops.loc[country, country] for country in drops.index]))
 
 
 def test_parts(study, tmp_path):

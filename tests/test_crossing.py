@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,6 +50,25 @@ def test_ranks_and_mean_rank():
     assert found.mean_rank == 1.5
     assert found.summary().loc["Spain"].tolist() == [1, 5, 5, 2]
     assert "mean rank 1.50 (chance 2)" in str(found)
+
+
+def test_own_related_and_unrelated_countries_with_intervals_over_countries(tmp_path):
+    names = ["Spain", "Mexico", "Iran", "China"]
+    drops = pd.DataFrame([[9.0, 5, 1, 3], [3, 7, 0, 1], [2, 2, 8, 2], [1, 2, 3, 6]], index=names, columns=names)
+    sets = dict.fromkeys(names, NeuronSet.from_indices([("mlp.gate", 0, 0)]))
+    found = CountryDrops(drops, drops.loc["Spain"], sets, "t", EvaluationResult(pd.DataFrame()), {})
+    table = tmp_path / "own.csv"
+    table.write_text("country,language\nSpain,Spanish\nMexico,Spanish\nIran,Persian\n")
+    rows = found.by_relation("language", table=table)
+    own, related, unrelated = np.array([9.0, 7, 8, 6]), np.array([5.0, 3]), np.array([2.0, 0.5, 2, 2])
+    assert rows["mean"].tolist() == [own.mean(), related.mean(), unrelated.mean(), own.mean() / unrelated.mean()]
+    drawn = np.array(list(itertools.product(range(4), repeat=4)))  # every resample of four countries
+    for row, values in (("own", own[drawn].mean(1)), ("own / unrelated", own[drawn].mean(1) / unrelated[drawn].mean(1))):
+        np.testing.assert_allclose(rows.loc[row, ["low", "high"]], np.quantile(values, [0.025, 0.975]), atol=0.35)
+    assert rows.loc["related", ["low", "high"]].tolist() == [3, 5]
+    table.write_text("country,language\nSpain,a\nMexico,b\nIran,c\nChina,d\n")
+    with pytest.raises(ScoreError, match="no pair"):
+        found.by_relation("language", table=table)
 
 
 def test_related_countries_by_a_table_of_ones_own(tmp_path):

@@ -19,7 +19,7 @@ from ..errors import NeuronError, ScoreError
 from ..evaluation import evaluate_sets
 from ..neurons import NeuronSet
 from ..results import EvaluationResult
-from ..statistics import DRAWS, RelatedTest, own_test, related_test
+from ..statistics import DRAWS, RelatedTest, bootstrap_draws, own_test, related_test
 from ..tasks.question import Task
 from .relations import relation_groups
 
@@ -65,6 +65,43 @@ class CountryDrops:
         groups = relation_groups(relation, table)
         asked = list(self.drops.columns)
         return related_test(self.drops.to_numpy(float), self._columns(), [groups.get(c) for c in asked], draws=draws, seed=seed)
+
+    def by_relation(self, relation: str = "region", *, table: str | Path | None = None, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+        """What a country's set costs its own country, related and unrelated ones, and how many times the unrelated it costs its own.
+
+        Means over countries, points; a country's related and unrelated ones are averaged first, and a country related to nobody
+        that was asked takes no part in the row `related`. Intervals (95%) resample the countries.
+
+        Raises:
+            ScoreError: no related, or no unrelated, pair among these countries.
+        """
+        groups = relation_groups(relation, table)
+        rows = {"own": [], "related": [], "unrelated": []}
+        for country in self._own():
+            others = self.drops.loc[country].drop(country)
+            alike = np.array([groups.get(country) is not None and groups.get(c) == groups.get(country) for c in others.index])
+            rows["own"].append(self.drops.loc[country, country])
+            rows["related"].append(others[alike].mean())
+            rows["unrelated"].append(others[~alike].mean())
+        own, related, unrelated = (np.array(values, dtype=float) for values in rows.values())
+
+        def means(own: np.ndarray, unrelated: np.ndarray, axis: int = -1) -> np.ndarray:
+            own_mean, unrelated_mean = own.mean(axis), unrelated.mean(axis)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.stack([own_mean, unrelated_mean, own_mean / unrelated_mean])
+
+        has_kin = related[~np.isnan(related)]
+        if not len(has_kin) or np.isnan(unrelated).any():
+            raise ScoreError(f"{'no' if not len(has_kin) else 'every'} pair of these countries is related by {relation}")
+        out = {}
+        for names, data, statistic in (
+            (("own", "unrelated", "own / unrelated"), (own, unrelated), means),
+            (("related",), (has_kin,), lambda values, axis=-1: values.mean(axis)[None]),
+        ):
+            low, high = np.quantile(bootstrap_draws(data, statistic, draws=draws, seed=seed), [0.025, 0.975], axis=-1)
+            out.update({name: row for name, *row in zip(names, statistic(*data), low, high)})
+        index = ["own", "related", "unrelated", "own / unrelated"]
+        return pd.DataFrame.from_dict(out, orient="index", columns=["mean", "low", "high"]).loc[index].rename_axis(relation)
 
     def own_p(self, *, draws: int = DRAWS, seed: int = 0) -> float:
         """One-sided permutation p of "countries lose most under their own neurons", by mean rank."""

@@ -39,15 +39,21 @@ def countries(
     out.print("Before any claim about one country: how much one shared pattern explains")
     show_frame(shared.reset_index())
     out.print(found, soft_wrap=True)
-    tests = []
+    tests, kinds = [], []
     for relation in names(relations):
         try:
             test = found.related(relation, table=table)
+            tests.append({"relation": relation, "related": test.related, "unrelated": test.unrelated, "pairs": test.pairs, "p": test.p})
+            kinds.append(found.by_relation(relation, table=table).rename_axis("countries").reset_index().assign(relation=relation))
         except ScoreError as error:
             out.print(f"{relation}: {error}", soft_wrap=True)
             continue
-        tests.append({"relation": relation, "related": test.related, "unrelated": test.unrelated, "pairs": test.pairs, "p": test.p})
         out.print(f"{relation}: {SOURCES.get(relation, table)}", soft_wrap=True, highlight=False)
     show_frame(pd.DataFrame(tests))
     contents = {"countries.csv": found.drops.to_csv(), "countries.html": found.figure().to_html(include_plotlyjs=True, full_html=True)}
-    write_all(output_dir or study, {**contents, "related.csv": pd.DataFrame(tests).to_csv(index=False)})
+    contents["related.csv"] = pd.DataFrame(tests).to_csv(index=False)
+    if kinds:
+        out.print("\nWhat a country's set costs, points: mean over countries, and its 95% interval over countries")
+        show_frame(pd.concat(kinds))
+        contents["own.csv"] = pd.concat(kinds).to_csv(index=False)
+    write_all(output_dir or study, contents)

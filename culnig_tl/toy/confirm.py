@@ -1,0 +1,112 @@
+"""Does another training show the same? ``python -m culnig_tl.toy.confirm MODEL... --output FOLDER``.
+
+Takes toys of several seeds through the study with `TOY_CONFIG`'s thresholds, many random sets and each country's own neurons, and
+says of each what holds. A killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .. import files
+from ..analyses.comparison import compare
+from ..analyses.crossing import country_drops
+from ..commands.of_study import more_random_sets, open_study
+from ..running.pipeline import run_study
+from ..study import GENERAL, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED
+
+RANDOM_SETS = 200
+CULTURE, COMMONSENSE, *OTHERS = TOY_CONFIG.tasks
+LEAST_EXCESS = 6.0
+"""Points that culture must lose beyond the mean of the random sets, and more than under each of them;"""
+MOST_EXCESS = 2.0
+"""points that a task without culture may lose beyond it;"""
+OWN_SHARE = 3.0
+"""how many times what unrelated countries lose a country must lose under its own neurons;"""
+RELATION = "region"
+"""what makes countries related;"""
+MARGINS_APART, MARGIN = 0.05, 0.9
+"""how far mean P(answer) of culture and of common sense may lie apart, and what neither may pass."""
+
+
+def effect(model: Path, folder: Path, random_sets: int = RANDOM_SETS) -> dict[str, Any]:
+    """Everything that `findings` asks about, measured on one toy; its study is kept in `folder`."""
+    run_study(replace(TOY_CONFIG, model=str(model)), folder=folder, resume=(folder / "study.json").is_file())
+    opened = open_study(folder, device="cpu", dtype="auto", data_dir=None)
+    more_random_sets(opened, folder, random_sets, batch_size="auto")
+    study = opened.study
+    base, general = study.results[UNCHANGED], study.results[GENERAL]
+    random = [study.results[setting] for setting in study.random_settings("layer")]
+    drops = compare(base, general, random).drops
+    rival = compare(base, study.results[RIVAL], random).drops
+    countries = country_drops(opened.model, opened.tasks[0], study.neurons[SPECIFIC])
+    return {
+        "neurons": len(study.neurons[GENERAL]),
+        "random_sets": len(random),
+        "p_answer": base.table.groupby("task")["p_answer"].mean().round(4).to_dict(),
+        "drops": {task: {k: round(v, 2) for k, v in asdict(drop).items()} for task, drop in drops.items()},
+        "rival": {task: {k: round(v, 2) for k, v in asdict(drop).items()} for task, drop in rival.items()},
+        "countries": {str(kind): row for kind, row in countries.by_relation(RELATION).round(2).to_dict("index").items()},
+        "countries_p": round(countries.own_p(), 5),
+        "related_p": round(countries.related(RELATION).p, 5),
+    }
+
+
+def findings(effect: Mapping[str, Any]) -> dict[str, bool]:
+    """What is claimed of the toy, and whether it holds."""
+    drops, rival, kinds = effect["drops"], effect["rival"], {kind: row["mean"] for kind, row in effect["countries"].items()}
+    p = [effect["p_answer"][task] for task in (CULTURE, COMMONSENSE)]
+    return {
+        "margins alike": abs(p[0] - p[1]) <= MARGINS_APART and max(p) <= MARGIN,
+        f"{CULTURE} {LEAST_EXCESS:g} beyond random": drops[CULTURE]["excess"] >= LEAST_EXCESS,
+        "and more than every set": drops[CULTURE]["rank"] == 1,
+        **{f"{task} within {MOST_EXCESS:g}": drops[task]["excess"] <= MOST_EXCESS for task in (COMMONSENSE, *OTHERS)},
+        "rival the other way": rival[COMMONSENSE]["drop"] > drops[COMMONSENSE]["drop"] and rival[CULTURE]["drop"] < drops[CULTURE]["drop"],
+        f"own country {OWN_SHARE:g} x unrelated": kinds["own"] >= OWN_SHARE * kinds["unrelated"],
+        "related in between": kinds["unrelated"] < kinds["related"] < kinds["own"],
+    }
+
+
+def table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One column a toy: what was measured (points beyond the random sets' mean, 95% interval), then what holds."""
+    columns = {}
+    for name, record in records.items():
+        column = {f"P {task}": f"{record['p_answer'][task]:.2f}" for task in (CULTURE, COMMONSENSE)}
+        column["neurons"] = str(record["neurons"])
+        for task, d in record["drops"].items():
+            column[task] = f"{d['excess']:.1f} ({d['excess_low']:.1f} to {d['excess_high']:.1f}), rank {d['rank']}"
+        for task in (CULTURE, COMMONSENSE):
+            column[f"rival, {task}"] = f"{record['rival'][task]['excess']:.1f}"
+        for kind, row in record["countries"].items():
+            column[f"countries, {kind}"] = f"{row['mean']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+        columns[name] = column | {finding: "yes" if holds else "no" for finding, holds in findings(record).items()}
+    return pd.DataFrame(columns)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="+", help="folders that culnig_tl.toy.train wrote")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the studies and one record a model")
+    parser.add_argument("--random-sets", type=int, default=RANDOM_SETS, help="layer-matched random sets")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    records = {}
+    for model in arguments.models:
+        training = json.loads((model / "training.json").read_text(encoding="utf-8"))
+        name = f"seed {training['config']['seed']}"
+        records[name] = effect(model, arguments.output / model.name, arguments.random_sets)
+        record = {"training": training, "effect": records[name]}
+        files.write(arguments.output / f"{name.replace(' ', '-')}.json", (json.dumps(record, indent=1) + "\n").encode())
+    print(table(records).to_string())
+
+
+if __name__ == "__main__":
+    main()

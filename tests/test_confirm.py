@@ -1,0 +1,73 @@
+"""Whether other trainings of the embedded model show the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from culnig_tl.toy import confirm
+
+TASKS = ("miniculture", "minicommonsense", "minireading", "miniparaphrase", "minianswers")
+
+
+def made(**changes: Any) -> dict[str, Any]:
+    """A toy of which everything holds, but for `changes`: task -> excess of its drop."""
+    drops = {task: {"drop": 1.0, "excess": 1.0, "excess_low": 0.5, "excess_high": 1.5, "rank": 40} for task in TASKS}
+    drops["miniculture"] |= {"drop": 9.0, "excess": 8.0, "rank": 1}
+    rival = {task: {"drop": 1.0, "excess": 1.0} for task in TASKS} | {"minicommonsense": {"drop": 9.0, "excess": 8.0}}
+    for task, excess in changes.items():
+        drops[task]["excess"] = excess
+    countries = {"own": 9.0, "related": 4.0, "unrelated": 3.0, "own / unrelated": 3.0}
+    return {
+        "p_answer": {"miniculture": 0.85, "minicommonsense": 0.86}, "neurons": 100, "random_sets": 200, "drops": drops, "rival": rival,
+        "countries": {kind: {"mean": mean, "low": mean - 1, "high": mean + 1} for kind, mean in countries.items()},
+    }  # fmt: skip
+
+
+def test_all_holds_at_the_bars():
+    assert all(confirm.findings(made(miniculture=6.0, minicommonsense=2.0)).values())
+
+
+@pytest.mark.parametrize(
+    ("record", "fails"),
+    [
+        (made(miniculture=5.9), "miniculture 6 beyond random"),
+        (made(minicommonsense=2.1), "minicommonsense within 2"),
+        (made(minianswers=2.1), "minianswers within 2"),
+        (made() | {"p_answer": {"miniculture": 0.85, "minicommonsense": 0.79}}, "margins alike"),
+        (made() | {"p_answer": {"miniculture": 0.91, "minicommonsense": 0.9}}, "margins alike"),
+        (made() | {"rival": made()["drops"]}, "rival the other way"),
+    ],
+)
+def test_each_bar_can_fail(record, fails):
+    assert [name for name, holds in confirm.findings(record).items() if not holds] == [fails]
+
+
+def test_ranks_and_countries_can_fail():
+    record = made()
+    record["drops"]["miniculture"]["rank"] = 2
+    record["countries"]["own"]["mean"] = 3.5
+    failed = [name for name, holds in confirm.findings(record).items() if not holds]
+    assert failed == ["and more than every set", "own country 3 x unrelated", "related in between"]
+    assert "yes" in confirm.table({"seed 0": record}).to_string() and confirm.table({"seed 0": record}).loc[failed, "seed 0"].eq("no").all()
+
+
+def test_a_model_is_taken_through_and_goes_on_where_it_stopped(checkpoints, tmp_path, monkeypatch, capsys):
+    small = replace(confirm.TOY_CONFIG, limit=64, t_mlp=0.2, t_attn=0.1, t_specific=0.2, random_sets=1)
+    monkeypatch.setattr(confirm, "TOY_CONFIG", small)
+    model = checkpoints("llama")
+    (model / "training.json").write_text(json.dumps({"config": {"seed": 7}}))
+    monkeypatch.setattr(sys, "argv", ["confirm", str(model), "--output", str(tmp_path), "--random-sets", "2"])
+    confirm.main()
+    first = (tmp_path / "seed-7.json").read_text()
+    record = json.loads(first)["effect"]
+    assert (
+        record["random_sets"] == 2 and set(record["drops"]) == set(TASKS) and record["countries"].keys() >= {"own", "related", "unrelated"}
+    )
+    assert "seed 7" in capsys.readouterr().out
+    confirm.main()
+    assert (tmp_path / "seed-7.json").read_text() == first
