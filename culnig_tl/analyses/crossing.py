@@ -84,24 +84,28 @@ class CountryDrops:
             rows["related"].append(others[alike].mean())
             rows["unrelated"].append(others[~alike].mean())
         own, related, unrelated = (np.array(values, dtype=float) for values in rows.values())
+        has_kin = related[~np.isnan(related)]
+        if not len(has_kin) or np.isnan(unrelated).any():
+            raise ScoreError(f"{'no' if not len(has_kin) else 'every'} pair of these countries is related by {relation}")
 
         def means(own: np.ndarray, unrelated: np.ndarray, axis: int = -1) -> np.ndarray:
             own_mean, unrelated_mean = own.mean(axis), unrelated.mean(axis)
             with np.errstate(divide="ignore", invalid="ignore"):
                 return np.stack([own_mean, unrelated_mean, own_mean / unrelated_mean])
 
-        has_kin = related[~np.isnan(related)]
-        if not len(has_kin) or np.isnan(unrelated).any():
-            raise ScoreError(f"{'no' if not len(has_kin) else 'every'} pair of these countries is related by {relation}")
-        out = {}
-        for names, data, statistic in (
-            (("own", "unrelated", "own / unrelated"), (own, unrelated), means),
-            (("related",), (has_kin,), lambda values, axis=-1: values.mean(axis)[None]),
-        ):
-            low, high = np.quantile(bootstrap_draws(data, statistic, draws=draws, seed=seed), [0.025, 0.975], axis=-1)
-            out.update({name: row for name, *row in zip(names, statistic(*data), low, high)})
-        index = ["own", "related", "unrelated", "own / unrelated"]
-        return pd.DataFrame.from_dict(out, orient="index", columns=["mean", "low", "high"]).loc[index].rename_axis(relation)
+        def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+            return values.mean(axis)[None]
+
+        drawn = np.concatenate(
+            [
+                bootstrap_draws((own, unrelated), means, draws=draws, seed=seed),
+                bootstrap_draws((has_kin,), mean, draws=draws, seed=seed),
+            ]
+        )
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=-1)
+        values = np.concatenate([means(own, unrelated), mean(has_kin)])
+        found = pd.DataFrame({"mean": values, "low": low, "high": high}, index=["own", "unrelated", "own / unrelated", "related"])
+        return found.loc[["own", "related", "unrelated", "own / unrelated"]].rename_axis(relation)
 
     def own_p(self, *, draws: int = DRAWS, seed: int = 0) -> float:
         """One-sided permutation p of "countries lose most under their own neurons", by mean rank."""

@@ -51,7 +51,7 @@ def effect(model: Path, folder: Path, random_sets: int = RANDOM_SETS) -> dict[st
     return {
         "neurons": len(study.neurons[GENERAL]),
         "random_sets": len(random),
-        "p_answer": base.table.groupby("task")["p_answer"].mean().round(4).to_dict(),
+        "p_answer": {str(task): round(float(p), 4) for task, p in base.accuracy()["p_answer"].items()},
         "drops": {task: {k: round(v, 2) for k, v in asdict(drop).items()} for task, drop in drops.items()},
         "rival": {task: {k: round(v, 2) for k, v in asdict(drop).items()} for task, drop in rival.items()},
         "countries": {str(kind): row for kind, row in countries.by_relation(RELATION).round(2).to_dict("index").items()},
