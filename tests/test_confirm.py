@@ -63,11 +63,19 @@ def test_a_model_is_taken_through_and_goes_on_where_it_stopped(checkpoints, tmp_
     (model / "training.json").write_text(json.dumps({"config": {"seed": 7}}))
     monkeypatch.setattr(sys, "argv", ["confirm", str(model), "--output", str(tmp_path), "--random-sets", "2"])
     confirm.main()
-    first = (tmp_path / "seed-7.json").read_text()
+    first = (tmp_path / f"{model.name}.json").read_text()
     record = json.loads(first)["effect"]
     assert (
         record["random_sets"] == 2 and set(record["drops"]) == set(TASKS) and record["countries"].keys() >= {"own", "related", "unrelated"}
     )
-    assert "seed 7" in capsys.readouterr().out
+    assert f"{model.name} (seed 7)" in capsys.readouterr().out
     confirm.main()
-    assert (tmp_path / "seed-7.json").read_text() == first
+    assert (tmp_path / f"{model.name}.json").read_text() == first
+
+
+@pytest.mark.parametrize(("models", "says"), [(["here"], "no training.json"), (["a/here", "b/here"], "have one name")])
+def test_folders_that_cannot_be_taken_are_refused_at_once(models, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["confirm", *(str(tmp_path / model) for model in models), "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        confirm.main()
+    assert says in capsys.readouterr().err

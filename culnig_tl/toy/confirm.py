@@ -20,6 +20,7 @@ from .. import files
 from ..analyses.comparison import compare
 from ..analyses.crossing import country_drops
 from ..commands.of_study import more_random_sets, open_study
+from ..commands.options import show_frame
 from ..running.pipeline import run_study
 from ..study import GENERAL, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED
 
@@ -98,14 +99,18 @@ def main() -> None:
     parser.add_argument("--random-sets", type=int, default=RANDOM_SETS, help="layer-matched random sets")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if len({model.name for model in arguments.models}) < len(arguments.models):
+        parser.error("two of the folders have one name, which names their records: rename one")
+    if missing := [str(model) for model in arguments.models if not (model / "training.json").is_file()]:
+        parser.error(f"no training.json in {', '.join(missing)}: give folders that culnig_tl.toy.train wrote")
     records = {}
     for model in arguments.models:
         training = json.loads((model / "training.json").read_text(encoding="utf-8"))
-        name = f"seed {training['config']['seed']}"
-        records[name] = effect(model, arguments.output / model.name, arguments.random_sets)
-        record = {"training": training, "effect": records[name]}
-        files.write(arguments.output / f"{name.replace(' ', '-')}.json", (json.dumps(record, indent=1) + "\n").encode())
-    print(table(records).to_string())
+        measured = effect(model, arguments.output / model.name, arguments.random_sets)
+        records[f"{model.name} (seed {training['config']['seed']})"] = measured
+        record = {"training": training, "effect": measured}
+        files.write(arguments.output / f"{model.name}.json", (json.dumps(record, indent=1) + "\n").encode())
+    show_frame(table(records).rename_axis("").reset_index())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""The card of the neuron that was clicked."""
+
+from __future__ import annotations
+
+import numpy as np
+from plotly.callbacks import Points
+
+from culnig_tl import question_scores, score_prompt
+from culnig_tl.figures import promoted_tokens
+from culnig_tl.neurons import NeuronSet, Site
+from culnig_tl.workbench.reading import token_scores
+from culnig_tl.workbench.source import ALL, Choice
+
+from .acting import click
+
+
+def test_click_shows_the_strongest_neurons_card(view, study):
+    drawn = view._heat.drawn.panels[0]
+    layer, neuron = map(int, np.argwhere(np.isfinite(drawn.values))[5])
+    click(view, "mlp.gate", layer, neuron)
+    view.wait()
+    strongest = drawn.cell(layer, float(neuron))[0]
+    assert view.neuron == strongest
+    assert f"mlp.gate, layer {layer}, neuron {strongest[2]}" in view._card.head.value
+    for country in study.scores["neuron"].countries:
+        assert country in view._card.head.value
+    assert "culture-general" in view._card.head.value and "chip" in view._card.head.value
+    assert "class='peak'" in view._card.questions.value and "raises" in view._card.promoted.value
+    ring = view._heat.figure.data[2 * len(view._heat.drawn.panels)]
+    assert list(ring.y) == [layer] and view.error == ""
+
+
+def test_click_beside_the_set_does_nothing(view):
+    panel = view._heat.drawn.panels[0]
+    layer, cell = np.argwhere(~np.isfinite(panel.cells))[0]
+    click(view, "mlp.gate", int(layer), int(cell) * panel.size)
+    assert view.neuron is None
+
+
+def test_dots_are_clicked_too(view):
+    drawn = view._heat.drawn
+    n = len(drawn.panels)
+    neuron = int(drawn.panels[0].dots[0])
+    dots = view._heat.figure.data[n]
+    dots._dispatch_on_click(Points([0], [neuron], [float(dots.y[0])], None, n), None)
+    view.wait()
+    assert view.neuron == ("mlp.gate", drawn.layer, neuron)
+
+
+def test_card_names_the_top_questions_and_colours_their_tokens(view, model, questions):
+    key = ("mlp.gate", 0, 7)
+    view.neuron = key
+    view.wait()
+    asked = questions.limit(12)
+    scores = question_scores(model, asked, NeuronSet.from_indices([key]), progress=False)
+    best = asked[int(scores.weighted[:, 0].argmax())]
+    assert view._card.questions.value.index(best.country) == min(view._card.questions.value.find(c) % 10**9 for c in asked.countries)
+    reading = view.source.reading(key, view.choice, view.selection)
+    top = reading.top(key, 3)
+    np.testing.assert_allclose(top[0].weighted, scores.weighted[:, 0].max(), rtol=1e-3)
+    for found in token_scores(model, top, key):
+        alone = score_prompt(model, found.top.question, sites=["mlp.gate"])
+        assert found.tokens == alone.tokens
+        np.testing.assert_allclose(found.values, alone.arrays[Site.MLP_GATE][0, :, 7], rtol=1e-3, atol=1e-7)
+    assert f"{promoted_tokens(model, 'mlp.gate', 0, 7, count=1)['logit'][0]:+.2f}" in view._card.promoted.value
+
+
+def test_queries_and_keys_promote_nothing(view):
+    view.neuron = ("attn.k", 1, 3)
+    view.wait()
+    assert "write nothing" in view._card.promoted.value and "class='peak'" in view._card.questions.value and view.error == ""
+
+
+def test_large_models_read_the_chosen_set_and_no_more(view, monkeypatch):
+    monkeypatch.setattr("culnig_tl.workbench.source.FEW", 10)
+    inside = view.source.check_neuron(tuple(view.selection.table.iloc[0][["site", "layer", "neuron"]]))
+    reading = view.source.reading(inside, view.choice, view.selection)
+    assert reading.neurons.keys() == view.selection.keys()
+    outside = next(("attn.v", 5, i) for i in range(64) if ("attn.v", 5, i) not in view.selection.keys())
+    assert view.source.reading(outside, view.choice, view.selection).neurons.keys() == {outside}
+    assert view.source.reading(inside, Choice(ALL), view.selection) is reading, "what was read is kept"
