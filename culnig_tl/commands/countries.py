@@ -24,7 +24,7 @@ def countries(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Country x country drops, each country's rank under its own neurons, and whether related countries lose more."""
+    """Country x country drops, each country's rank under its own neurons, and what own, related and unrelated countries lose."""
     import pandas as pd
 
     from ..analyses.crossing import country_drops
