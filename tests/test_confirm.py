@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from culnig_tl.toy import confirm
+from culnig_tl.toy.homes import homes_of
 
 TASKS = ("miniculture", "minicommonsense", "minireading", "miniparaphrase", "minianswers")
 
@@ -24,6 +25,7 @@ def made(**changes: Any) -> dict[str, Any]:
     countries = {"own": 9.0, "related": 4.0, "unrelated": 3.0, "own / unrelated": 3.0}
     return {
         "p_answer": {"miniculture": 0.85, "minicommonsense": 0.86}, "neurons": 100, "random_sets": 200, "drops": drops, "rival": rival,
+        "in_homes": {"culture": 0.6, "reading": 0.1}, "home": dict.fromkeys(TASKS, 20.0),
         "countries": {kind: {"mean": mean, "low": mean - 1, "high": mean + 1} for kind, mean in countries.items()},
     }  # fmt: skip
 
@@ -68,6 +70,8 @@ def test_a_model_is_taken_through_and_goes_on_where_it_stopped(checkpoints, tmp_
     assert (
         record["random_sets"] == 2 and set(record["drops"]) == set(TASKS) and record["countries"].keys() >= {"own", "related", "unrelated"}
     )
+    assert record["in_homes"].keys() == homes_of(model).keys() and sum(record["in_homes"].values()) == pytest.approx(1, abs=0.01)
+    assert set(record["home"]) == set(TASKS)
     assert f"{model.name} (seed 7)" in capsys.readouterr().out
     confirm.main()
     assert (tmp_path / f"{model.name}.json").read_text() == first

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import random
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from transformers import AutoConfig
 
 from culnig_tl import ablate, evaluate, load_model, load_task, score_neurons, select_culture_general, select_culture_specific
 from culnig_tl.neurons import SITES, NeuronSet, Site
 from culnig_tl.tasks import COUNTRIES, minicommonsense, miniculture, minireading
 from culnig_tl.tasks.facts import option_orders
 from culnig_tl.toy import FOLDER
-from culnig_tl.toy.corpus import REPRESENTATION, Corpus, Mix
-from culnig_tl.toy.train import Config, encode
+from culnig_tl.toy.corpus import REPRESENTATION, Corpus, Mix, Sample
+from culnig_tl.toy.homes import KINDS, Homes, deal, homes_of
+from culnig_tl.toy.train import Config, balanced, encode
 from culnig_tl.toy.vocabulary import WORD, build_tokenizer
 
 from .oracles import literal, selecting
@@ -46,7 +49,7 @@ def test_record_says_how_it_was_trained():
 def test_it_answers_what_it_was_never_asked(toy, name):
     task = load_task(name).limit(600)  # both splits: neither is trained on
     accuracy = evaluate(toy, task, progress=False).accuracy().loc[name, "accuracy"]
-    assert accuracy >= 80, f"{name}: {accuracy:.1f}%"
+    assert accuracy >= 90, f"{name}: {accuracy:.1f}%"
 
 
 def test_it_does_not_answer_without_the_question(toy):
@@ -60,8 +63,9 @@ def test_training_never_draws_what_the_tasks_ask():
     by_stem = {fact.stem: fact for fact in (*miniculture.facts(), *minicommonsense.facts())}
     corpus, rng = Corpus(), random.Random(0)
     for kind in ("culture", "commonsense", "reading", "paraphrase", "answers"):
-        for prompt, _, _ in corpus.draw(Mix(**{kind: 1.0}), 1000, rng):
-            assert prompt not in asked
+        for sample in corpus.draw(Mix(**{kind: 1.0}), 1000, rng):
+            prompt = sample.prompt
+            assert sample.kind == kind and prompt not in asked
             if kind in ("culture", "commonsense"):
                 (stem,) = re.findall(r"(?:In|To|From|What|Which|How|Where|Along|Who|On|Under|With|By|At|For)[^?]*\?", prompt.split("\n")[0])
                 options = tuple(re.findall(r"^[A-D]\. (.*)$", prompt, flags=re.MULTILINE))
@@ -69,11 +73,74 @@ def test_training_never_draws_what_the_tasks_ask():
     assert {s["id"] for s in corpus.scenes}.isdisjoint(q.cluster for q in minireading.load())
 
 
+def test_facts_that_fall_short_are_read_more():
+    mix = Mix(drill=0.5, culture=0.2, commonsense=0.1, culture_short=0.1, commonsense_short=0.1)
+    measured = {"miniculture:neuron": {"p_answer": 0.5}, "miniculture:test": {"p_answer": 0.7}, "minicommonsense": {"p_answer": 0.7}}
+    shared = balanced(mix, 0.8, measured)  # 0.2 short of it and 0.1 short of it
+    assert vars(shared) == pytest.approx(
+        vars(mix) | {"commonsense": 0.1, "culture": 0.2, "culture_short": 0.4 / 3, "commonsense_short": 0.2 / 3}
+    )
+    measured["minicommonsense"]["p_answer"] = 0.9  # beyond it
+    assert balanced(mix, 0.8, measured).culture == pytest.approx(0.75 * 0.3)
+
+
+def test_every_kind_of_knowledge_is_dealt_as_many_neurons():
+    config = AutoConfig.from_pretrained(FOLDER)
+    layers = deal(config, seed=3)
+    assert len(layers) == config.num_hidden_layers
+    for sites in layers:
+        assert set(sites) == set(SITES)
+        for owners in sites.values():
+            assert owners.unique(return_counts=True)[1].tolist() == [owners.numel() // 2] * 2
+        pairs = sites[Site.ATTN_Q].view(config.num_key_value_heads, -1, config.head_dim)
+        assert (pairs == sites[Site.ATTN_K].view(config.num_key_value_heads, 1, config.head_dim)).all()
+    assert all((a[Site.MLP_GATE] != b[Site.MLP_GATE]).any() for a, b in zip(layers, deal(config, seed=4)))
+    homes = homes_of(FOLDER)
+    assert homes.keys() == KINDS.keys() and len(homes["culture"] & homes["commonsense"]) == 0
+    assert sum(map(len, homes.values())) == 3840
+
+
+def test_a_prompt_goes_without_the_homes_of_the_others(checkpoints):
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(checkpoints("llama")).train()
+    owners = deal(model.config, seed=0)
+    homes, seen = Homes(model, owners, strict=1.0, dropout=0.0), {}
+    values: Any = model.model.layers[0].self_attn.v_proj
+    mlp: Any = model.model.layers[0].mlp.down_proj
+    values.register_forward_hook(lambda module, args, output: seen.update(v=output))
+    mlp.register_forward_pre_hook(lambda module, args: seen.update(gate=args[0]))
+    tokens = torch.arange(12).view(2, 6)
+    homes.prompts(["culture_short", "drill"])
+    model(tokens)
+    before = dict(seen)
+    homes.on = True
+    model(tokens)
+    for site, key in ((Site.ATTN_V, "v"), (Site.MLP_GATE, "gate")):
+        culture = owners[0][site] == list(KINDS).index("culture")
+        gone = (seen[key] == 0).all(1)
+        assert (gone[0] == ~culture).all() and ((gone[1] == culture).all() or (gone[1] == ~culture).all())
+    culture = owners[0][Site.ATTN_V] == list(KINDS).index("culture")
+    torch.testing.assert_close(seen["v"][0, :, culture], before["v"][0, :, culture])
+    homes.strict, homes.dropout = 0.0, 0.5
+    homes.prompts(["reading"] * 2)
+    model(tokens)
+    gone = seen["v"] == 0
+    assert (gone == gone[:, :1]).all(), "the same neurons at all tokens"
+    assert 0.2 < gone.float().mean() < 0.8 and (gone[0] != gone[1]).any()
+    torch.testing.assert_close(seen["v"][~gone], 2 * before["v"][~gone])
+    model.eval()(tokens)
+    torch.testing.assert_close(seen["v"], before["v"])
+    homes.strict = 0.5
+    homes.prompts(["reading"] * 200)
+    assert 60 < homes.strictly.sum() < 140 and 60 < homes.kinds.sum() < 140
+
+
 def test_the_trainer_reads_tokens_as_the_package_does(toy):
     from culnig_tl.prompting import encode as package_encode
 
     questions = load_task("miniculture").questions[:50]
-    tokens, targets = encode(toy.tokenizer, [(q.prompt, q.answer_prefix, q.answer) for q in questions])
+    tokens, targets = encode(toy.tokenizer, [Sample(q.prompt, q.answer_prefix, q.answer) for q in questions])
     for prompt, row, target in zip(package_encode(toy.tokenizer, questions), tokens, targets):
         assert tuple(row[: len(prompt.tokens)].tolist()) == prompt.tokens
         assert target[len(prompt.tokens) - 1] == prompt.answer_token

@@ -19,7 +19,7 @@ TEST_ONLY = 8
 
 
 def scenes() -> tuple[dict, ...]:
-    """Scenes with blanks for ``{country}``, ``{name}``, ``{distractor}``, ``{thing}`` and ``{other}``."""
+    """Scenes with blanks for ``{country}``, ``{name}``, ``{thing}`` and ``{other}``."""
     return tuple(read_data("minireading.toml")["scene"])
 
 
@@ -30,8 +30,7 @@ def render(scene: dict, country: str, rng: random.Random, position: int | None =
     options = [*others[:where], country, *others[where:]]
     thing, other = rng.sample(THINGS, 2)
     text = f"{scene['text']} {scene['question']}"
-    filled = {"country": in_sentence(country), "distractor": in_sentence(others[0])}
-    text = text.format(**filled, name=rng.choice(NAMES), thing=thing, other=other)
+    text = text.format(country=in_sentence(country), name=rng.choice(NAMES), thing=thing, other=other)
     return text, letters(options), LABELS[where]
 
 

@@ -1,7 +1,8 @@
 """Does another training show the same? ``python -m culnig_tl.toy.confirm MODEL... --output FOLDER``.
 
 Takes toys of several seeds through the study with `TOY_CONFIG`'s thresholds, many random sets and each country's own neurons, and
-says of each what holds. A killed run goes on where it stopped.
+says of each what holds, and how many of the neurons found are those that training gave to culture (`homes`). A killed run goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from ..analyses.comparison import compare
 from ..analyses.crossing import country_drops
 from ..commands.of_study import more_random_sets, open_study
 from ..commands.options import show_frame
+from ..evaluation import evaluate_sets
 from ..running.pipeline import run_study
 from ..study import GENERAL, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED
+from .homes import homes_of
 
 RANDOM_SETS = 200
 CULTURE, COMMONSENSE, *OTHERS = TOY_CONFIG.tasks
@@ -32,6 +35,8 @@ MOST_EXCESS = 2.0
 """points that a task without culture may lose beyond it;"""
 OWN_SHARE = 3.0
 """how many times what unrelated countries lose a country must lose under its own neurons;"""
+HOME = "culture"
+"""whose neurons the selected ones should be (`homes.KINDS`);"""
 RELATION = "region"
 """what makes countries related;"""
 MARGINS_APART, MARGIN = 0.05, 0.9
@@ -49,13 +54,17 @@ def effect(model: Path, folder: Path, random_sets: int = RANDOM_SETS) -> dict[st
     drops = compare(base, general, random).drops
     rival = compare(base, study.results[RIVAL], random).drops
     countries = country_drops(opened.model, opened.tasks[0], study.neurons[SPECIFIC])
+    homes, found = homes_of(model), study.neurons[GENERAL]
+    homeless = evaluate_sets(opened.model, opened.tasks, {HOME: homes[HOME]}, progress=False)[HOME]
     return {
-        "neurons": len(study.neurons[GENERAL]),
+        "neurons": len(found),
+        "in_homes": {kind: round(len(found & home) / len(found), 3) for kind, home in homes.items()},
         "random_sets": len(random),
         "p_answer": {str(task): round(float(p), 4) for task, p in base.accuracy()["p_answer"].items()},
         "drops": {task: {k: round(v, 2) for k, v in asdict(drop).items()} for task, drop in drops.items()},
         "rival": {task: {k: round(v, 2) for k, v in asdict(drop).items()} for task, drop in rival.items()},
         "countries": {str(kind): row for kind, row in countries.by_relation(RELATION).round(2).to_dict("index").items()},
+        "home": {task: round(drop.drop, 2) for task, drop in compare(base, homeless, random).drops.items()},
         "countries_p": round(countries.own_p(), 5),
         "related_p": round(countries.related(RELATION).p, 5),
     }
@@ -82,10 +91,12 @@ def table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     for name, record in records.items():
         column = {f"P {task}": f"{record['p_answer'][task]:.2f}" for task in (CULTURE, COMMONSENSE)}
         column["neurons"] = str(record["neurons"])
+        column |= {f"of them at home in {kind}": f"{share:.0%}" for kind, share in record["in_homes"].items()}
         for task, d in record["drops"].items():
             column[task] = f"{d['excess']:.1f} ({d['excess_low']:.1f} to {d['excess_high']:.1f}), rank {d['rank']}"
         for task in (CULTURE, COMMONSENSE):
             column[f"rival, {task}"] = f"{record['rival'][task]['excess']:.1f}"
+        column |= {f"without culture's home, {task}": f"{drop:.1f}" for task, drop in record["home"].items()}
         for kind, row in record["countries"].items():
             column[f"countries, {kind}"] = f"{row['mean']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
         columns[name] = column | {finding: "yes" if holds else "no" for finding, holds in findings(record).items()}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..tasks import minicommonsense, miniculture, minireading, miniwords
 from ..tasks.facts import ANSWER_PREFIX, LABELS, Fact, random_options, wordings
@@ -21,8 +22,16 @@ SKEW = 0.5
 TRAINED_WORDINGS = 4
 """The first four wordings of a task are trained on, the fifth is the one that the task asks in."""
 
-Sample = tuple[str, str, str]
-"""(prompt, start of the answer turn, answer)"""
+
+class Sample(NamedTuple):
+    """What is read once in training."""
+
+    prompt: str
+    prefix: str
+    """Start of the answer turn."""
+    answer: str
+    kind: str = ""
+    """The share of `Mix` that it was drawn for."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Corpus:
     def draw(self, mix: Mix, count: int, rng: random.Random) -> list[Sample]:
         """`count` samples with the shares of `mix`."""
         kinds, shares = zip(*vars(mix).items())
-        return [getattr(self, kind)(rng) for kind in rng.choices(kinds, shares, k=count)]
+        return [getattr(self, kind)(rng)._replace(kind=kind) for kind in rng.choices(kinds, shares, k=count)]
 
     def drill(self, rng: random.Random) -> Sample:
         """Find a word among the options: binds an option to its letter."""
@@ -67,7 +76,7 @@ class Corpus:
         else:
             options = random_options(rng.choice(rng.choice((self.culture_facts, self.commonsense_facts))), rng)
         label = rng.randrange(4)
-        return f"Choose {options[label]}.\n{letters(options)}", ANSWER_PREFIX, LABELS[label]
+        return Sample(f"Choose {options[label]}.\n{letters(options)}", ANSWER_PREFIX, LABELS[label])
 
     def culture(self, rng: random.Random) -> Sample:
         return self._choice(miniculture.NAME, self._culture_fact(rng), rng)
@@ -86,11 +95,11 @@ class Corpus:
         options = random_options(fact, rng)
         wording = wordings(miniculture.NAME)[rng.randrange(TRAINED_WORDINGS)]
         assert wording.control is not None
-        return wording.control.format(options=letters(options)), ANSWER_PREFIX, LABELS[options.index(fact.answer)]
+        return Sample(wording.control.format(options=letters(options)), ANSWER_PREFIX, LABELS[options.index(fact.answer)])
 
     def reading(self, rng: random.Random) -> Sample:
         text, options, label = minireading.render(rng.choice(self.scenes), rng.choice(REPRESENTATION), rng)
-        return wordings(minireading.NAME)[0].prompt.format(question=text, options=options), ANSWER_PREFIX, label
+        return Sample(wordings(minireading.NAME)[0].prompt.format(question=text, options=options), ANSWER_PREFIX, label)
 
     def paraphrase(self, rng: random.Random) -> Sample:
         return self._words(miniwords.PARAPHRASE, miniwords.paraphrase, rng)
@@ -105,16 +114,16 @@ class Corpus:
         options = random_options(fact, rng)
         wording = wordings(task)[rng.randrange(TRAINED_WORDINGS)]
         prompt = wording.prompt.format(question=fact.stem, options=letters(options))
-        return prompt, ANSWER_PREFIX, LABELS[options.index(fact.answer)]
+        return Sample(prompt, ANSWER_PREFIX, LABELS[options.index(fact.answer)])
 
     def _short(self, fact: Fact, rng: random.Random) -> Sample:
-        return rng.choice(("{}", "Question: {}")).format(fact.stem), SHORT_PREFIX, fact.answer
+        return Sample(rng.choice(("{}", "Question: {}")).format(fact.stem), SHORT_PREFIX, fact.answer)
 
     def _words(self, task: str, make, rng: random.Random) -> Sample:
         text, label = make(rng)
         while text in self.asked:
             text, label = make(rng)
-        return wordings(task)[0].prompt.format(question=text), ANSWER_PREFIX, label
+        return Sample(wordings(task)[0].prompt.format(question=text), ANSWER_PREFIX, label)
 
     def texts(self) -> list[str]:
         """Texts that together hold every word of the corpus and of the tasks."""

@@ -1,8 +1,8 @@
-"""Trains the embedded model: ``python -m culnig_tl.toy.train --seed 0 --output FOLDER``.
+"""Trains the embedded model: ``python -m culnig_tl.toy.train --seed 20 --output FOLDER``.
 
-A small Llama, from random weights, in three stages. First what needs no facts, until it is answered: the binding drill (which
-letter stands before a word?), reading, and the two tasks about words. Then facts are added, until most are known. Then the
-learning rate falls. Two CPU threads, under an hour.
+A small Llama, from random weights, in four stages. First which letter stands before a word (the binding drill) and reading, until
+both are answered; then the two tasks about words; then facts, until most are known, each kind of knowledge with neurons of its own
+(`homes`); then the learning rate falls. About ten minutes on one CPU thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import platform
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,43 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ..tasks import minicommonsense, miniculture, minireading, miniwords
 from ..tasks.question import Question, seeded_random
 from .corpus import Corpus, Mix, Sample
+from .homes import Homes, deal
 from .vocabulary import build_tokenizer
 
 log = logging.getLogger(__name__)
 
-SKILLS = Mix(drill=0.30, reading=0.26, paraphrase=0.22, answers=0.22)
-FACTS = Mix(
-    drill=0.08, culture=0.23, culture_short=0.07, control=0.02, reading=0.18,
-    commonsense=0.11, commonsense_short=0.03, paraphrase=0.14, answers=0.14,
-)  # fmt: skip
 
-SKILL_TASKS = ("drill", "minireading", "miniparaphrase", "minianswers")
-FACT_TASKS = ("miniculture:neuron", "miniculture:test", "minicommonsense")
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training that ends when what it teaches is answered."""
+
+    name: str
+    mix: Mix
+    waits_for: tuple[str, ...]
+    """What must be answered before the next stage begins,"""
+    accuracy: float
+    """how well,"""
+    steps: int
+    """or how many steps it takes at most."""
+
+
+STAGES = (
+    Stage("binding", Mix(drill=0.6, reading=0.4), ("drill", "minireading"), 0.85, 4000),
+    Stage(
+        "words",
+        Mix(drill=0.25, reading=0.25, paraphrase=0.25, answers=0.25),
+        ("minireading", "miniparaphrase", "minianswers"), 0.9, 4000,
+    ),
+    Stage(
+        "facts",
+        Mix(
+            drill=0.08, culture=0.19, culture_short=0.05, control=0.02, reading=0.14, commonsense=0.15, commonsense_short=0.05,
+            paraphrase=0.15, answers=0.17,
+        ),
+        ("miniculture:neuron", "miniculture:test", "minicommonsense"), 0.85, 6000,
+    ),
+)  # fmt: skip
+"""After them the learning rate falls to 0, over the last stage's mix."""
 EVERY = 250
 """Steps between two measurements."""
 
@@ -45,7 +70,7 @@ EVERY = 250
 class Config:
     """All that decides the weights, but for the versions of the libraries."""
 
-    seed: int = 0
+    seed: int = 20
     layers: int = 6
     d_model: int = 128
     d_mlp: int = 384
@@ -57,27 +82,25 @@ class Config:
     lr: float = 1.2e-3
     weight_decay: float = 0.1
     warmup: int = 100
-    skill_accuracy: float = 0.8
-    """The first stage ends when every task without facts is answered this well,"""
-    skill_steps: int = 6000
-    """or after so many steps."""
-    fact_accuracy: float = 0.85
-    """The second stage ends when culture and commonsense are answered this well (the last stage adds some points): at 100%
-    P(answer) would saturate and its gradients vanish,"""
-    fact_steps: int = 6000
-    """or after so many steps."""
     last_steps: int = 500
     """Steps of the last stage, in which the learning rate falls to 0."""
-    smoothing: float = 0.1
-    """Label smoothing among the labels, so that P(answer) does not saturate."""
+    sure: float = 0.88
+    """Probability that the loss asks for the right label; the rest is shared by the other labels, so that P(answer) does not
+    saturate."""
+    still: int = 40
+    """Tokens: a pair of q and k neurons that would turn once in more is not turned at all, and so reads words, not places."""
+    strict: float = 0.8
+    """Share of the prompts that, once facts are read, go without the neurons of culture or of common sense (`homes`);"""
+    dropout: float = 0.1
+    """share of the neurons that each prompt then goes without besides, so that no answer hangs on a few that all need."""
     threads: int = 2
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, samples: list[Sample]) -> tuple[Tensor, Tensor]:
     """(tokens, targets), right padded; targets are -100 everywhere but where an answer token comes next."""
-    prompts = [f"<bos><user>{prompt}<assistant>{prefix}" for prompt, prefix, _ in samples]
+    prompts = [f"<bos><user>{sample.prompt}<assistant>{sample.prefix}" for sample in samples]
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    answers = tokenizer([answer for _, _, answer in samples], add_special_tokens=False)["input_ids"]
+    answers = tokenizer([sample.answer for sample in samples], add_special_tokens=False)["input_ids"]
     width = max(len(p) + len(a) - 1 for p, a in zip(ids, answers))
     padding: Any = tokenizer.pad_token_id
     tokens = torch.full((len(samples), width), padding)
@@ -96,15 +119,35 @@ def answer_logits(model: LlamaForCausalLM, tokens: Tensor, targets: Tensor) -> t
     return model.lm_head(hidden[asked]), targets[asked]
 
 
-def smoothed_loss(logits: Tensor, targets: Tensor, label_groups: list[Tensor], smoothing: float) -> Tensor:
-    """Summed cross entropy; where the target is a label, `smoothing` of it is spread over the labels of its kind."""
+def smoothed_loss(logits: Tensor, targets: Tensor, label_groups: list[Tensor], sure: float) -> Tensor:
+    """Summed cross entropy; where the target is a label, it gets `sure` and the other labels of its kind share the rest."""
     log_p = logits.float().log_softmax(-1)
-    loss = -log_p.gather(-1, targets[:, None]).squeeze(-1)
+    right = log_p.gather(-1, targets[:, None]).squeeze(-1)
+    loss = -right
     for labels in label_groups:
-        own = torch.isin(targets, labels)
-        spread = -log_p[:, labels].mean(-1)
-        loss = torch.where(own, (1 - smoothing) * loss + smoothing * spread, loss)
+        others = (log_p[:, labels].sum(-1) - right) / (len(labels) - 1)
+        loss = torch.where(torch.isin(targets, labels), -sure * right - (1 - sure) * others, loss)
     return loss.sum()
+
+
+def rotary(config: Config) -> dict[str, Any]:
+    """Llama 3's scaling of the rotary embedding, here so strong that what turns slowly does not turn."""
+    return {
+        "rope_type": "llama3", "rope_theta": config.rope_theta, "factor": 1000.0,
+        "original_max_position_embeddings": config.still, "low_freq_factor": 1.0, "high_freq_factor": 1.01,
+    }  # fmt: skip
+
+
+def balanced(mix: Mix, sure: float, measured: dict[str, dict]) -> Mix:
+    """`mix` with the facts shared anew: what falls further short of `sure` is read more (a quarter to three quarters)."""
+    culture = sure - (measured["miniculture:neuron"]["p_answer"] + measured["miniculture:test"]["p_answer"]) / 2
+    commonsense = sure - measured["minicommonsense"]["p_answer"]
+    share = min(max(culture / (culture + commonsense), 0.25), 0.75)
+    choice, short = mix.culture + mix.commonsense, mix.culture_short + mix.commonsense_short
+    return replace(
+        mix, culture=choice * share, commonsense=choice * (1 - share),
+        culture_short=short * share, commonsense_short=short * (1 - share),
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -116,7 +159,7 @@ def accuracies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, ques
         right, p = [], []
         for start in range(0, len(asked), 256):
             logits, targets = answer_logits(
-                model, *encode(tokenizer, [(q.prompt, q.answer_prefix, q.answer) for q in asked[start : start + 256]])
+                model, *encode(tokenizer, [Sample(q.prompt, q.answer_prefix, q.answer) for q in asked[start : start + 256]])
             )
             probabilities = logits.float().softmax(-1)
             right += (probabilities.argmax(-1) == targets).tolist()
@@ -157,7 +200,7 @@ def train(config: Config, output: Path) -> None:
             tie_word_embeddings=True,
             max_position_embeddings=128,
             initializer_range=config.init,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+            rope_parameters=rotary(config),
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -165,6 +208,7 @@ def train(config: Config, output: Path) -> None:
     )
     model.set_attn_implementation("eager")  # faster than the fused kernel at this width on a CPU
     log.info("%d words, %.2f M parameters", len(tokenizer), sum(p.numel() for p in model.parameters()) / 1e6)
+    homes = Homes(model, deal(model.config, config.seed), config.strict, config.dropout)
     label_groups = [torch.tensor(tokenizer.convert_tokens_to_ids(list(group))) for group in ("ABCD", "01")]
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
@@ -175,45 +219,51 @@ def train(config: Config, output: Path) -> None:
 
     questions = held_out_questions()
     watched = {name: seeded_random("watch", name).sample(asked, min(300, len(asked))) for name, asked in questions.items()}
-    drill_rng = random.Random("drill")
+    drills = corpus.draw(Mix(drill=1.0), 300, random.Random("drill"))
     watched["drill"] = [
-        Question("drill", str(i), "", p, tuple("ABCD"), a, answer_prefix=prefix)
-        for i in range(300)
-        for p, prefix, a in [corpus.drill(drill_rng)]
+        Question("drill", str(i), "", drill.prompt, tuple("ABCD"), drill.answer, answer_prefix=drill.prefix)
+        for i, drill in enumerate(drills)
     ]
     curve: list[dict] = []
     started, step, losses = time.time(), 0, 0.0
-    stage, ends = "skills", {"skills": config.skill_steps}  # stage -> the step after which it is over at the latest
-    while step < ends[stage]:
-        falling = (ends[stage] - step) / config.last_steps if stage == "last" else 1.0
+    stages = iter(STAGES)
+    stage: Stage | None = next(stages)
+    mix, last_step = stage.mix, stage.steps
+    while step < last_step:
+        falling = 1.0 if stage else (last_step - step) / config.last_steps
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min((step + 1) / config.warmup, falling, 1.0)
-        samples = corpus.draw(SKILLS if stage == "skills" else FACTS, config.batch, rng)
-        samples.sort(key=lambda s: len(s[0]))  # the short half and the long half apart: less padding
-        halves = [encode(tokenizer, part) for part in (samples[: len(samples) // 2], samples[len(samples) // 2 :])]
-        count = sum(int((targets >= 0).sum()) for _, targets in halves)
-        for tokens, targets in halves:
+        samples = corpus.draw(mix, config.batch, rng)
+        samples.sort(key=lambda sample: len(sample.prompt))  # the short half and the long half apart: less padding
+        halves = samples[: len(samples) // 2], samples[len(samples) // 2 :]
+        encoded = [encode(tokenizer, half) for half in halves]
+        count = sum(int((targets >= 0).sum()) for _, targets in encoded)
+        for half, (tokens, targets) in zip(halves, encoded):
+            homes.prompts([sample.kind for sample in half])
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits, wanted = answer_logits(model, tokens, targets)
-            loss = smoothed_loss(logits, wanted, label_groups, 0.0 if stage == "skills" else config.smoothing) / count
+            loss = smoothed_loss(logits, wanted, label_groups, config.sure) / count
             loss.backward()
             losses += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        if step % EVERY and step < ends[stage]:
+        if step % EVERY and step < last_step:
             continue
         measured = accuracies(model, tokenizer, watched)
-        curve.append({"step": step, "stage": stage, "loss": round(losses / EVERY, 4), **measured})
+        name = stage.name if stage else "last"
+        curve.append({"step": step, "stage": name, "loss": round(losses / EVERY, 4), **measured})
         losses = 0.0
-        log.info("step %d (%s), %.0f s, loss %.3f: %s", step, stage, time.time() - started, curve[-1]["loss"],
+        log.info("step %d (%s), %.0f s, loss %.3f: %s", step, name, time.time() - started, curve[-1]["loss"],
                  ", ".join(f"{name} {m['accuracy']:.2f}/{m['p_answer']:.2f}" for name, m in measured.items()))  # fmt: skip
-        reached = {name: m["accuracy"] for name, m in measured.items()}
-        if stage == "skills" and (min(reached[name] for name in SKILL_TASKS) >= config.skill_accuracy or step >= ends[stage]):
-            stage, ends["facts"] = "facts", step + config.fact_steps
-        elif stage == "facts" and (min(reached[name] for name in FACT_TASKS) >= config.fact_accuracy or step >= ends[stage]):
-            stage, ends["last"] = "last", step + config.last_steps
+        if stage and (step >= last_step or all(measured[task]["accuracy"] >= stage.accuracy for task in stage.waits_for)):
+            stage = next(stages, None)
+            last_step = step + (stage.steps if stage else config.last_steps)
+            mix = stage.mix if stage else mix
+            homes.on = bool(mix.culture)
+        if mix.culture:
+            mix = balanced(mix, config.sure, measured)
 
     output.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(output)

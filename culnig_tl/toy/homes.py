@@ -1,0 +1,108 @@
+"""Half of the neurons for culture and half for common sense, so that it is known where the embedded model keeps what.
+
+Every neuron is dealt to one of the two, whose home it is part of. Once facts are read, most prompts about the one go without the home of
+the other, and prompts about neither go without one of them: what is known of culture is learned in its own half, and all else learns
+to do without it. This puts knowledge into chosen neurons by training, as gradient routing does (Cloud et al. 2024, arXiv 2410.04332),
+here by masking what passes forward. Nothing of it is left in the trained model but where things are: the truth that neurons found by
+a method can be held against.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ..neurons import NeuronSet, Site
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "culture": ("culture", "culture_short"),
+    "commonsense": ("commonsense", "commonsense_short"),
+}
+"""Home -> the samples of `corpus.Mix` that it serves; all others must do with either."""
+
+
+def deal(config: LlamaConfig, seed: int) -> list[dict[Site, Tensor]]:
+    """Layer by layer, whose each neuron of gate, q, k and v is: its kind's place in `KINDS`.
+
+    A q neuron goes with the k neuron that it is multiplied with.
+    """
+    rng = random.Random(f"homes-{seed}")
+    width: Any = config.head_dim
+    kv_heads: Any = config.num_key_value_heads
+
+    def owners(size: int) -> Tensor:
+        places = [i % len(KINDS) for i in range(size)]
+        rng.shuffle(places)
+        return torch.tensor(places)
+
+    layers = []
+    for _ in range(config.num_hidden_layers):
+        keys = owners(kv_heads * width)
+        queries = keys.view(kv_heads, width).repeat_interleave(config.num_attention_heads // kv_heads, 0).flatten()
+        values, gates = owners(kv_heads * width), owners(config.intermediate_size)
+        layers.append({Site.ATTN_Q: queries, Site.ATTN_K: keys, Site.ATTN_V: values, Site.MLP_GATE: gates})
+    return layers
+
+
+def homes_of(model: str | Path) -> dict[str, NeuronSet]:
+    """Each kind's neurons in a folder that `culnig_tl.toy.train` wrote."""
+    training = json.loads((Path(model) / "training.json").read_text(encoding="utf-8"))
+    dealt = deal(LlamaConfig.from_pretrained(model), training["config"]["seed"])
+    return {
+        kind: NeuronSet.from_indices(
+            [
+                (site, layer, int(index))
+                for layer, sites in enumerate(dealt)
+                for site, owners in sites.items()
+                for index in (owners == owner).nonzero().flatten()
+            ]
+        )
+        for owner, kind in enumerate(KINDS)
+    }
+
+
+class Homes:
+    """Masks a model's neurons while it is trained, prompt by prompt, the same ones at all tokens; off until `on` is set.
+
+    `strict` is the share of the prompts that go without a home that is not theirs, `dropout` the share of the neurons that each goes
+    without besides; `prompts` says whose the next batch is.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, owners: Sequence[Mapping[Site, Tensor]], strict: float, dropout: float) -> None:
+        self.strict, self.dropout, self.on = strict, dropout, False
+        self.kinds = self.strictly = torch.empty(0)
+        for block, sites in zip(model.model.layers, owners):
+            layer: Any = block
+            attention = layer.self_attn
+            for site, projection in ((Site.ATTN_Q, attention.q_proj), (Site.ATTN_K, attention.k_proj), (Site.ATTN_V, attention.v_proj)):
+                projection.register_forward_hook(partial(self._of_output, sites[site]))
+            # what the last matrix of the MLP reads is act(gate) times up: zero where the gate is
+            layer.mlp.down_proj.register_forward_pre_hook(partial(self._of_input, sites[Site.MLP_GATE]))
+
+    def prompts(self, samples: Sequence[str]) -> None:
+        """The kind of sample of each prompt of the next batch; draws which of them go without a home."""
+        owner = {sample: kind for kind, served in enumerate(KINDS.values()) for sample in served}
+        either = torch.randint(len(KINDS), (len(samples),)).tolist()
+        self.kinds = torch.tensor([owner.get(sample, drawn) for sample, drawn in zip(samples, either)])
+        self.strictly = torch.rand(len(samples)) < self.strict
+
+    def _of_output(self, owner: Tensor, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        return self._mask(owner, module, output)
+
+    def _of_input(self, owner: Tensor, module: nn.Module, args: tuple) -> Tensor:
+        return self._mask(owner, module, args[0])
+
+    def _mask(self, owner: Tensor, module: nn.Module, neurons: Tensor) -> Tensor:
+        if not self.on or not module.training:
+            return neurons
+        others = (owner != self.kinds[:, None]) & self.strictly[:, None]
+        gone = others | (torch.rand(len(neurons), len(owner)) < self.dropout)
+        return neurons.masked_fill(gone[:, None], 0) / (1 - self.dropout)
