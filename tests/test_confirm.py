@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from culnig_tl.toy import confirm
+from culnig_tl.toy import FOLDER, confirm
 from culnig_tl.toy.homes import homes_of
+from culnig_tl.toy.train import Config
 
 TASKS = ("miniculture", "minicommonsense", "minireading", "miniparaphrase", "minianswers")
 
@@ -83,3 +84,17 @@ def test_folders_that_cannot_be_taken_are_refused_at_once(models, says, tmp_path
     with pytest.raises(SystemExit):
         confirm.main()
     assert says in capsys.readouterr().err
+
+
+def test_what_is_said_of_the_shipped_toy_was_measured():
+    record = json.loads((FOLDER.parent / "trainings" / "seed-30.json").read_text())
+    assert record["training"] == json.loads((FOLDER / "training.json").read_text())
+    assert record["effect"]["random_sets"] == confirm.RANDOM_SETS and all(confirm.findings(record["effect"]).values())
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER.parent / "trainings").iterdir()), ids=lambda path: path.stem)
+def test_every_seed_has_its_curve_and_learned(path):
+    training = json.loads(path.read_text())["training"]
+    assert training["config"] == vars(Config(seed=int(path.stem.removeprefix("seed-")), threads=training["config"]["threads"]))
+    assert [point["step"] for point in training["curve"]][-1] == training["steps"] and training["minutes"] < 60
+    assert all(measured["accuracy"] > 0.9 for measured in training["final"].values())
