@@ -241,6 +241,13 @@ def test_command_names_what_differs_from_the_defaults_of_its_model():
 # ----------------------------------------------------------------------------------------------- several studies
 
 
+def test_the_page_of_the_embedded_model_says_that_its_effect_was_put_there(tmp_path):
+    said = "trained to keep culture in one half of its neurons"
+    for model, says in (("toy", True), ("org/name", False)):
+        path = write_report(made_study(**CASES["shown"], model=model), tmp_path / "page.html")
+        assert (said in path.read_text(encoding="utf-8")) is says
+
+
 def test_page_of_several_studies(tmp_path):
     studies = {"base": made_study(**CASES["shown"]), "sft": made_study(**CASES["both"], seed=3)}
     found = compare_checkpoints(studies)

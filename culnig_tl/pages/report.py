@@ -54,6 +54,7 @@ def write_report(study: Study, path: str | Path) -> Path:
         mark=MARKS[found.holds],
         headline=found.headline(),
         measured=found.measured(),
+        embedded=study.config.model == TOY,
         tiles=tiles(found),
         claims=[marked(finding) for finding in found.claims()],
         drops=drop_rows(found),
