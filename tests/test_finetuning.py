@@ -179,7 +179,8 @@ def test_a_seed_decides(checkpoints, tmp_path):
 
 
 SCRIPT = """
-import sys, torch
+import atexit, sys, torch
+atexit.register(lambda: print("group left:", not torch.distributed.is_initialized()))  # first registered, last called
 torch.set_num_threads(1)
 from tests.test_finetuning import CPU, families, train
 train(sys.argv[1], sys.argv[2], task=families.questions(int(sys.argv[3])), resume=True)
@@ -304,6 +305,7 @@ def test_two_processes_are_one(checkpoints, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 0, said
+    assert said.count("group left: True") == 2, said
     two, one = FineTuned.load(tmp_path / "two"), train(folder, tmp_path / "one", task=families.questions(64))
     assert (two.record["processes"], one.record["processes"], two.record["steps"]) == (2, 1, one.record["steps"])
     assert two.losses["loss"].tolist() == pytest.approx(one.losses["loss"].tolist(), rel=1e-4)

@@ -8,6 +8,7 @@ prints. Alone, every function here does nothing. What the processes tell each ot
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
@@ -113,6 +114,9 @@ def processes_here() -> int:
 def start() -> Ranks:
     """Joins the group that torchrun's environment describes; does nothing where there is none, or where it was joined before.
 
+    A group that is joined here is left when the program ends: Gloo's threads must be gone before the interpreter takes itself
+    apart, or now and then one of them aborts a process whose work is done.
+
     Raises `StudyError` where the others cannot be reached.
     """
     import torch
@@ -127,6 +131,7 @@ def start() -> Ranks:
         backend = "gloo"
     try:
         dist.init_process_group(backend, timeout=PATIENCE)
+        atexit.register(leave)
         ranks().collect(None)  # nobody goes on, or away, before all are connected
     except (RuntimeError, ValueError) as error:
         raise StudyError(f"the {asked_for()} processes cannot reach each other: {str(error).splitlines()[0]}") from error
@@ -155,8 +160,6 @@ def hold_back() -> None:
 
 def leave() -> None:
     """Leaves the group, if there is one."""
-    if "torch" not in sys.modules:
-        return
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
