@@ -72,12 +72,14 @@ def homes_of(model: str | Path) -> dict[str, NeuronSet]:
 class Homes:
     """Masks a model's neurons while it is trained, prompt by prompt, the same ones at all tokens; off until `on` is set.
 
-    `strict` is the share of the prompts that go without a home that is not theirs, `dropout` the share of the neurons that each goes
-    without besides; `prompts` says whose the next batch is.
+    `strict` is the share of the prompts that go without a home that is not theirs, `dropout` the share of the neurons of q, k and v
+    that each goes without besides, `dropout_gate` that of gate; `prompts` says whose the next batch is.
     """
 
-    def __init__(self, model: LlamaForCausalLM, owners: Sequence[Mapping[Site, Tensor]], strict: float, dropout: float) -> None:
-        self.strict, self.dropout, self.on = strict, dropout, False
+    def __init__(
+        self, model: LlamaForCausalLM, owners: Sequence[Mapping[Site, Tensor]], strict: float, dropout: float, dropout_gate: float
+    ) -> None:
+        self.strict, self.dropout, self.dropout_gate, self.on = strict, dropout, dropout_gate, False
         self.kinds = self.strictly = torch.empty(0)
         for block, sites in zip(model.model.layers, owners):
             layer: Any = block
@@ -95,14 +97,14 @@ class Homes:
         self.strictly = torch.rand(len(samples)) < self.strict
 
     def _of_output(self, owner: Tensor, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        return self._mask(owner, module, output)
+        return self._mask(owner, module, output, self.dropout)
 
     def _of_input(self, owner: Tensor, module: nn.Module, args: tuple) -> Tensor:
-        return self._mask(owner, module, args[0])
+        return self._mask(owner, module, args[0], self.dropout_gate)
 
-    def _mask(self, owner: Tensor, module: nn.Module, neurons: Tensor) -> Tensor:
+    def _mask(self, owner: Tensor, module: nn.Module, neurons: Tensor, dropout: float) -> Tensor:
         if not self.on or not module.training:
             return neurons
         others = (owner != self.kinds[:, None]) & self.strictly[:, None]
-        gone = others | (torch.rand(len(neurons), len(owner)) < self.dropout)
-        return neurons.masked_fill(gone[:, None], 0) / (1 - self.dropout)
+        gone = others | (torch.rand(len(neurons), len(owner)) < dropout)
+        return neurons.masked_fill(gone[:, None], 0) / (1 - dropout)
