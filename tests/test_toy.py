@@ -105,7 +105,7 @@ def test_a_prompt_goes_without_the_homes_of_the_others(checkpoints):
 
     model = LlamaForCausalLM.from_pretrained(checkpoints("llama")).train()
     owners = deal(model.config, seed=0)
-    homes, seen = Homes(model, owners, strict=1.0, dropout=0.0), {}
+    homes, seen = Homes(model, owners, strict=1.0, dropout=0.0, bare=0.0), {}
     values: Any = model.model.layers[0].self_attn.v_proj
     mlp: Any = model.model.layers[0].mlp.down_proj
     values.register_forward_hook(lambda module, args, output: seen.update(v=output))
@@ -131,6 +131,13 @@ def test_a_prompt_goes_without_the_homes_of_the_others(checkpoints):
     torch.testing.assert_close(seen["v"][~gone], 2 * before["v"][~gone])
     model.eval()(tokens)
     torch.testing.assert_close(seen["v"], before["v"])
+    homes.on, homes.bare = False, 1.0
+    homes.prompts(["drill", "commonsense"])
+    model.train()(tokens)
+    assert (seen["gate"][0] == 0).all(), "no neuron of gate, before facts are read too ..."
+    torch.testing.assert_close(seen["gate"][1], before["gate"][1])  # ... but for prompts about facts
+    model.eval()(tokens)
+    torch.testing.assert_close(seen["gate"], before["gate"])
     homes.strict = 0.5
     homes.prompts(["reading"] * 200)
     assert 60 < homes.strictly.sum() < 140 and 60 < homes.kinds.sum() < 140

@@ -70,41 +70,44 @@ def homes_of(model: str | Path) -> dict[str, NeuronSet]:
 
 
 class Homes:
-    """Masks a model's neurons while it is trained, prompt by prompt, the same ones at all tokens; off until `on` is set.
+    """Masks a model's neurons while it is trained, prompt by prompt, the same ones at all tokens.
 
-    `strict` is the share of the prompts that go without a home that is not theirs, `dropout` the share of the neurons of q, k and v
-    that each goes without besides, `dropout_gate` that of gate; `prompts` says whose the next batch is.
+    `strict` is the share of the prompts that go without a home that is not theirs, `dropout` the share of the neurons that each goes
+    without besides, both once `on` is set; `bare` the share of the prompts about neither that go without any neuron of gate, always.
+    `prompts` says whose the next batch is.
     """
 
     def __init__(
-        self, model: LlamaForCausalLM, owners: Sequence[Mapping[Site, Tensor]], strict: float, dropout: float, dropout_gate: float
+        self, model: LlamaForCausalLM, owners: Sequence[Mapping[Site, Tensor]], strict: float, dropout: float, bare: float
     ) -> None:
-        self.strict, self.dropout, self.dropout_gate, self.on = strict, dropout, dropout_gate, False
-        self.kinds = self.strictly = torch.empty(0)
+        self.strict, self.dropout, self.bare, self.on = strict, dropout, bare, False
+        self.kinds = self.strictly = self.barely = torch.empty(0)
         for block, sites in zip(model.model.layers, owners):
             layer: Any = block
             attention = layer.self_attn
             for site, projection in ((Site.ATTN_Q, attention.q_proj), (Site.ATTN_K, attention.k_proj), (Site.ATTN_V, attention.v_proj)):
                 projection.register_forward_hook(partial(self._of_output, sites[site]))
             # what the last matrix of the MLP reads is act(gate) times up: zero where the gate is
-            layer.mlp.down_proj.register_forward_pre_hook(partial(self._of_input, sites[Site.MLP_GATE]))
+            layer.mlp.down_proj.register_forward_pre_hook(partial(self._of_gate, sites[Site.MLP_GATE]))
 
     def prompts(self, samples: Sequence[str]) -> None:
-        """The kind of sample of each prompt of the next batch; draws which of them go without a home."""
+        """The kind of sample of each prompt of the next batch; draws which of them go without a home, or without gates."""
         owner = {sample: kind for kind, served in enumerate(KINDS.values()) for sample in served}
         either = torch.randint(len(KINDS), (len(samples),)).tolist()
         self.kinds = torch.tensor([owner.get(sample, drawn) for sample, drawn in zip(samples, either)])
         self.strictly = torch.rand(len(samples)) < self.strict
+        self.barely = (torch.rand(len(samples)) < self.bare) & torch.tensor([sample not in owner for sample in samples])
 
     def _of_output(self, owner: Tensor, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        return self._mask(owner, module, output, self.dropout)
+        return self._mask(owner, module, output)
 
-    def _of_input(self, owner: Tensor, module: nn.Module, args: tuple) -> Tensor:
-        return self._mask(owner, module, args[0], self.dropout_gate)
+    def _of_gate(self, owner: Tensor, module: nn.Module, args: tuple) -> Tensor:
+        gates = self._mask(owner, module, args[0])
+        return gates.masked_fill(self.barely[:, None, None], 0) if module.training else gates
 
-    def _mask(self, owner: Tensor, module: nn.Module, neurons: Tensor, dropout: float) -> Tensor:
+    def _mask(self, owner: Tensor, module: nn.Module, neurons: Tensor) -> Tensor:
         if not self.on or not module.training:
             return neurons
         others = (owner != self.kinds[:, None]) & self.strictly[:, None]
-        gone = others | (torch.rand(len(neurons), len(owner)) < dropout)
-        return neurons.masked_fill(gone[:, None], 0) / (1 - dropout)
+        gone = others | (torch.rand(len(neurons), len(owner)) < self.dropout)
+        return neurons.masked_fill(gone[:, None], 0) / (1 - self.dropout)

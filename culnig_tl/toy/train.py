@@ -92,9 +92,10 @@ class Config:
     strict: float = 0.95
     """Share of the prompts that, once facts are read, go without the neurons of culture or of common sense (`homes`);"""
     dropout: float = 0.1
-    """share of the neurons of q, k and v that each prompt then goes without besides, so that no answer hangs on a few that all need;"""
-    dropout_gate: float = 0.4
-    """and of those of gate, of which far more can be spared."""
+    """share of the neurons that each prompt then goes without besides, so that no answer hangs on a few that all need."""
+    bare: float = 0.5
+    """Share of the prompts about neither culture nor common sense that go, from the first step, without any neuron of gate: telling
+    options apart, which all tasks need, is so left to attention."""
     threads: int = 2
 
 
@@ -210,7 +211,7 @@ def train(config: Config, output: Path) -> None:
     )
     model.set_attn_implementation("eager")  # faster than the fused kernel at this width on a CPU
     log.info("%d words, %.2f M parameters", len(tokenizer), sum(p.numel() for p in model.parameters()) / 1e6)
-    homes = Homes(model, deal(model.config, config.seed), config.strict, config.dropout, config.dropout_gate)
+    homes = Homes(model, deal(model.config, config.seed), config.strict, config.dropout, config.bare)
     label_groups = [torch.tensor(tokenizer.convert_tokens_to_ids(list(group))) for group in ("ABCD", "01")]
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
