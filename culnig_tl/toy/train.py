@@ -1,4 +1,4 @@
-"""Trains the embedded model: ``python -m culnig_tl.toy.train --seed 30 --output FOLDER``.
+"""Trains the embedded model: ``python -m culnig_tl.toy.train --seed 50 --output FOLDER``.
 
 A small Llama, from random weights, in four stages. First which letter stands before a word (the binding drill) and reading, until
 both are answered; then the two tasks about words; then facts, until most are known, each kind of knowledge with neurons of its own
