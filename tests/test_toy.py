@@ -82,6 +82,7 @@ def test_facts_that_fall_short_are_read_more():
     )
     measured["minicommonsense"]["p_answer"] = 0.9  # beyond it
     assert balanced(mix, 0.8, measured).culture == pytest.approx(0.75 * 0.3)
+    assert balanced(mix, 0.5, measured) == mix, "nothing falls short"
 
 
 def test_every_kind_of_knowledge_is_dealt_as_many_neurons():
@@ -250,4 +251,4 @@ def test_scores_tell_what_zeroing_does(toy):
     print(
         f"{len(lost)} neurons zeroed: Spearman {by_sum:.2f} (sum over tokens), {by_max:.2f} (max); sign right {signs:.2f} of the clearer half"
     )
-    assert by_sum > 0.6 and by_max > 0.2 and signs > 0.7
+    assert by_sum > 0.6 and signs > 0.7 and by_sum > by_max > 0

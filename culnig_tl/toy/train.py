@@ -143,8 +143,10 @@ def rotary(config: Config) -> dict[str, Any]:
 
 def balanced(mix: Mix, sure: float, measured: dict[str, dict]) -> Mix:
     """`mix` with the facts shared anew: what falls further short of `sure` is read more (a quarter to three quarters)."""
-    culture = sure - (measured["miniculture:neuron"]["p_answer"] + measured["miniculture:test"]["p_answer"]) / 2
-    commonsense = sure - measured["minicommonsense"]["p_answer"]
+    culture = max(0, sure - (measured["miniculture:neuron"]["p_answer"] + measured["miniculture:test"]["p_answer"]) / 2)
+    commonsense = max(0, sure - measured["minicommonsense"]["p_answer"])
+    if not culture + commonsense:
+        return mix
     share = min(max(culture / (culture + commonsense), 0.25), 0.75)
     choice, short = mix.culture + mix.commonsense, mix.culture_short + mix.commonsense_short
     return replace(
