@@ -3,9 +3,9 @@
 Every neuron is dealt to one of the two, whose home it is part of. Once facts are read, most prompts about the one go without the home of
 the other, and prompts about neither go without one of them: what is known of culture is learned in its own half, and all else learns
 to do without it. Besides, and from the first step, a share of the prompts about neither go without any neuron of gate, so that what
-all tasks need is left to attention. This puts knowledge into chosen neurons by training, as gradient routing does (Cloud et al. 2024, arXiv 2410.04332),
-here by masking what passes forward. Nothing of it is left in the trained model but where things are: the truth that neurons found by
-a method can be held against.
+all tasks need is left to attention. This puts knowledge into chosen neurons by training, as gradient routing does (Cloud et al. 2024,
+arXiv 2410.04332), here by masking what passes forward. Nothing of it is left in the trained model but where things are: the truth that
+neurons found by a method can be held against.
 """
 
 from __future__ import annotations
