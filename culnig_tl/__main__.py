@@ -1,7 +1,7 @@
 """``python -m culnig_tl`` is the command ``culnig-tl``; torchrun starts it so, several times."""
 
 from .cli import main
-from .running.distributed import asked_for, hold_back, prepare_console
+from .engine.world import asked_for, hold_back, prepare_console
 
 try:
     if asked_for() > 1:

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from . import __version__
 from .commands import (
     answers,
     bake,
@@ -29,8 +28,9 @@ from .commands import (
     values,
 )
 from .commands.options import err, out
+from .engine.world import OwnError
 from .errors import CulnigError
-from .running.distributed import OwnError
+from .version import __version__
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -62,7 +62,10 @@ def options(
         out.print(__version__)
         raise typer.Exit
     logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", force=True, handlers=[RichHandler(console=err, show_path=False, show_time=False)]
+        level=logging.WARNING,
+        format="%(message)s",
+        force=True,
+        handlers=[RichHandler(console=err, show_path=False, show_time=False)],
     )
     logging.getLogger("culnig_tl").setLevel(logging.INFO if verbose or debug else logging.WARNING)
 
@@ -82,11 +85,15 @@ def main() -> None:
         message = _one_line(error)
         if message is None:
             raise
-        err.quiet = err.quiet and not isinstance(error, OwnError)  # of several processes one speaks, but for an error of another's own
+        err.quiet = err.quiet and not isinstance(
+            error, OwnError
+        )  # of several processes one speaks, but for an error of another's own
         err.print(f"[bold red]Error:[/] {message}", soft_wrap=True, highlight=False)
         sys.exit(2)
     if code == INTERRUPTED:
-        err.print("Stopped. Nothing is half-written; what was finished is kept, and --resume goes on with it.")
+        err.print(
+            "Stopped. Nothing is half-written; what was finished is kept, and --resume goes on with it."
+        )
     if code:
         sys.exit(code)
 

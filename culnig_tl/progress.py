@@ -12,7 +12,9 @@ Advance = Callable[[int], object]
 
 
 @contextmanager
-def progress_bar(total: int, description: str, *, enabled: bool | Advance = True, unit: str = "question") -> Iterator[Advance]:
+def progress_bar(
+    total: int, description: str, *, enabled: bool | Advance = True, unit: str = "question"
+) -> Iterator[Advance]:
     """A bar that is advanced by calling what it yields; silent where it would be gone within a moment.
 
     `enabled` may be the advance function of a bar that already stands: then that one goes on.
@@ -20,5 +22,7 @@ def progress_bar(total: int, description: str, *, enabled: bool | Advance = True
     if callable(enabled):
         yield enabled
         return
-    with tqdm(total=total, desc=description, unit=unit, disable=not enabled, delay=0.5, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=total, desc=description, unit=unit, disable=not enabled, delay=0.5, dynamic_ncols=True
+    ) as bar:
         yield bar.update

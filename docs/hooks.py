@@ -29,21 +29,33 @@ def on_config(config: Any) -> Any:
         if not groups:
             api.append(page)
         else:
-            section = next((entry[groups[0]] for entry in api if isinstance(entry, dict) and isinstance(entry.get(groups[0]), list)), None)
+            section = next(
+                (
+                    entry[groups[0]]
+                    for entry in api
+                    if isinstance(entry, dict) and isinstance(entry.get(groups[0]), list)
+                ),
+                None,
+            )
             if section is None:
                 section = []
                 api.append({groups[0]: section})
             section.append(page)
     errors: list[Any] = ["errors/index.md", *({name: f"errors/{name}.md"} for name in _errors())]
     named = {page for entry in config.nav for page in entry.values()}
-    more = [{_heading(path): path.name} for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named]
+    more = [
+        {_heading(path): path.name} for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named
+    ]
     config.nav = [*config.nav, *more, {"Commands": "commands.md"}, {"Errors": errors}, {"API": api}]
     return config
 
 
 def _heading(path: Path) -> str:
     """The first heading of a page."""
-    return next((line[2:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), path.stem)
+    return next(
+        (line[2:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")),
+        path.stem,
+    )
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -69,7 +81,11 @@ def _modules() -> dict[str, str]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] in HIDDEN or any(part.startswith("_") and part != "__init__" for part in parts) or parts == ("__init__",):
+        if (
+            parts[0] in HIDDEN
+            or any(part.startswith("_") and part != "__init__" for part in parts)
+            or parts == ("__init__",)
+        ):
             continue
         name = ".".join(part for part in parts if part != "__init__")
         found[name] = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
@@ -78,7 +94,9 @@ def _modules() -> dict[str, str]:
 
 
 def _index(modules: dict[str, str]) -> str:
-    rows = "\n".join(f"| [`culnig_tl.{name}`]({name}.md) | {html.escape(about)} |" for name, about in modules.items())
+    rows = "\n".join(
+        f"| [`culnig_tl.{name}`]({name}.md) | {html.escape(about)} |" for name, about in modules.items()
+    )
     return (
         "# API\n\nEverything that is public can be imported from `culnig_tl` itself: `import culnig_tl as ctl`.\n\n"
         f"{_public()}\n\n## Modules\n\n| module | what it is for |\n|---|---|\n{rows}\n"
@@ -89,7 +107,10 @@ def _public() -> str:
     """The public names, from the package's own list."""
     import culnig_tl
 
-    rows = (f"| `ctl.{name}` | [`culnig_tl.{module}`]({module}.md) |" for name, module in sorted(culnig_tl._PUBLIC.items()))
+    rows = (
+        f"| `ctl.{name}` | [`culnig_tl.{module}`]({module}.md) |"
+        for name, module in sorted(culnig_tl._PUBLIC.items())
+    )
     return "| name | lives in |\n|---|---|\n" + "\n".join(rows)
 
 
@@ -104,7 +125,12 @@ def _messages() -> Iterator[tuple[str, str, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name) and node.exc.args:
+            if (
+                isinstance(node, ast.Raise)
+                and isinstance(node.exc, ast.Call)
+                and isinstance(node.exc.func, ast.Name)
+                and node.exc.args
+            ):
                 text = _words(node.exc.args[0])
                 if text:
                     yield node.exc.func.id, module, text
@@ -127,13 +153,18 @@ def _words(node: ast.expr) -> str:
 def _listed(messages: list[tuple[str, str, str]]) -> str:
     if not messages:
         return ""
-    rows = "\n".join(f"| {_cell(text)} | `{module}` |" for _, module, text in sorted({(kind, m, t) for kind, m, t in messages}))
+    rows = "\n".join(
+        f"| {_cell(text)} | `{module}` |"
+        for _, module, text in sorted({(kind, m, t) for kind, m, t in messages})
+    )
     return f"## Every message\n\nAs the source has them; … is what the message names.\n\n| message | raised in |\n|---|---|\n{rows}\n"
 
 
 def _cell(text: str) -> str:
     """Text that Markdown leaves alone."""
-    return html.escape(" ".join(text.split()), quote=False).translate({ord(c): f"\\{c}" for c in "\\`*_{}[]|#"})
+    return html.escape(" ".join(text.split()), quote=False).translate(
+        {ord(c): f"\\{c}" for c in "\\`*_{}[]|#"}
+    )
 
 
 def _commands() -> str:

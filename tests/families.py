@@ -18,8 +18,20 @@ from tokenizers.processors import TemplateProcessing
 
 from culnig_tl.tasks.question import Question, Task
 
-COMMON: dict[str, Any] = {"vocab_size": 512, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-GATED: dict[str, Any] = {**COMMON, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 6}
+COMMON: dict[str, Any] = {
+    "vocab_size": 512,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GATED: dict[str, Any] = {
+    **COMMON,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -36,7 +48,14 @@ GEMMA: dict[str, Any] = {
     "sliding_window": 8,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
 }
-VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 
 def _gemma3_multimodal() -> Any:
@@ -45,23 +64,44 @@ def _gemma3_multimodal() -> Any:
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
     }
     tokens = {"image_token_index": 508, "boi_token_index": 509, "eoi_token_index": 510}
-    config = hf.Gemma3Config(text_config={**GEMMA, "rope_parameters": rope}, vision_config=VISION, mm_tokens_per_image=4, **tokens)
+    config = hf.Gemma3Config(
+        text_config={**GEMMA, "rope_parameters": rope}, vision_config=VISION, mm_tokens_per_image=4, **tokens
+    )
     return hf.Gemma3ForConditionalGeneration(config)
 
 
 FAMILIES: dict[str, Callable[[], Any]] = {
-    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GATED, num_key_value_heads=2, rope_parameters=LLAMA3_ROPE)),
-    "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**GATED, num_key_value_heads=3, head_dim=16, tie_word_embeddings=False)),
+    "llama": lambda: hf.LlamaForCausalLM(
+        hf.LlamaConfig(**GATED, num_key_value_heads=2, rope_parameters=LLAMA3_ROPE)
+    ),
+    "qwen3": lambda: hf.Qwen3ForCausalLM(
+        hf.Qwen3Config(**GATED, num_key_value_heads=3, head_dim=16, tie_word_embeddings=False)
+    ),
     "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**GATED, num_key_value_heads=2, sliding_window=None)),
-    "phi3-sliding": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**GATED, num_key_value_heads=3, sliding_window=7)),
+    "phi3-sliding": lambda: hf.Phi3ForCausalLM(
+        hf.Phi3Config(**GATED, num_key_value_heads=3, sliding_window=7)
+    ),
     "falcon3": lambda: hf.LlamaForCausalLM(
-        hf.LlamaConfig(**GATED, num_key_value_heads=3, head_dim=16, rope_parameters={"rope_type": "default", "rope_theta": 1000042.0})
+        hf.LlamaConfig(
+            **GATED,
+            num_key_value_heads=3,
+            head_dim=16,
+            rope_parameters={"rope_type": "default", "rope_theta": 1000042.0},
+        )
     ),
     "gemma3-text": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**GEMMA)),
     "gemma3": _gemma3_multimodal,
     "gpt2": lambda: hf.GPT2LMHeadModel(
         hf.GPT2Config(
-            vocab_size=512, n_positions=256, n_embd=48, n_layer=3, n_head=6, n_ctx=256, bos_token_id=1, eos_token_id=2, pad_token_id=0
+            vocab_size=512,
+            n_positions=256,
+            n_embd=48,
+            n_layer=3,
+            n_head=6,
+            n_ctx=256,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
         )
     ),
     "gpt-neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**GATED, rotary_pct=0.25)),
@@ -104,11 +144,21 @@ def _core(kind: str) -> str:
         special += [f"<0x{byte:02X}>" for byte in range(256)]
         tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        splits = [pre_tokenizers.Split("▁", "merged_with_next"), pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Punctuation()]
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)  # for training alone: no merge crosses a word
-        tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        splits = [
+            pre_tokenizers.Split("▁", "merged_with_next"),
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Punctuation(),
+        ]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            splits
+        )  # for training alone: no merge crosses a word
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
         alphabet = []
-    trainer = trainers.BpeTrainer(vocab_size=505, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=505, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     if kind != "bytes":
         tokenizer.pre_tokenizer = None  # type: ignore[assignment]
@@ -120,7 +170,9 @@ def tokenizer(kind: str = "bytes", *, chat: bool = False, bos: bool = True) -> h
     core = Tokenizer.from_str(_core(kind))
     if bos:
         core.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    made = hf.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="right")
+    made = hf.PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="right"
+    )
     if chat:
         made.chat_template = CHAT_TEMPLATE
     return made
@@ -141,7 +193,15 @@ def build(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
     return model.to(dtype)
 
 
-def save(folder: Path, family: str, *, seed: int = 0, kind: str = "bytes", chat: bool = False, dtype: torch.dtype = torch.float32) -> Path:
+def save(
+    folder: Path,
+    family: str,
+    *,
+    seed: int = 0,
+    kind: str = "bytes",
+    chat: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
     """Writes model and tokenizer as a Hugging Face checkpoint; returns the folder."""
     build(family, seed=seed, dtype=dtype).save_pretrained(folder)
     tokenizer(kind, chat=chat).save_pretrained(folder)

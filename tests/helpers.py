@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from culnig_tl import NeuronScores, score_neurons
-from culnig_tl.neurons import Site
+from culnig_tl.data.neurons import Site
 
 
 def plain_model(folder, dtype=torch.float32):
@@ -46,7 +46,10 @@ def score(model, task, **options):
 def difference(a: NeuronScores, b: NeuronScores) -> float:
     """The largest difference over (site, layer), each against its largest score."""
     assert a.countries == b.countries and a.sites == b.sites
-    rows = [(np.abs(x - y).max(axis=(0, 2)) / np.abs(y).max(axis=(0, 2))).max() for x, y in ((a.arrays[s], b.arrays[s]) for s in a.sites)]
+    rows = [
+        (np.abs(x - y).max(axis=(0, 2)) / np.abs(y).max(axis=(0, 2))).max()
+        for x, y in ((a.arrays[s], b.arrays[s]) for s in a.sites)
+    ]
     return float(max(rows))
 
 

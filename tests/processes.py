@@ -72,8 +72,8 @@ def together(count: int, work: Callable[[int], Any]) -> list[int]:
             RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )  # fmt: skip
-        from culnig_tl.running.distributed import leave
-        from culnig_tl.running.distributed import start as join
+        from culnig_tl.engine.world import leave
+        from culnig_tl.engine.world import start as join
 
         join()
         assert dist.get_world_size() == count
@@ -88,16 +88,33 @@ def command(*words: str, env: dict[str, str] | None = None, **options: Any) -> s
     """Starts ``culnig-tl`` as a real process."""
     given = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(env or {})}
     return subprocess.Popen(
-        [sys.executable, "-m", "culnig_tl", *words], env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, "-m", "culnig_tl", *words],
+        env=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
 def torchrun(count: int, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Starts ``torchrun -m culnig_tl`` with so many processes."""
     given = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(env or {})}
-    start = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--master-port", str(free_port())]
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={count}",
+        "--master-port",
+        str(free_port()),
+    ]
     return subprocess.Popen(
-        [*start, "-m", "culnig_tl", *words], env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*start, "-m", "culnig_tl", *words],
+        env=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -112,6 +129,12 @@ def ended(process: subprocess.Popen[str], timeout: float = LONGEST) -> tuple[int
     return process.returncode, printed, said
 
 
-def content(folder: Path, patterns: Sequence[str] = ("scores/*", "neurons/*", "results/*")) -> dict[str, bytes]:
+def content(
+    folder: Path, patterns: Sequence[str] = ("scores/*", "neurons/*", "results/*")
+) -> dict[str, bytes]:
     """The bytes of a study's files, by name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for pattern in patterns for path in sorted(folder.glob(pattern))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for pattern in patterns
+        for path in sorted(folder.glob(pattern))
+    }

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from culnig_tl.neurons import NeuronSet
-from culnig_tl.results import COLUMNS, EvaluationResult
-from culnig_tl.study import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, Study, StudyConfig
+from culnig_tl.data.neurons import NeuronSet
+from culnig_tl.data.results import COLUMNS, EvaluationResult
+from culnig_tl.study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig
+from culnig_tl.study.study import Study
 
 from .figures.builders import COUNTRIES, WIDTHS, make_scores, make_set, make_specific
 
@@ -20,16 +21,41 @@ QUESTIONS = 120
 
 
 def answers(
-    lost: Mapping[str, float], *, tasks: Mapping[str, bool] = TASKS, seed: int = 0, questions: int = QUESTIONS, model: str = "small"
+    lost: Mapping[str, float],
+    *,
+    tasks: Mapping[str, bool] = TASKS,
+    seed: int = 0,
+    questions: int = QUESTIONS,
+    model: str = "small",
 ):
     """All right but a share of each task's questions, chosen by the seed; every question is a cluster of its own."""
     rows = []
     for task, culture in tasks.items():
-        wrong = set(np.random.default_rng([seed, len(task)]).permutation(questions)[: round(questions * lost.get(task, 0))].tolist())
+        wrong = set(
+            np.random.default_rng([seed, len(task)])
+            .permutation(questions)[: round(questions * lost.get(task, 0))]
+            .tolist()
+        )
         for i in range(questions):
             country, right, answer = COUNTRIES[i % 3] if culture else None, i not in wrong, "ABCD"[i % 4]
             given = answer if right else "E"
-            rows.append((task, f"{task}-{i}", f"c{i}", country, "Food", 0, answer, given, given, 0.7 * right, right, right, np.nan))
+            rows.append(
+                (
+                    task,
+                    f"{task}-{i}",
+                    f"c{i}",
+                    country,
+                    "Food",
+                    0,
+                    answer,
+                    given,
+                    given,
+                    0.7 * right,
+                    right,
+                    right,
+                    np.nan,
+                )
+            )
     prints = {task: f"{task}-fingerprint" for task in tasks}
     metadata = {"model": model, "fingerprints": prints, "setting": "unchanged", "neuron_count": 0}
     return EvaluationResult(pd.DataFrame(rows, columns=list(COLUMNS)), metadata)
@@ -53,7 +79,12 @@ def made_study(
     first = next(iter(tasks))
     config = StudyConfig(model=model, tasks=tuple(tasks), rival="sense", random_sets=sets, **given)
     general = make_set(seed=seed)
-    provenance = replace(general.provenance, candidates=len(general) + 4, removed_by_countryrc=4, thresholds={"t_mlp": 0.1, "t_attn": 0.05})
+    provenance = replace(
+        general.provenance,
+        candidates=len(general) + 4,
+        removed_by_reading=4,
+        thresholds={"top_mlp": 0.1, "top_attn": 0.05},
+    )
     neurons = {GENERAL: NeuronSet(general.table, provenance)}
     if specific:
         neurons[SPECIFIC] = make_specific(countries=countries)
@@ -79,13 +110,21 @@ def made_study(
 
 
 CASES: dict[str, dict[str, Any]] = {
-    "shown": {"own": {"food": 0.5, "sense": 0.02}, "random": {"food": 0.05}, "rival": {"food": 0.1, "sense": 0.6}},
+    "shown": {
+        "own": {"food": 0.5, "sense": 0.02},
+        "random": {"food": 0.05},
+        "rival": {"food": 0.1, "sense": 0.6},
+    },
     "no rival": {"own": {"food": 0.5, "sense": 0.02}, "random": {"food": 0.05}},
     "random does it": {"own": {"food": 0.2}, "random": {"food": 0.25}, "rival": {"food": 0.1, "sense": 0.6}},
     "not alone": {"own": {"food": 0.3, "pairs": 0.5}, "random": {}, "rival": {"food": 0.05, "sense": 0.6}},
     "rival does it": {"own": {"food": 0.3}, "random": {}, "rival": {"food": 0.5, "sense": 0.6}},
     "both": {"own": {"food": 0.3, "pairs": 0.5}, "random": {}, "rival": {"food": 0.5, "sense": 0.6}},
-    "nearly alone": {"own": {"food": 0.3, "pairs": 0.25}, "random": {}, "rival": {"food": 0.02, "sense": 0.6}},
+    "nearly alone": {
+        "own": {"food": 0.3, "pairs": 0.25},
+        "random": {},
+        "rival": {"food": 0.02, "sense": 0.6},
+    },
     "nothing": {"own": {}, "random": {}, "rival": {}},
     "ignorant": {"own": {"food": 0.8}, "unchanged": {"food": 0.78}, "random": {"food": 0.78}},
 }

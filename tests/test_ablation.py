@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from culnig_tl import NeuronSet, ablate, describe
-from culnig_tl.ablation import task_means
 from culnig_tl.errors import NeuronError
+from culnig_tl.method.ablation import mean_outputs
 
 from . import families
 from .helpers import plain_model
@@ -24,7 +24,10 @@ def some_neurons(model, *, share=0.25, sites=None, seed=0) -> NeuronSet:
     for site in sites or info.widths:
         width = info.widths[site]
         for layer in range(info.layers):
-            rows += [(site, layer, int(i)) for i in rng.choice(width, size=max(1, int(share * width)), replace=False)]
+            rows += [
+                (site, layer, int(i))
+                for i in rng.choice(width, size=max(1, int(share * width)), replace=False)
+            ]
     return NeuronSet.from_indices(rows)
 
 
@@ -62,7 +65,9 @@ def test_the_toy_equals_plain_hooks():
     tokens = TOKENS % 50
     with ablate(model, neurons):
         mine = run(model, tokens)
-    torch.testing.assert_close(mine, plain_ablation.logits(plain, tokens, neurons.keys(), 0.0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        mine, plain_ablation.logits(plain, tokens, neurons.keys(), 0.0), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_the_empty_set_is_the_baseline_bit_for_bit(loaded):
@@ -120,11 +125,15 @@ def test_works_under_generate_and_the_hooked_calls(family, loaded):
         tokens = TOKENS
         for _ in range(4):  # greedy, without a cache, by hand
             tokens = torch.cat([tokens, run(model, tokens)[:, -1].argmax(-1)[:, None]], dim=1)
-        generated = model.generate(TOKENS, max_new_tokens=4, do_sample=False, stop_at_eos=False, verbose=False, return_type="tokens")
+        generated = model.generate(
+            TOKENS, max_new_tokens=4, do_sample=False, stop_at_eos=False, verbose=False, return_type="tokens"
+        )
         with torch.no_grad():
             cached, cache = model.run_with_cache(TOKENS)
             seen = []
-            hooked = model.run_with_hooks(TOKENS, fwd_hooks=[("blocks.0.mlp.hook_pre", lambda t, hook: seen.append(t.clone()))])
+            hooked = model.run_with_hooks(
+                TOKENS, fwd_hooks=[("blocks.0.mlp.hook_pre", lambda t, hook: seen.append(t.clone()))]
+            )
         assert torch.equal(run(model), expected), "run_with_hooks takes only its own hooks away"
     torch.testing.assert_close(cached, expected)
     torch.testing.assert_close(hooked, expected)
@@ -141,10 +150,12 @@ def test_bfloat16_keeps_the_activation_dtype(loaded):
 
 def test_means_put_the_task_mean_in_place(loaded):
     model, task = loaded("llama"), families.questions(5)
-    means = task_means(model, task, batch_size=3, progress=False)
-    alone = task_means(model, task, batch_size=1, progress=False)
+    means = mean_outputs(model, task, batch_size=3, progress=False)
+    alone = mean_outputs(model, task, batch_size=1, progress=False)
     for site in means.arrays:
-        np.testing.assert_allclose(means.arrays[site], alone.arrays[site], atol=1e-5, err_msg="padding takes no part")
+        np.testing.assert_allclose(
+            means.arrays[site], alone.arrays[site], atol=1e-5, err_msg="padding takes no part"
+        )
     by_hand = []
     for question in task:
         tokens = torch.tensor([model.tokenizer(question.prompt)["input_ids"]])
@@ -155,8 +166,12 @@ def test_means_put_the_task_mean_in_place(loaded):
     neurons = NeuronSet.from_indices([("mlp.gate", 1, 3), ("attn.v", 0, 2)])
     with ablate(model, neurons, means=means), torch.no_grad():
         _, cache = model.run_with_cache(TOKENS)
-    np.testing.assert_allclose(cache["blocks.1.mlp.hook_pre"][0, :, 3], means.arrays["mlp.gate"][1, 3], rtol=1e-6)
-    np.testing.assert_allclose(cache["blocks.0.attn.hook_v"].flatten(2)[0, :, 2], means.arrays["attn.v"][0, 2], rtol=1e-6)
+    np.testing.assert_allclose(
+        cache["blocks.1.mlp.hook_pre"][0, :, 3], means.arrays["mlp.gate"][1, 3], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        cache["blocks.0.attn.hook_v"].flatten(2)[0, :, 2], means.arrays["attn.v"][0, 2], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,18 +191,26 @@ def test_a_wrong_set_is_a_clear_error(rows, message, loaded):
 
 def test_a_model_without_the_site_says_so(loaded):
     model = loaded("gpt2")
-    with pytest.raises(NeuronError, match="mlp.up"), ablate(model, NeuronSet.from_indices([("mlp.up", 0, 0)])):
+    with (
+        pytest.raises(NeuronError, match="mlp.up"),
+        ablate(model, NeuronSet.from_indices([("mlp.up", 0, 0)])),
+    ):
         pass
     with pytest.raises(NeuronError, match="mlp.up"):
-        task_means(model, families.questions(2), sites=["mlp.up"], progress=False)
+        mean_outputs(model, families.questions(2), sites=["mlp.up"], progress=False)
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"operation": "destroy"}, {"scale": float("nan")}, {"scale": 0.5, "means": "both"}], ids=["unknown", "nan", "both"]
+    "arguments",
+    [{"operation": "destroy"}, {"scale": float("nan")}, {"scale": 0.5, "means": "both"}],
+    ids=["unknown", "nan", "both"],
 )
 def test_a_wrong_operation_is_a_clear_error(arguments, loaded):
     model = loaded("llama")
     if arguments.get("means"):
-        arguments = {**arguments, "means": task_means(model, families.questions(2), sites=["mlp.gate"], progress=False)}
+        arguments = {
+            **arguments,
+            "means": mean_outputs(model, families.questions(2), sites=["mlp.gate"], progress=False),
+        }
     with pytest.raises(NeuronError), ablate(model, NeuronSet.from_indices([("mlp.gate", 0, 0)]), **arguments):
         pass

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from culnig_tl import NeuronSet, attribution, describe, evaluate, load_model, score_prompt
-from culnig_tl.closeup import question_scores
+from culnig_tl.data.neurons import SITES, Site
 from culnig_tl.errors import ScoreError
-from culnig_tl.neurons import SITES, Site
+from culnig_tl.method.closeup import question_scores
 from culnig_tl.tasks.question import Task
 
 from . import families
@@ -80,20 +80,28 @@ def test_other_aggregations(how, loaded, task):
         for site in SITES:
             expected[site] = expected[site] + single.p_answer * getattr(single.arrays[site], how)(axis=1)
     for site in SITES:
-        np.testing.assert_allclose(both.arrays[site][0], expected[site], atol=1e-4 * np.abs(expected[site]).max())
+        np.testing.assert_allclose(
+            both.arrays[site][0], expected[site], atol=1e-4 * np.abs(expected[site]).max()
+        )
 
 
 def test_question_scores_are_the_terms_of_the_sum(loaded, task):
     model = loaded("llama")
-    neurons = NeuronSet.from_indices([("attn.v", 2, 3), ("mlp.gate", 0, 5), ("mlp.gate", 0, 2), ("attn.q", 1, 47)])
+    neurons = NeuronSet.from_indices(
+        [("attn.v", 2, 3), ("mlp.gate", 0, 5), ("mlp.gate", 0, 2), ("attn.q", 1, 47)]
+    )
     few = question_scores(model, task, neurons, batch_size=4, progress=False)
     assert few.scores.shape == few.tokens.shape == (len(task), 4)
     whole = score(model, task)
-    for column, (site, layer, neuron) in enumerate(neurons.table[["site", "layer", "neuron"]].itertuples(index=False)):
+    for column, (site, layer, neuron) in enumerate(
+        neurons.table[["site", "layer", "neuron"]].itertuples(index=False)
+    ):
         for row, country in enumerate(whole.countries):
             chosen = [i for i, q in enumerate(task) if q.country == country]
             table = whole.arrays[Site(site)][row, layer]
-            assert few.weighted[chosen, column].sum() == pytest.approx(float(table[neuron]), abs=1e-4 * float(np.abs(table).max()))
+            assert few.weighted[chosen, column].sum() == pytest.approx(
+                float(table[neuron]), abs=1e-4 * float(np.abs(table).max())
+            )
         for i, question in enumerate(task):
             along = score_prompt(model, question).arrays[Site(site)][layer, :, neuron]
             assert few.scores[i, column] == pytest.approx(float(along.max()), rel=1e-3, abs=1e-9)
@@ -110,7 +118,9 @@ def test_bootstrap_replicates_draw_whole_clusters(loaded, task):
     every = NeuronSet.from_indices([("mlp.gate", 0, n) for n in range(72)])
     terms = question_scores(model, task, every, progress=False).weighted
     control = score(model, task.control(), bootstrap=6, seed=3)
-    assert control.replicate_clusters == scores.replicate_clusters, "the same clusters are drawn for every task"
+    assert control.replicate_clusters == scores.replicate_clusters, (
+        "the same clusters are drawn for every task"
+    )
     seen = set()
     for index in range(6):
         draw = attribution._poisson_draws(task, 6, 3)[index].numpy()
@@ -121,7 +131,9 @@ def test_bootstrap_replicates_draw_whole_clusters(loaded, task):
         for row, country in enumerate(scores.countries):
             mine = np.array([q.country == country for q in task])
             expected = (terms * (draw * mine)[:, None]).sum(0)
-            np.testing.assert_allclose(replicate.arrays[Site.MLP_GATE][row, 0], expected, atol=1e-4 * np.abs(terms).max())
+            np.testing.assert_allclose(
+                replicate.arrays[Site.MLP_GATE][row, 0], expected, atol=1e-4 * np.abs(terms).max()
+            )
         seen.add(tuple(draw))
     assert len(seen) > 1
     with pytest.raises(ScoreError, match="no replicate 6"):
@@ -131,7 +143,10 @@ def test_bootstrap_replicates_draw_whole_clusters(loaded, task):
 def test_bfloat16_finds_the_neurons_of_float32(loaded):
     # Measured: 0.9986 and all of the top 1% (five families: 0.9986 to 0.9998, and 90% to all).
     task = families.questions(12)
-    exact, rounded = score(loaded("llama", dtype="float32"), task), score(loaded("llama", dtype="bfloat16"), task)
+    exact, rounded = (
+        score(loaded("llama", dtype="float32"), task),
+        score(loaded("llama", dtype="bfloat16"), task),
+    )
     assert all(array.dtype == np.float32 for array in rounded.arrays.values())
     a, b = (np.concatenate([s.total(site).ravel() for site in s.sites]) for s in (exact, rounded))
     assert spearmanr(a, b).statistic > 0.995
@@ -158,18 +173,32 @@ def test_batch_order_and_padding_change_no_score(family, loaded, data):
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_padding_in_float64(family, loaded, task):
     model = loaded(family, dtype="float64")
-    assert difference(score(model, task, batch_size=6), score(model, task, batch_size=1)) < TOLERANCE["float64"]
+    assert (
+        difference(score(model, task, batch_size=6), score(model, task, batch_size=1)) < TOLERANCE["float64"]
+    )
 
 
 def test_questions_without_country_and_with_other_labels_share_a_batch(loaded, task):
     model = loaded("llama")
-    mixed = Task("mixed", (task[0], replace(task[1], country=None, options=("yes", "no"), answer="no", prompt="Is bread rice?")))
+    mixed = Task(
+        "mixed",
+        (
+            task[0],
+            replace(task[1], country=None, options=("yes", "no"), answer="no", prompt="Is bread rice?"),
+        ),
+    )
     scores = score(model, mixed, batch_size=2)
-    assert scores.countries == ("Japan", "-") and scores.questions == (1, 1) and scores.country_clusters == (1, 1)
+    assert (
+        scores.countries == ("Japan", "-")
+        and scores.questions == (1, 1)
+        and scores.country_clusters == (1, 1)
+    )
     for question, country in zip(mixed, scores.countries):
         single = score_prompt(model, question)
         expected = single.p_answer * single.arrays[Site.ATTN_V].max(axis=1)
-        np.testing.assert_allclose(scores.of(country)[Site.ATTN_V], expected, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            scores.of(country)[Site.ATTN_V], expected, atol=1e-4 * np.abs(expected).max()
+        )
 
 
 def test_the_summary_is_that_of_an_evaluation(loaded, task):
@@ -231,7 +260,9 @@ def test_nan_stops_with_the_questions_id(loaded, task):
 
     scorable = [q for q in task if len(q.prompt) < len(longest.prompt)]
     with model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", poison)]):
-        with pytest.raises(ScoreError, match=f"question '{longest.id}' of small gives NaN or infinite scores in float32"):
+        with pytest.raises(
+            ScoreError, match=f"question '{longest.id}' of small gives NaN or infinite scores in float32"
+        ):
             score(model, Task("small", tuple(scorable) + (longest,)), batch_size=1)
 
 
@@ -252,7 +283,9 @@ def test_what_cannot_be_scored_says_so(loaded, task):
         score(model, task, sites=["mlp.up"])
     with pytest.raises(ScoreError, match="holds no question"):
         score(model, Task("empty", ()))
-    with pytest.raises((ScoreError, TypeError), match="median"):  # TypeError: where types are checked at run time
+    with pytest.raises(
+        (ScoreError, TypeError), match="median"
+    ):  # TypeError: where types are checked at run time
         score(model, task, aggregation="median")
     with pytest.raises(ScoreError, match="no site is asked for"):
         score(model, task, sites=[])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from culnig_tl import NeuronSet, ablate, describe, load_model
-from culnig_tl.baking import bake
 from culnig_tl.errors import ModelError, NeuronError
+from culnig_tl.finetuning.baking import bake
 
 from . import families
 from .helpers import plain_model
@@ -36,10 +36,15 @@ def test_the_rest_of_the_checkpoint_is_untouched(checkpoints, tmp_path):
     folder = checkpoints("gemma3")
     neurons = NeuronSet.from_indices([("mlp.gate", 1, 5), ("attn.q", 0, 7)])
     out = bake(folder, neurons, tmp_path / "baked")
-    before, after = ({k: v for f in place.glob("*.safetensors") for k, v in load_file(f).items()} for place in (folder, out))
+    before, after = (
+        {k: v for f in place.glob("*.safetensors") for k, v in load_file(f).items()}
+        for place in (folder, out)
+    )
     assert before.keys() == after.keys()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
-    assert len(changed) == 2 and any("gate_proj" in n for n in changed) and any("q_proj" in n for n in changed), changed
+    assert (
+        len(changed) == 2 and any("gate_proj" in n for n in changed) and any("q_proj" in n for n in changed)
+    ), changed
     assert {p.name for p in folder.iterdir()} <= {p.name for p in out.iterdir()}
     record = json.loads((out / "culnig_tl.json").read_text())
     assert record["suppressed"] == 2 and record["neurons"] == neurons.hash

@@ -10,13 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from culnig_tl.cli import app
+from culnig_tl.data.neurons import NeuronSet
+from culnig_tl.data.scores import NeuronScores
 from culnig_tl.errors import StudyError
-from culnig_tl.neurons import NeuronSet
-from culnig_tl.scores import NeuronScores
 
 
 def command(*words: str, **kwargs) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "culnig_tl", *words], capture_output=True, text=True, timeout=120, **kwargs)
+    return subprocess.run(
+        [sys.executable, "-m", "culnig_tl", *words], capture_output=True, text=True, timeout=120, **kwargs
+    )
 
 
 def ok(*words: str) -> str:
@@ -40,7 +42,10 @@ def test_help_loads_neither_torch_nor_plotly():
         (["run", "--limit", "0"], "limit"),
         (["run", "--dtype", "float16"], "float16 is refused"),
         (["run", "--nonsense"], "--nonsense"),
-        (["select", "general", "--neuron", "nowhere.safetensors", "-o", "x.parquet"], "no such file of scores: nowhere.safetensors"),
+        (
+            ["select", "general", "--neuron", "nowhere.safetensors", "-o", "x.parquet"],
+            "no such file of scores: nowhere.safetensors",
+        ),
         (["select", "special", "--neuron", "x", "-o", "x.parquet"], "general, specific or random"),
         (["evaluate", "--neurons", "nowhere.parquet"], "no such file of neurons: nowhere.parquet"),
         (["report", "nowhere"], "nowhere holds no study"),
@@ -58,7 +63,16 @@ def test_bad_input_is_one_line_and_exit_code_2(words, says, tmp_path):
 
 
 def test_score_by_another_method(tmp_path, checkpoints):
-    model = ["--model", str(checkpoints("llama")), "--device", "cpu", "--limit", "8", "-o", str(tmp_path / "atp.safetensors")]
+    model = [
+        "--model",
+        str(checkpoints("llama")),
+        "--device",
+        "cpu",
+        "--limit",
+        "8",
+        "-o",
+        str(tmp_path / "atp.safetensors"),
+    ]
     assert "8 questions" in ok("score", *model, "--task", "miniculture", "--method", "atp")
     assert NeuronScores.load(tmp_path / "atp.safetensors").metadata["method"] == "atp"
     refused = CliRunner().invoke(app, ["score", *model, "--method", "atp", "--aggregation", "sum"])
@@ -76,7 +90,7 @@ def test_score_select_evaluate_from_the_shell(checkpoints, tmp_path):
     assert NeuronScores.load(files["control"]).metadata["clamped"] is True
 
     given = [word for name, path in files.items() for word in (f"--{name}", path)]
-    ok("select", "general", *given, "--t-mlp", "0.1", "-o", str(tmp_path / "general.parquet"))
+    ok("select", "general", *given, "--top-mlp", "0.1", "-o", str(tmp_path / "general.parquet"))
     ok(
         "select",
         "random",
@@ -138,4 +152,6 @@ def test_ctrl_c_leaves_130_and_no_half_written_file(checkpoints, tmp_path):
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "Stopped" in said and "Traceback" not in said
-    assert {p.name for p in Path(folder).iterdir()} <= {"study.json", "state"}, "the state of the scoring that was begun may stand"
+    assert {p.name for p in Path(folder).iterdir()} <= {"study.json", "state"}, (
+        "the state of the scoring that was begun may stand"
+    )

@@ -17,9 +17,10 @@ from culnig_tl.commands.language import language
 from culnig_tl.commands.parts import parts
 from culnig_tl.commands.sweep import sweep
 from culnig_tl.errors import StudyError, TaskError
-from culnig_tl.running.pipeline import run_study
-from culnig_tl.selection import select_random
-from culnig_tl.study import GENERAL, RANDOM, Study, StudyConfig
+from culnig_tl.method.selection import select_random
+from culnig_tl.run.pipeline import run_study
+from culnig_tl.study.config import GENERAL, RANDOM, StudyConfig
+from culnig_tl.study.study import Study
 
 from .helpers import invoked
 
@@ -27,7 +28,7 @@ APP = typer.Typer()
 for command in (bake, claim, compare, countries, language, parts, sweep):
     APP.command()(command)
 CONFIG = {
-    "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "t_mlp": 0.1, "t_attn": 0.05, "t_specific": 0.1,
+    "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "top_mlp": 0.1, "top_attn": 0.05, "top_specific": 0.1,
     "random_sets": 2, "limit": 16, "device": "cpu",
 }  # fmt: skip
 
@@ -48,7 +49,19 @@ def test_sweep(study, tmp_path):
     table = pd.read_csv(tmp_path / "sweep.csv")
     assert table["t"].tolist() == [0.05, 0.1] and "miniculture drop" in table.columns and "2 points" in said
     assert "plotly" in (tmp_path / "sweep.html").read_text(encoding="utf-8").lower()
-    call("sweep", study, "--count", "--country", "Iran", "--t", "0.1,0.2", "--z", "0,1", "--output-dir", tmp_path)
+    call(
+        "sweep",
+        study,
+        "--count",
+        "--country",
+        "Iran",
+        "--t",
+        "0.1,0.2",
+        "--z",
+        "0,1",
+        "--output-dir",
+        tmp_path,
+    )
     assert len(pd.read_csv(tmp_path / "sweep Iran.csv")) == 4
 
 
@@ -78,19 +91,40 @@ def test_countries(study, tmp_path):
     assert {"Iran", "Spain"} <= set(drops.columns) and len(drops) > 3
     assert pd.read_csv(tmp_path / "related.csv")["p"].between(0, 1).all()
     own = pd.read_csv(tmp_path / "own.csv").set_index(["relation", "countries"])["mean"]
-    assert own["region", "own"] == pytest.approx(np.mean([drops.loc[country, country] for country in drops.index]))
+    assert own["region", "own"] == pytest.approx(
+        np.mean([drops.loc[country, country] for country in drops.index])
+    )
 
 
 def test_parts(study, tmp_path):
     call("parts", study, "--output-dir", tmp_path)
-    assert pd.read_csv(tmp_path / "parts.csv")["part"].tolist()[:3] == ["whole method", "no control", "no CountryRC filter"]
+    assert pd.read_csv(tmp_path / "parts.csv")["part"].tolist()[:3] == [
+        "whole method",
+        "no control",
+        "no CountryRC filter",
+    ]
 
 
 def test_compare(checkpoints, tmp_path):
     pairs = [f"{name}={checkpoints('llama', seed=seed)}" for name, seed in (("base", 0), ("tuned", 1))]
-    options = ["--tasks", "miniculture", "--reading", "minireading", "--t-mlp", 0.1, "--t-attn", 0.05, "--random-sets", 1, "--limit", 8]
+    options = [
+        "--tasks",
+        "miniculture",
+        "--reading",
+        "minireading",
+        "--top-mlp",
+        0.1,
+        "--top-attn",
+        0.05,
+        "--random-sets",
+        1,
+        "--limit",
+        8,
+    ]
     said = call("compare", *pairs, *options, "--device", "cpu", "--output-dir", tmp_path)
-    assert "rank-correlation" in said and "| base, unchanged |" in said.replace(str(checkpoints("llama")), "").replace("|  |", "|")
+    assert "rank-correlation" in said and "| base, unchanged |" in said.replace(
+        str(checkpoints("llama")), ""
+    ).replace("|  |", "|")
     assert pd.read_csv(tmp_path / "layers.csv").columns.tolist() == ["layer", "base", "tuned"]
     assert (tmp_path / "base" / "study.json").is_file()
     with pytest.raises(StudyError, match="two checkpoints"):
@@ -99,14 +133,29 @@ def test_compare(checkpoints, tmp_path):
 
 def test_bake(study, checkpoints, tmp_path):
     said = call(
-        "bake", checkpoints("llama"), "--neurons", study / "neurons" / "culture-general.parquet", "--output-dir", tmp_path / "baked"
+        "bake",
+        checkpoints("llama"),
+        "--neurons",
+        study / "neurons" / "culture-general.parquet",
+        "--output-dir",
+        tmp_path / "baked",
     )
     assert "The suppressed model" in said and (tmp_path / "baked" / "culnig_tl.json").is_file()
 
 
 def test_language_wants_questions_in_two_wordings(checkpoints, tmp_path):
     with pytest.raises(TaskError, match="share no question"):
-        call("language", "--model", checkpoints("llama"), "--english", "miniculture", "--local", "miniculture", "--output-dir", tmp_path)
+        call(
+            "language",
+            "--model",
+            checkpoints("llama"),
+            "--english",
+            "miniculture",
+            "--local",
+            "miniculture",
+            "--output-dir",
+            tmp_path,
+        )
 
 
 def test_a_study_of_another_model_is_refused(study, checkpoints, tmp_path):

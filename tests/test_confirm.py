@@ -18,9 +18,14 @@ TASKS = ("miniculture", "minicommonsense", "minireading", "miniparaphrase", "min
 
 def made(**changes: Any) -> dict[str, Any]:
     """A toy of which everything holds, but for `changes`: task -> excess of its drop."""
-    drops = {task: {"drop": 1.0, "excess": 1.0, "excess_low": 0.5, "excess_high": 1.5, "rank": 40} for task in TASKS}
+    drops = {
+        task: {"drop": 1.0, "excess": 1.0, "excess_low": 0.5, "excess_high": 1.5, "rank": 40}
+        for task in TASKS
+    }
     drops["miniculture"] |= {"drop": 9.0, "excess": 8.0, "rank": 1}
-    rival = {task: {"drop": 1.0, "excess": 1.0} for task in TASKS} | {"minicommonsense": {"drop": 9.0, "excess": 8.0}}
+    rival = {task: {"drop": 1.0, "excess": 1.0} for task in TASKS} | {
+        "minicommonsense": {"drop": 9.0, "excess": 8.0}
+    }
     for task, excess in changes.items():
         drops[task]["excess"] = excess
     countries = {"own": 9.0, "related": 4.0, "unrelated": 3.0, "own / unrelated": 3.0}
@@ -56,11 +61,14 @@ def test_ranks_and_countries_can_fail():
     record["countries"]["own"]["mean"] = 3.5
     failed = [name for name, holds in confirm.findings(record).items() if not holds]
     assert failed == ["and more than every set", "own country 3 x unrelated", "related in between"]
-    assert "yes" in confirm.table({"seed 0": record}).to_string() and confirm.table({"seed 0": record}).loc[failed, "seed 0"].eq("no").all()
+    assert (
+        "yes" in confirm.table({"seed 0": record}).to_string()
+        and confirm.table({"seed 0": record}).loc[failed, "seed 0"].eq("no").all()
+    )
 
 
 def test_a_model_is_taken_through_and_goes_on_where_it_stopped(checkpoints, tmp_path, monkeypatch, capsys):
-    small = replace(confirm.TOY_CONFIG, limit=64, t_mlp=0.2, t_attn=0.1, t_specific=0.2, random_sets=1)
+    small = replace(confirm.TOY_CONFIG, limit=64, top_mlp=0.2, top_attn=0.1, top_specific=0.2, random_sets=1)
     monkeypatch.setattr(confirm, "TOY_CONFIG", small)
     model = checkpoints("llama")
     (model / "training.json").write_text(json.dumps({"config": {"seed": 7}}))
@@ -69,18 +77,26 @@ def test_a_model_is_taken_through_and_goes_on_where_it_stopped(checkpoints, tmp_
     first = (tmp_path / f"{model.name}.json").read_text()
     record = json.loads(first)["effect"]
     assert (
-        record["random_sets"] == 2 and set(record["drops"]) == set(TASKS) and record["countries"].keys() >= {"own", "related", "unrelated"}
+        record["random_sets"] == 2
+        and set(record["drops"]) == set(TASKS)
+        and record["countries"].keys() >= {"own", "related", "unrelated"}
     )
-    assert record["in_homes"].keys() == homes_of(model).keys() and sum(record["in_homes"].values()) == pytest.approx(1, abs=0.01)
+    assert record["in_homes"].keys() == homes_of(model).keys() and sum(
+        record["in_homes"].values()
+    ) == pytest.approx(1, abs=0.01)
     assert set(record["home"]) == set(TASKS)
     assert f"{model.name} (seed 7)" in capsys.readouterr().out
     confirm.main()
     assert (tmp_path / f"{model.name}.json").read_text() == first
 
 
-@pytest.mark.parametrize(("models", "says"), [(["here"], "no training.json"), (["a/here", "b/here"], "have one name")])
+@pytest.mark.parametrize(
+    ("models", "says"), [(["here"], "no training.json"), (["a/here", "b/here"], "have one name")]
+)
 def test_folders_that_cannot_be_taken_are_refused_at_once(models, says, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["confirm", *(str(tmp_path / model) for model in models), "--output", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["confirm", *(str(tmp_path / model) for model in models), "--output", str(tmp_path)]
+    )
     with pytest.raises(SystemExit):
         confirm.main()
     assert says in capsys.readouterr().err
@@ -90,12 +106,18 @@ def test_what_is_said_of_the_shipped_toy_was_measured():
     record = json.loads((FOLDER.parent / "trainings" / "seed-50.json").read_text())
     assert record["training"] == json.loads((FOLDER / "training.json").read_text())
     assert record["effect"]["random_sets"] == confirm.RANDOM_SETS
-    assert [name for name, holds in confirm.findings(record["effect"]).items() if not holds] == ["related in between"], "as the card says"
+    assert [name for name, holds in confirm.findings(record["effect"]).items() if not holds] == [
+        "related in between"
+    ], "as the card says"
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER.parent / "trainings").iterdir()), ids=lambda path: path.stem)
 def test_every_seed_has_its_curve_and_learned(path):
     training = json.loads(path.read_text())["training"]
-    assert training["config"] == vars(Config(seed=int(path.stem.removeprefix("seed-")), threads=training["config"]["threads"]))
-    assert [point["step"] for point in training["curve"]][-1] == training["steps"] and training["minutes"] < 60
+    assert training["config"] == vars(
+        Config(seed=int(path.stem.removeprefix("seed-")), threads=training["config"]["threads"])
+    )
+    assert [point["step"] for point in training["curve"]][-1] == training["steps"] and training[
+        "minutes"
+    ] < 60
     assert all(measured["accuracy"] > 0.9 for measured in training["final"].values())

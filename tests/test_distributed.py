@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from culnig_tl import NeuronScores, score_neurons
-from culnig_tl.running.distributed import Ranks, ranks
-from culnig_tl.running.saving import Ledger, Saving
+from culnig_tl.engine.checkpoint import Ledger, Saving
+from culnig_tl.engine.world import Ranks, ranks
 
 from . import families
 from .helpers import difference
@@ -32,7 +32,9 @@ def test_batches_are_dealt_each_once():
     plan = [[0, 1, 2], [3, 4], [5], [6], [7]]
     dealt = [part for rank in range(3) for part in Ledger.deal(plan, Ranks(rank, 3)).waiting]
     assert sorted(dealt) == [(i, 0, len(batch)) for i, batch in enumerate(plan)]
-    assert [len(Ledger.deal(plan[:2], Ranks(rank, 3)).waiting) for rank in range(3)] == [1, 1, 0], "one has nothing to do"
+    assert [len(Ledger.deal(plan[:2], Ranks(rank, 3)).waiting) for rank in range(3)] == [1, 1, 0], (
+        "one has nothing to do"
+    )
     assert ranks() == Ranks(0, 1), "alone here"
 
 
@@ -50,17 +52,25 @@ def test_scores_of_several_processes_are_those_of_one(count, questions, batch_si
     found = [NeuronScores.load(tmp_path / f"{rank}.safetensors") for rank in range(count)]
     for scores in found:
         assert difference(scores, alone) < 1e-6
-        assert scores.questions == alone.questions and scores.p_answer == pytest.approx(alone.p_answer, rel=1e-6)
+        assert scores.questions == alone.questions and scores.p_answer == pytest.approx(
+            alone.p_answer, rel=1e-6
+        )
         assert scores.metadata["batch_sizes"] == alone.metadata["batch_sizes"]
         assert scores.metadata["accuracy"] == alone.metadata["accuracy"]
         for site in scores.sites:
-            np.testing.assert_allclose(scores.replicates[site], alone.replicates[site], atol=1e-6 * np.abs(alone.replicates[site]).max())
+            np.testing.assert_allclose(
+                scores.replicates[site],
+                alone.replicates[site],
+                atol=1e-6 * np.abs(alone.replicates[site]).max(),
+            )
 
 
 def test_what_they_tell_each_other(tmp_path):
     def work(rank: int) -> None:
         among = ranks()
-        assert among.collect({"rank": rank, "long": "ä" * rank * 1000}) == [{"rank": r, "long": "ä" * r * 1000} for r in range(3)]
+        assert among.collect({"rank": rank, "long": "ä" * rank * 1000}) == [
+            {"rank": r, "long": "ä" * r * 1000} for r in range(3)
+        ]
         assert among.share([rank, None]) == [0, None]
         among.first_does(lambda: (tmp_path / f"by {rank}").touch())
         with pytest.raises(OSError if rank == 0 else Exception, match="No such file"):
@@ -83,7 +93,11 @@ def test_a_process_that_dies_ends_the_run_and_leaves_its_state(dies, loaded, tmp
         if deadly and rank == dies and rank:  # bars are the first one's
             original = attribution.pad
             calls = []
-            attribution.pad = lambda *a: (calls.append(a), kill_self() if len(calls) == 3 else None, original(*a))[-1]
+            attribution.pad = lambda *a: (
+                calls.append(a),
+                kill_self() if len(calls) == 3 else None,
+                original(*a),
+            )[-1]
         scores = score_neurons(model, task, batch_size=2, saving=saving, progress=bar if deadly else False)
         scores.save(tmp_path / f"{rank}.safetensors")
 
@@ -99,14 +113,22 @@ def test_a_process_that_dies_ends_the_run_and_leaves_its_state(dies, loaded, tmp
     for path in tmp_path.glob("state*"):
         path.unlink()
     assert together(2, lambda rank: work(rank, deadly=False)) == [0, 0]
-    assert (tmp_path / "0.safetensors").read_bytes() == again, "the same bytes as a run of two that nobody killed"
+    assert (tmp_path / "0.safetensors").read_bytes() == again, (
+        "the same bytes as a run of two that nobody killed"
+    )
 
 
 def test_a_state_of_another_number_of_processes_is_not_mixed_up(loaded, tmp_path):
     model, task = loaded("llama"), families.questions(6)
     saving = Saving(tmp_path / "state", every=0)
     with pytest.raises(KeyboardInterrupt):
-        score_neurons(model, task, batch_size=2, saving=saving, progress=counting(2, lambda: (_ for _ in ()).throw(KeyboardInterrupt)))
+        score_neurons(
+            model,
+            task,
+            batch_size=2,
+            saving=saving,
+            progress=counting(2, lambda: (_ for _ in ()).throw(KeyboardInterrupt)),
+        )
 
     def work(rank: int) -> None:
         with pytest.raises(Exception, match=r"was left by a run of 1 process\(es\), this one has 2"):
@@ -120,12 +142,19 @@ def test_a_study_of_two_processes_in_place_of_another(loaded, tmp_path, monkeypa
     from dataclasses import replace
 
     from culnig_tl import EvaluationResult, run_study
-    from culnig_tl.running import pipeline
-    from culnig_tl.study import StudyConfig
+    from culnig_tl.run import pipeline
+    from culnig_tl.study.config import StudyConfig
 
     monkeypatch.setattr(pipeline, "draw", lambda study, place: None)
     config = StudyConfig(
-        tasks=("miniculture",), reading="minireading", rival=None, t_mlp=0.1, t_attn=0.05, random_sets=1, limit=6, batch_size=2
+        tasks=("miniculture",),
+        reading="minireading",
+        rival=None,
+        top_mlp=0.1,
+        top_attn=0.05,
+        random_sets=1,
+        limit=6,
+        batch_size=2,
     )
     model, folder = loaded("llama"), tmp_path / "study"
     run_study(config, model=model, folder=folder, progress=False)
@@ -139,7 +168,12 @@ def test_a_study_of_two_processes_in_place_of_another(loaded, tmp_path, monkeypa
 
     assert together(2, resume) == [0, 0]
     assert EvaluationResult.load(folder / "results" / "culture-general.parquet").table.equals(alone.table)
-    assert together(2, lambda rank: run_study(replace(config, limit=4), model=model, folder=folder, overwrite=True, progress=False)) == [
+    assert together(
+        2,
+        lambda rank: run_study(
+            replace(config, limit=4), model=model, folder=folder, overwrite=True, progress=False
+        ),
+    ) == [
         0,
         0,
     ]

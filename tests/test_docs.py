@@ -33,7 +33,11 @@ def test_every_public_name_lives_on_a_page(hooks):
 
 
 def test_every_kind_of_error_has_a_page_that_says_what_to_do(hooks):
-    kinds = [name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.CulnigError)]
+    kinds = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.CulnigError)
+    ]
     assert list(hooks._errors()) == kinds
     index = (ROOT / "docs" / "errors" / "index.md").read_text(encoding="utf-8")
     for kind in kinds:
@@ -46,7 +50,14 @@ def test_every_kind_of_error_has_a_page_that_says_what_to_do(hooks):
 def test_messages_are_those_of_the_source(hooks):
     messages = set(hooks._messages())
     assert ("StudyError", "analyses.checkpoints", "two checkpoints or more are compared, not …") in messages
-    assert {kind for kind, _, _ in messages} >= {"TaskError", "ModelError", "PromptError", "ScoreError", "NeuronError", "StudyError"}
+    assert {kind for kind, _, _ in messages} >= {
+        "TaskError",
+        "ModelError",
+        "PromptError",
+        "ScoreError",
+        "NeuronError",
+        "StudyError",
+    }
     listed = hooks._listed([("TaskError", "tasks", "a|b <script> *c* {x}")])
     assert "a\\|b &lt;script&gt; \\*c\\* \\{x\\}" in listed
 
@@ -63,10 +74,15 @@ def test_every_command_is_described(hooks):
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning_or_a_network(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
     assert done.returncode == 0, done.stderr
     for page in (tmp_path / "site").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        fetched = re.findall(r'<(?:script|img|iframe|source)[^>]* src="https?:[^"]*"|<link[^>]* href="https?:[^"]*"[^>]*>', text)
+        fetched = re.findall(
+            r'<(?:script|img|iframe|source)[^>]* src="https?:[^"]*"|<link[^>]* href="https?:[^"]*"[^>]*>',
+            text,
+        )
         assert not [tag for tag in fetched if "canonical" not in tag], page.name
     assert len(list((tmp_path / "site" / "api").glob("*.html"))) > 40

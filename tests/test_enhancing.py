@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from culnig_tl import evaluate, score_neurons, select_culture_general, select_culture_specific
-from culnig_tl.analyses.enhancing import GENERAL, OWN, RANDOM, Enhancement, enhance_sweep
+from culnig_tl import evaluate, score_neurons, select_general, select_specific
+from culnig_tl.analyses.enhancing import OWN, Enhancement, enhance_sweep
 from culnig_tl.errors import ScoreError
+from culnig_tl.study.config import GENERAL, RANDOM
 
 from .cultures import culture_task, plain_task
 
@@ -15,15 +16,28 @@ from .cultures import culture_task, plain_task
 @pytest.fixture(scope="module")
 def parts(loaded):
     model, task = loaded("llama"), culture_task(each=3)
-    scores = [score_neurons(model, t, progress=False) for t in (task.neuron_split(), task.neuron_split().control(), task.neuron_split())]
-    general = select_culture_general(*scores, t_mlp=0.3, t_attn=0.1, r=0)
-    specific = select_culture_specific(*scores, t=0.2, r=0, countries=task.countries[:3], z=0)
+    scores = [
+        score_neurons(model, t, progress=False)
+        for t in (task.neuron_split(), task.neuron_split().control(), task.neuron_split())
+    ]
+    general = select_general(*scores, top_mlp=0.3, top_attn=0.1, drop_reading=0)
+    specific = select_specific(*scores, top=0.2, drop_reading=0, countries=task.countries[:3], z=0)
     return model, [task.test_split(), plain_task().test_split()], general, specific, scores[0]
 
 
 def test_every_point_is_an_evaluation_of_its_own(parts):
     model, tasks, general, specific, scores = parts
-    found = enhance_sweep(model, tasks, general, specific, scores=scores, random_sets=2, factors=[1.5, 3.0], draws=200, progress=False)
+    found = enhance_sweep(
+        model,
+        tasks,
+        general,
+        specific,
+        scores=scores,
+        random_sets=2,
+        factors=[1.5, 3.0],
+        draws=200,
+        progress=False,
+    )
     rows = found.rows
     assert set(rows["set"]) == {GENERAL, RANDOM, OWN, *(f"{c}'s own" for c in specific.countries)}
     assert set(rows["factor"]) == {1.5, 3.0} and found.culture == ("culture",)
@@ -33,7 +47,9 @@ def test_every_point_is_an_evaluation_of_its_own(parts):
         row = rows[(rows["set"] == GENERAL) & (rows["factor"] == 3.0) & (rows["task"] == task.name)].iloc[0]
         assert row["base"] == pytest.approx(100 * before["correct"].mean())
         assert row["change"] == pytest.approx(100 * (after["correct"].mean() - before["correct"].mean()))
-        assert row["p_change"] == pytest.approx(100 * (after["p_answer"].mean() - before["p_answer"].mean()), abs=1e-4)
+        assert row["p_change"] == pytest.approx(
+            100 * (after["p_answer"].mean() - before["p_answer"].mean()), abs=1e-4
+        )
         assert row["low"] <= row["change"] <= row["high"] and row["p_low"] <= row["p_change"] <= row["p_high"]
     assert (rows["p_change"].abs() > 0).any()
     country = specific.countries[0]

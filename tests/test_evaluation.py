@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from culnig_tl import EvaluationResult, NeuronSet, ablate, evaluate, task_means
-from culnig_tl.analyses.comparison import compare, halves
+from culnig_tl import EvaluationResult, NeuronSet, ablate, evaluate, mean_outputs
 from culnig_tl.analyses.paper import paper_rows, results_table
+from culnig_tl.data.results import COLUMNS, concat
+from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import PromptError, ScoreError, TaskError
-from culnig_tl.prompting import encode
-from culnig_tl.results import COLUMNS, concat
+from culnig_tl.study.comparison import compare, halves
 from culnig_tl.tasks.question import Question, Task
 
 from . import families
@@ -75,8 +75,26 @@ def test_operations_are_named_and_differ(loaded):
 def small_result() -> EvaluationResult:
     rows = []
     for i in range(12):
-        rows.append(("t", f"t{i}", f"c{i // 2}", ("Iran", "Spain")[i % 2], "Food", i % 3, "A", "A", "A", 0.5, i % 4 == 0, True, np.nan))
-    return EvaluationResult(pd.DataFrame(rows, columns=list(COLUMNS)), {"model": "m", "fingerprints": {"t": "f"}})
+        rows.append(
+            (
+                "t",
+                f"t{i}",
+                f"c{i // 2}",
+                ("Iran", "Spain")[i % 2],
+                "Food",
+                i % 3,
+                "A",
+                "A",
+                "A",
+                0.5,
+                i % 4 == 0,
+                True,
+                np.nan,
+            )
+        )
+    return EvaluationResult(
+        pd.DataFrame(rows, columns=list(COLUMNS)), {"model": "m", "fingerprints": {"t": "f"}}
+    )
 
 
 def test_accuracy_by_country_template_and_topic():
@@ -118,7 +136,10 @@ def test_alignment_of_the_values_survey(loaded):
         for i in range(4)
     )
     result = ask(loaded("llama"), Task("worldvaluesbench", questions))
-    expected = [{"1": 50.0, "2": 100.0, "3": 50.0, "4": 0.0}.get(text.strip(), 0.0) for text in result.table["predicted"]]
+    expected = [
+        {"1": 50.0, "2": 100.0, "3": 50.0, "4": 0.0}.get(text.strip(), 0.0)
+        for text in result.table["predicted"]
+    ]
     assert result.table["alignment"].tolist() == expected
     assert result.alignment().loc["worldvaluesbench", "alignment"] == pytest.approx(np.mean(expected))
     assert result.alignment("country").index.tolist() == ["Iran"]
@@ -152,8 +173,13 @@ def answered(rate: float, seed: int, *, tasks=("culture", "nlu"), model="m") -> 
     rows = []
     for task in tasks:
         for i in range(80):
-            right = bool(np.random.default_rng(i).random() < 0.9 and rng.random() < (rate if task == "culture" else 0.97))
-            rows.append((task, f"{task}{i}", f"c{i // 2}", None, None, 0, "A", "A", "A", 0.5, right, right, np.nan))
+            right = bool(
+                np.random.default_rng(i).random() < 0.9
+                and rng.random() < (rate if task == "culture" else 0.97)
+            )
+            rows.append(
+                (task, f"{task}{i}", f"c{i // 2}", None, None, 0, "A", "A", "A", 0.5, right, right, np.nan)
+            )
     meta = {
         "model": model,
         "revision": "r",
@@ -190,13 +216,26 @@ def test_results_of_other_questions_or_models_are_not_compared():
 
 def test_halves_keep_clusters_together():
     task = Task(
-        "commonsense", tuple(dataclasses.replace(q, id=f"{q.id}/{t}", template=t) for q in families.questions(40) for t in range(2))
+        "commonsense",
+        tuple(
+            dataclasses.replace(q, id=f"{q.id}/{t}", template=t)
+            for q in families.questions(40)
+            for t in range(2)
+        ),
     )
     first, second = halves(task)
     assert len(first) + len(second) == 80 and 20 < len(first) < 60
     assert not {q.cluster for q in first} & {q.cluster for q in second}
-    assert [q.id for q in halves(dataclasses.replace(task, questions=task.questions[::-1]))[0]] == [q.id for q in first][::-1]
-    split = Task("split", tuple(dataclasses.replace(q, split=("neuron", "test")[i % 2]) for i, q in enumerate(families.questions(6))))
+    assert [q.id for q in halves(dataclasses.replace(task, questions=task.questions[::-1]))[0]] == [
+        q.id for q in first
+    ][::-1]
+    split = Task(
+        "split",
+        tuple(
+            dataclasses.replace(q, split=("neuron", "test")[i % 2])
+            for i, q in enumerate(families.questions(6))
+        ),
+    )
     assert [len(half) for half in halves(split)] == [3, 3] and halves(split)[0].questions[0].split == "neuron"
     with pytest.raises(TaskError, match="too few"):
         halves(families.questions(1))
@@ -207,7 +246,12 @@ def test_halves_keep_clusters_together():
 
 def test_the_table_has_the_papers_form_and_rows():
     gemma = answered(0.8, 1, tasks=("mrpc", "blend"), model="/models/gemma-3-12b-it")
-    table = results_table({"unchanged": answered(1, 0, tasks=("mrpc", "blend"), model="/models/gemma-3-12b-it"), "culture-general": gemma})
+    table = results_table(
+        {
+            "unchanged": answered(1, 0, tasks=("mrpc", "blend"), model="/models/gemma-3-12b-it"),
+            "culture-general": gemma,
+        }
+    )
     assert list(table.frame.columns) == ["model", "setting", "neurons", "blend", "mrpc"]
     assert table.frame["setting"].tolist() == [
         "unchanged",
@@ -218,7 +262,9 @@ def test_the_table_has_the_papers_form_and_rows():
     ]
     assert table.frame["blend"].iloc[3] == 37.93 and table.frame["neurons"].iloc[3] == 8087
     markdown = table.to_markdown().splitlines()
-    assert markdown[0] == "| model | setting | neurons | blend | mrpc |" and markdown[5].endswith("| 8,087 | 37.93 | 78.65 |")
+    assert markdown[0] == "| model | setting | neurons | blend | mrpc |" and markdown[5].endswith(
+        "| 8,087 | 37.93 | 78.65 |"
+    )
     assert "±" in markdown[2] and len(markdown) == 7
     assert table.to_csv().splitlines()[0] == "model,setting,neurons,blend,blend se,mrpc,mrpc se"
 
@@ -228,9 +274,9 @@ def test_random_rows_are_means_over_their_sets():
     table = results_table({"random": sets})
     each = [s.accuracy().loc["culture", "accuracy"] for s in sets]
     assert table.frame["setting"].tolist() == ["random (mean of 5)"]
-    assert table.frame["culture"].iloc[0] == pytest.approx(np.mean(each)) and table.errors["culture"].iloc[0] == pytest.approx(
-        np.std(each, ddof=1)
-    )
+    assert table.frame["culture"].iloc[0] == pytest.approx(np.mean(each)) and table.errors["culture"].iloc[
+        0
+    ] == pytest.approx(np.std(each, ddof=1))
     assert not len(paper_rows("toy")) and len(paper_rows()) == 8
     with pytest.raises(ScoreError, match="no results"):
         results_table({"random": []})
@@ -241,7 +287,15 @@ SCALE = tuple(str(number) for number in range(1, 11))
 
 def on_a_scale(answers: str) -> Task:
     rows = [
-        Question("worldvaluesbench", f"q{i}", f"c{i}", f"How important is number {i}?", SCALE, answer, answer_prefix="Answer: (")
+        Question(
+            "worldvaluesbench",
+            f"q{i}",
+            f"c{i}",
+            f"How important is number {i}?",
+            SCALE,
+            answer,
+            answer_prefix="Answer: (",
+        )
         for i, answer in enumerate(answers.split())
     ]
     return Task("worldvaluesbench", tuple(rows), culture=True)
@@ -272,8 +326,8 @@ def test_a_label_of_two_tokens_is_read_back(loaded, monkeypatch, first, second, 
             logits[:, token["1"]] = 4.0  # the likeliest label
         return logits
 
-    monkeypatch.setattr("culnig_tl.evaluation.last_logits", scripted)
-    monkeypatch.setattr("culnig_tl.evaluation._native_is_exact", lambda *args: False)
+    monkeypatch.setattr("culnig_tl.method.evaluation.last_logits", scripted)
+    monkeypatch.setattr("culnig_tl.method.evaluation._native_is_exact", lambda *args: False)
     result = ask(model, task)
     assert result.metadata["two_token_labels"] == {"worldvaluesbench": ["10"]}
     assert set(result.table["predicted"].str.strip()) == {read} and set(result.table["correct"]) == {right}
@@ -310,7 +364,9 @@ def test_evaluation_changes_neurons_as_ablate_does(loaded, family, what):
     """`evaluate` changes the chosen neurons in place, `ablate` makes another activation: the same answers."""
     model, task = loaded(family), families.questions(4)
     neurons = some_neurons(model)
-    how = {"scale": {"scale": 1.5}, "means": {"means": task_means(model, task, progress=False)}}.get(what, {"operation": what})
+    how = {"scale": {"scale": 1.5}, "means": {"means": mean_outputs(model, task, progress=False)}}.get(
+        what, {"operation": what}
+    )
     result = ask(model, task, neurons=neurons, batch_size=1, **how).table
     for prompt, row in zip(encode(model.tokenizer, task.questions), result.itertuples()):
         with torch.no_grad(), ablate(model, neurons, **how):

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from culnig_tl import NeuronSet, ablate, describe, evaluate
+from culnig_tl.data.neurons import SITES, Site
+from culnig_tl.data.statistics import clustered_mean
 from culnig_tl.errors import NeuronError, ScoreError
-from culnig_tl.methods import fanout as fanout_module
-from culnig_tl.methods.exact import all_neurons, exact_effects, stratified_sample
-from culnig_tl.neurons import SITES, Site
-from culnig_tl.statistics import clustered_mean
+from culnig_tl.method.exact import all_neurons, exact_effects, stratified_sample
+from culnig_tl.method.methods import fanout as fanout_module
 
 from . import families
 
@@ -31,7 +31,11 @@ def one_at_a_time(model, task, neurons):
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(f, marks=() if f in ("llama", "gemma3", "gpt2", "phi3") else pytest.mark.slow) for f in families.FAMILIES]
+    "family",
+    [
+        pytest.param(f, marks=() if f in ("llama", "gemma3", "gpt2", "phi3") else pytest.mark.slow)
+        for f in families.FAMILIES
+    ],
 )
 def test_equals_ablating_one_at_a_time(family, loaded, task):
     model = loaded(family)
@@ -49,9 +53,13 @@ def test_small_batches_and_models_that_cannot_fan_out_give_the_same(loaded, task
     neurons = stratified_sample(describe(model), each=5)
     usual = exact_effects(model, task, neurons, progress=False)
     monkeypatch.setitem(fanout_module.TOKENS_A_BATCH, "cpu", 100)
-    np.testing.assert_allclose(exact_effects(model, task, neurons, progress=False).drops, usual.drops, atol=1e-7)
-    monkeypatch.setattr("culnig_tl.methods.exact.fans_out", lambda *a: False)
-    np.testing.assert_allclose(exact_effects(model, task, neurons, progress=False).drops, usual.drops, atol=1e-7)
+    np.testing.assert_allclose(
+        exact_effects(model, task, neurons, progress=False).drops, usual.drops, atol=1e-7
+    )
+    monkeypatch.setattr("culnig_tl.method.exact.fans_out", lambda *a: False)
+    np.testing.assert_allclose(
+        exact_effects(model, task, neurons, progress=False).drops, usual.drops, atol=1e-7
+    )
 
 
 def test_fanning_out_is_refused_where_it_is_wrong(loaded, task, monkeypatch, caplog):
@@ -73,7 +81,9 @@ def test_all_neurons_of_a_small_model(loaded, task, tmp_path):
     np.testing.assert_allclose(found.neurons.table["score"], found.mean, rtol=1e-5, atol=1e-8)
     table = found.to_dataframe()
     mean, se, _ = clustered_mean(found.drops[:, 7].astype(float), np.array([q.cluster for q in task]))
-    assert table.loc[7, "effect"] == pytest.approx(mean) and (table.loc[7, "se"] == pytest.approx(se) or np.isnan(se))
+    assert table.loc[7, "effect"] == pytest.approx(mean) and (
+        table.loc[7, "se"] == pytest.approx(se) or np.isnan(se)
+    )
     for suffix in (".parquet", ".csv"):
         path = found.save(tmp_path / f"truth{suffix}")
         read = pd.read_parquet(path) if suffix == ".parquet" else pd.read_csv(path)
@@ -85,7 +95,9 @@ def test_a_sample_is_even_over_sites_and_layers(loaded):
     info = describe(loaded("llama"))
     sample = stratified_sample(info, each=3, seed=1)
     assert (sample.counts(["site", "layer"]) == 3).all() and len(sample) == 3 * info.layers * len(SITES)
-    assert sample == stratified_sample(info, each=3, seed=1) and sample != stratified_sample(info, each=3, seed=2)
+    assert sample == stratified_sample(info, each=3, seed=1) and sample != stratified_sample(
+        info, each=3, seed=2
+    )
     assert len(stratified_sample(info, [Site.ATTN_K], each=10_000)) == info.layers * info.widths[Site.ATTN_K]
 
 

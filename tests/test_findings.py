@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from culnig_tl.findings import Findings, Holds, TaskDrops, change, interval
-from culnig_tl.statistics import Drop
+from culnig_tl.data.statistics import Drop
+from culnig_tl.study.findings import Findings, Holds, TaskDrops, change, interval
 
 from .studies import CASES, made_study
 
@@ -39,11 +39,27 @@ def test_the_headline_says_first_what_does_not_hold(found):
 
 
 def test_the_sentence_begins_with_what_does_not_hold(found):
-    assert found["random does it"].sentence().startswith("No more than random sets cost, so nothing is shown about culture. Suppressing 60")
-    assert found["not alone"].sentence().startswith("More than every random set, but a task without culture loses as much")
-    assert found["rival does it"].sentence().startswith("More than every random set, but as many neurons of sense do the same")
+    assert (
+        found["random does it"]
+        .sentence()
+        .startswith("No more than random sets cost, so nothing is shown about culture. Suppressing 60")
+    )
+    assert (
+        found["not alone"]
+        .sentence()
+        .startswith("More than every random set, but a task without culture loses as much")
+    )
+    assert (
+        found["rival does it"]
+        .sentence()
+        .startswith("More than every random set, but as many neurons of sense do the same")
+    )
     assert found["shown"].sentence().startswith("Suppressing 60 culture-general neurons")
-    assert found["shown"].sentence().endswith("more than any task without culture loses, and more than as many neurons of sense do.")
+    assert (
+        found["shown"]
+        .sentence()
+        .endswith("more than any task without culture loses, and more than as many neurons of sense do.")
+    )
     assert "takes food from 100.0% to 50.0% (−50.0 points" in found["shown"].sentence()
 
 
@@ -57,7 +73,10 @@ def test_claims_that_fail_stand_before_those_that_hold(found):
     assert {c.name for c in found["no rival"].claims() if c.holds is Holds.CAUTION} >= {"rival"}
     assert found["shown"].holds is found["no rival"].holds is Holds.YES
     assert found["nearly alone"].holds is Holds.OPEN
-    assert {found[name].holds for name in ("random does it", "not alone", "rival does it", "both", "nothing", "ignorant")} == {Holds.NO}
+    assert {
+        found[name].holds
+        for name in ("random does it", "not alone", "rival does it", "both", "nothing", "ignorant")
+    } == {Holds.NO}
 
 
 def test_other_cultural_tasks_are_spoken_of():
@@ -94,7 +113,14 @@ def test_shared_pattern_is_a_caution(found):
 
 
 def test_numbers_in_words():
-    assert [change(v) for v in (3.75, -2.0, 0.0, 0.04, -0.04, float("nan"))] == ["−3.8", "+2.0", "0.0", "0.0", "0.0", "unknown"]
+    assert [change(v) for v in (3.75, -2.0, 0.0, 0.04, -0.04, float("nan"))] == [
+        "−3.8",
+        "+2.0",
+        "0.0",
+        "0.0",
+        "0.0",
+        "unknown",
+    ]
     assert interval(1.25, 6.26) == "−6.3 to −1.2" and interval(float("nan"), float("nan")) == "unknown"
 
 
@@ -121,7 +147,15 @@ def made_findings(draw) -> Findings:
         task: TaskDrops(task == "food", draw(made_drops()), draw(made_drops()), draw(made_drops(1)) if with_rival else None, 1.0, draw(st.one_of(st.none(), st.floats(10, 60))))
         for task in ["food", *plain]
     }  # fmt: skip
-    return Findings("food", drops, 60, 3.1, "sense" if with_rival else None, draw(st.one_of(st.none(), st.floats(0, 1))), None)
+    return Findings(
+        "food",
+        drops,
+        60,
+        3.1,
+        "sense" if with_rival else None,
+        draw(st.one_of(st.none(), st.floats(0, 1))),
+        None,
+    )
 
 
 def _beyond(drop: Drop) -> bool:
@@ -141,9 +175,17 @@ def test_verdict_and_headline_follow_any_numbers(found: Findings):
     assert headline.startswith("Nothing is shown") == verdict.startswith("no more than random") == (not more)
     if more:
         assert ("not culture alone" in headline) == ("not culture alone" in verdict) == as_much
-        assert ("A rival does the same" in headline) == ("do the same" in verdict and "may do" not in verdict) == rival_as_much
+        assert (
+            ("A rival does the same" in headline)
+            == ("do the same" in verdict and "may do" not in verdict)
+            == rival_as_much
+        )
     if not more or as_much or rival_as_much:
-        assert found.holds is Holds.NO and not sentence.startswith("Suppressing") and not headline.startswith("Suppressing")
+        assert (
+            found.holds is Holds.NO
+            and not sentence.startswith("Suppressing")
+            and not headline.startswith("Suppressing")
+        )
     if found.holds is Holds.YES:
         assert more and plain and not as_much and not rival_as_much
         assert found.rival is None or food.rival.excess_low > 0
@@ -163,16 +205,18 @@ def _said(text: str) -> set[str]:
 @settings(max_examples=300, deadline=None)
 def test_every_number_in_a_text_is_one_of_its_numbers(found: Findings):
     for claim in found.claims():
-        known = {f"{abs(round(v, 1)) + 0.0:.1f}" for v in claim.numbers.values()} | {f"{abs(v):.0f}" for v in claim.numbers.values()}
+        known = {f"{abs(round(v, 1)) + 0.0:.1f}" for v in claim.numbers.values()} | {
+            f"{abs(v):.0f}" for v in claim.numbers.values()
+        }
         assert _said(claim.text) <= known, (claim.name, claim.text, claim.numbers)
         assert not re.search(r"\bnan\b|--\d|−0\.0\b", claim.text), claim.text
 
 
 def test_findings_are_computed_from_answers():
     found = made_study(**CASES["shown"]).findings()
-    assert found.drops["food"].layer.drop == pytest.approx(50) and found.drops["sense"].layer.drop == pytest.approx(
-        100 * round(120 * 0.02) / 120
-    )
+    assert found.drops["food"].layer.drop == pytest.approx(50) and found.drops[
+        "sense"
+    ].layer.drop == pytest.approx(100 * round(120 * 0.02) / 120)
     assert found.drops["food"].rival.random_mean == pytest.approx(10)
     assert found.drops["food"].trivial == pytest.approx(25)
     assert found.share == pytest.approx(100 * 60 / (4 * 64)) and found.rival == "sense"

@@ -15,11 +15,11 @@ import torch
 from safetensors import safe_open
 
 from culnig_tl import finetune, load_model
+from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import FineTuningError, ModelError, PromptError
 from culnig_tl.finetuning.finetune import RECORD, WORK, FineTuned, TrainingConfig
 from culnig_tl.finetuning.modules import choose_modules, list_modules
 from culnig_tl.finetuning.training import COMPLETE, TRAINED, last_complete
-from culnig_tl.prompting import encode
 
 from . import families
 from .helpers import plain_model
@@ -34,7 +34,9 @@ def modules_of(folder, names=NAMES):
 
 
 def train(folder, out, config=CPU, *, names=NAMES, task=ASKED, **options) -> FineTuned:
-    return finetune(folder, task, modules_of(folder, names), output_dir=out, config=config, progress=False, **options)
+    return finetune(
+        folder, task, modules_of(folder, names), output_dir=out, config=config, progress=False, **options
+    )
 
 
 def stored(folder) -> dict[str, tuple[str, bytes]]:
@@ -58,13 +60,17 @@ def inside(name: str) -> bool:
     return (layer, parent) == ("1", "mlp") or (layer == "0" and parent in ("self_attn", "attn", "attention"))
 
 
-@pytest.mark.parametrize("family", [name for name in families.FAMILIES if name not in ("phi3-sliding", "falcon3")])
+@pytest.mark.parametrize(
+    "family", [name for name in families.FAMILIES if name not in ("phi3-sliding", "falcon3")]
+)
 def test_only_the_chosen_modules_change_and_everybody_can_read_the_rest(family, checkpoints, tmp_path):
     folder = checkpoints(family)
     tuned = train(folder, tmp_path / "out")
     before, after = stored(folder), stored(tuned.folder)
     assert before.keys() == after.keys()
-    assert {name: dtype for name, (dtype, _) in before.items()} == {name: dtype for name, (dtype, _) in after.items()}
+    assert {name: dtype for name, (dtype, _) in before.items()} == {
+        name: dtype for name, (dtype, _) in after.items()
+    }
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {name for name in before if inside(name)}
     assert {path.name for path in folder.iterdir()} <= {path.name for path in tuned.folder.iterdir()}
@@ -72,7 +78,9 @@ def test_only_the_chosen_modules_change_and_everybody_can_read_the_rest(family, 
 
     weights = sum(p.numel() for name, p in plain_model(folder).named_parameters() if inside(name))
     assert tuned.record["trained_parameters"] == weights
-    assert tuned.record["optimizer_bytes"] == 8 * weights  # two float32 numbers a trained weight, none for the others
+    assert (
+        tuned.record["optimizer_bytes"] == 8 * weights
+    )  # two float32 numbers a trained weight, none for the others
     assert not (tuned.folder / WORK).exists() and len(tuned.losses) == tuned.record["steps"] == 2
     tokens = torch.arange(10)[None] + 20
     with torch.no_grad():
@@ -99,7 +107,9 @@ def test_the_loss_and_one_step_are_those_of_a_literal_loop(checkpoints, tmp_path
     torch.nn.utils.clip_grad_norm_(chosen, 1.0)
     optimizer.step()
     assert tuned.losses["loss"].tolist() == pytest.approx([loss.item()], rel=1e-5)
-    before, now, expected = (dict(model.named_parameters()) for model in (plain_model(folder), plain_model(tuned.folder), plain))
+    before, now, expected = (
+        dict(model.named_parameters()) for model in (plain_model(folder), plain_model(tuned.folder), plain)
+    )
     for name, parameter in expected.items():
         if inside(name):
             mine, theirs = (p.detach() - before[name].detach() for p in (now[name], parameter))
@@ -122,7 +132,9 @@ def test_bfloat16_keeps_the_trained_weights_in_float32(checkpoints, tmp_path):
     assert seen == {True: {torch.float32}, False: {torch.bfloat16}}
     before, after = stored(folder), stored(tuned.folder)
     assert {dtype for dtype, _ in after.values()} == {"torch.bfloat16"}
-    assert {name for name in before if before[name] != after[name]} == {name for name in before if inside(name)}
+    assert {name for name in before if before[name] != after[name]} == {
+        name for name in before if inside(name)
+    }
 
 
 def test_a_checkpoint_in_float32_is_trained_from_its_own_numbers(checkpoints, tmp_path):
@@ -138,19 +150,25 @@ def test_a_checkpoint_in_several_files_keeps_them(checkpoints, tmp_path):
     families.build("phi3").save_pretrained(sharded, max_shard_size="60KB")
     families.tokenizer().save_pretrained(sharded)
     assert len(list(sharded.glob("*.safetensors"))) > 2
-    (sharded / "consolidated.safetensors").write_bytes((checkpoints("phi3") / "model.safetensors").read_bytes())  # what nobody reads
+    (sharded / "consolidated.safetensors").write_bytes(
+        (checkpoints("phi3") / "model.safetensors").read_bytes()
+    )  # what nobody reads
     tuned = train(sharded, tmp_path / "out")
-    assert {p.name for p in tuned.folder.glob("*.safetensors")} == {p.name for p in sharded.glob("model-*.safetensors")}
+    assert {p.name for p in tuned.folder.glob("*.safetensors")} == {
+        p.name for p in sharded.glob("model-*.safetensors")
+    }
     (sharded / "consolidated.safetensors").unlink()
     before, after = stored(sharded), stored(tuned.folder)
-    assert {name for name in before if before[name] != after[name]} == {name for name in before if inside(name)}
+    assert {name for name in before if before[name] != after[name]} == {
+        name for name in before if inside(name)
+    }
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "phi3", "gemma3-text", "gemma3", "gpt2"])
 def test_lora_is_merged_and_also_an_adapter(family, checkpoints, tmp_path):
     from peft import PeftModel
 
-    from culnig_tl.loading import load_plain
+    from culnig_tl.engine.loading import load_plain
 
     folder = checkpoints(family)
     tuned = train(folder, tmp_path / "out", replace(CPU, lora=True, learning_rate=1e-2))
@@ -159,7 +177,10 @@ def test_lora_is_merged_and_also_an_adapter(family, checkpoints, tmp_path):
     assert {name for name in before if before[name] != after[name]} == linear
     settings = json.loads((tuned.folder / "adapter" / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"]) == (32, 64)
-    assert tuned.adapter == tuned.folder / "adapter" and tuned.record["optimizer_bytes"] == 8 * tuned.record["trained_parameters"]
+    assert (
+        tuned.adapter == tuned.folder / "adapter"
+        and tuned.record["optimizer_bytes"] == 8 * tuned.record["trained_parameters"]
+    )
     tokens = torch.arange(10)[None] + 20
     plain = load_plain(str(folder), torch.float32).eval()
     with torch.no_grad():
@@ -173,7 +194,8 @@ def test_lora_is_merged_and_also_an_adapter(family, checkpoints, tmp_path):
 def test_a_seed_decides(checkpoints, tmp_path):
     folder = checkpoints("llama")
     one, same, other = (
-        stored(train(folder, tmp_path / name, replace(CPU, seed=seed)).folder) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+        stored(train(folder, tmp_path / name, replace(CPU, seed=seed)).folder)
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert one == same != other
 
@@ -189,9 +211,17 @@ train(sys.argv[1], sys.argv[2], task=families.questions(int(sys.argv[3])), resum
 
 
 def start(*arguments, launcher=(), **environment) -> subprocess.Popen:
-    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", **environment}
+    variables = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "OMP_NUM_THREADS": "1",
+        **environment,
+    }
     command = [sys.executable, *launcher, *map(str, arguments)]
-    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_a_killed_training_goes_on_to_the_same_bytes(checkpoints, tmp_path):
@@ -227,10 +257,15 @@ def test_a_killed_training_goes_on_to_the_same_bytes(checkpoints, tmp_path):
 def test_a_diverged_loss_stops_with_the_last_good_state_kept(checkpoints, tmp_path):
     folder, out = checkpoints("llama"), tmp_path / "out"
     task = families.questions(320)
-    with pytest.raises(FineTuningError, match="loss is no number after 1 steps.*no state had been saved.*learning rate below 1e\\+30"):
+    with pytest.raises(
+        FineTuningError,
+        match="loss is no number after 1 steps.*no state had been saved.*learning rate below 1e\\+30",
+    ):
         train(folder, out, replace(CPU, learning_rate=1e30), task=task)
     assert not (out / RECORD).exists() and not list((out / WORK).glob("checkpoint-*"))
-    with pytest.raises(FineTuningError, match=r"(loss|gradient) is no number after (\d+) steps.*kept in .*checkpoint-(\d+)") as caught:
+    with pytest.raises(
+        FineTuningError, match=r"(loss|gradient) is no number after (\d+) steps.*kept in .*checkpoint-(\d+)"
+    ) as caught:
         train(folder, out, replace(CPU, learning_rate=100.0), task=task, overwrite=True)
     state = last_complete(out / WORK)
     assert state is not None and str(state) in str(caught.value) and (state / COMPLETE).is_file()
@@ -244,7 +279,9 @@ def test_bad_input_is_one_clear_error_before_anything_is_written(checkpoints, tm
     quantized = tmp_path / "quantized"
     quantized.mkdir()
     config = json.loads((folder / "config.json").read_text())
-    (quantized / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes"}}))
+    (quantized / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes"}})
+    )
     binary = tmp_path / "binary"
     binary.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -257,7 +294,14 @@ def test_bad_input_is_one_clear_error_before_anything_is_written(checkpoints, tm
         (folder, ASKED[:0], good, CPU, FineTuningError, "holds no question to train on"),
         (folder, ASKED, [], CPU, FineTuningError, "no module is chosen"),
         (folder, ASKED, foreign, CPU, FineTuningError, "no mlp in layer 3"),
-        (folder, ASKED, good, replace(CPU, learning_rate=0.0), FineTuningError, "learning_rate must be above 0"),
+        (
+            folder,
+            ASKED,
+            good,
+            replace(CPU, learning_rate=0.0),
+            FineTuningError,
+            "learning_rate must be above 0",
+        ),
         (folder, ASKED, good, replace(CPU, epochs=0), FineTuningError, "epochs must be at least 1"),
         (folder, ASKED, good, replace(CPU, device="cuda:1"), FineTuningError, "CUDA_VISIBLE_DEVICES"),
         (folder, ASKED, good, replace(CPU, dtype="float16"), FineTuningError, "bfloat16 or float32"),
@@ -308,7 +352,11 @@ def test_two_processes_are_one(checkpoints, tmp_path):
     assert process.returncode == 0, said
     assert said.count("group left: True") == 2, said
     two, one = FineTuned.load(tmp_path / "two"), train(folder, tmp_path / "one", task=families.questions(64))
-    assert (two.record["processes"], one.record["processes"], two.record["steps"]) == (2, 1, one.record["steps"])
+    assert (two.record["processes"], one.record["processes"], two.record["steps"]) == (
+        2,
+        1,
+        one.record["steps"],
+    )
     assert two.losses["loss"].tolist() == pytest.approx(one.losses["loss"].tolist(), rel=1e-4)
     before, alone, together = (plain_model(place).state_dict() for place in (folder, one.folder, two.folder))
     for name in before:

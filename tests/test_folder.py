@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from culnig_tl import EvaluationResult, NeuronScores, NeuronSet, files
+from culnig_tl.data.neurons import Site
 from culnig_tl.errors import NeuronError, ScoreError, StudyError
-from culnig_tl.neurons import Site
-from culnig_tl.running.folder import StudyFolder, part_name
-from culnig_tl.running.lock import locked
+from culnig_tl.lock import locked
+from culnig_tl.study.folder import StudyFolder, part_name
 
 from .processes import finish, forked, start
 
@@ -39,7 +39,9 @@ def small_disk(tmp_path):
     """A file system of 64 KiB."""
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
     yield place
@@ -49,15 +51,19 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_named_and_what_was_there_stays(small_disk, scores):
     path = scores.save(small_disk / "scores.safetensors")
     before = path.read_bytes()
-    big = NeuronScores({Site.MLP_GATE: np.ones((2, 3, 4000), np.float32)}, ("a", "b"), (1, 1), (1.0, 1.0), 1, (1, 1))
+    big = NeuronScores(
+        {Site.MLP_GATE: np.ones((2, 3, 4000), np.float32)}, ("a", "b"), (1, 1), (1.0, 1.0), 1, (1, 1)
+    )
     with pytest.raises(OSError, match=r"No space left on device: '.*/small/scores\.safetensors'"):
         big.save(path)
-    assert path.read_bytes() == before and [p.name for p in small_disk.iterdir()] == ["scores.safetensors"], "nothing half-written"
+    assert path.read_bytes() == before and [p.name for p in small_disk.iterdir()] == ["scores.safetensors"], (
+        "nothing half-written"
+    )
 
 
 def test_a_disk_that_fills_up_while_scoring_stops_with_the_state_before(small_disk, loaded, task):
     from culnig_tl import score_neurons
-    from culnig_tl.running.saving import Saving
+    from culnig_tl.engine.checkpoint import Saving
 
     model = loaded("llama")
     saving = Saving(small_disk / "state", every=0)
@@ -81,7 +87,9 @@ def test_a_disk_that_fills_up_while_scoring_stops_with_the_state_before(small_di
 def test_a_read_only_folder_is_named(tmp_path, scores):
     place = tmp_path / "fixed"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
     try:
@@ -93,7 +101,11 @@ def test_a_read_only_folder_is_named(tmp_path, scores):
             text=True,
             timeout=100,
         )
-        assert result.returncode == 2 and "Read-only file system" in result.stderr and len(result.stderr.strip().splitlines()) == 1
+        assert (
+            result.returncode == 2
+            and "Read-only file system" in result.stderr
+            and len(result.stderr.strip().splitlines()) == 1
+        )
     finally:
         subprocess.run(["umount", str(place)], check=True)
 
@@ -138,7 +150,9 @@ def holding(path: Path, **how):
 def test_a_second_run_is_told_and_a_killed_one_blocks_nobody(tmp_path):
     path = tmp_path / "study.lock"
     child = holding(path)
-    with pytest.raises(StudyError, match=rf"the study is being worked on by process {child} on \S+: wait for it, or stop it"):
+    with pytest.raises(
+        StudyError, match=rf"the study is being worked on by process {child} on \S+: wait for it, or stop it"
+    ):
         with locked(path, "the study"):
             pass
     with pytest.raises(StudyError, match="is being worked on"):
@@ -173,7 +187,9 @@ def test_pieces_share_the_folder_and_keep_a_whole_run_out(tmp_path):
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
     import fcntl
 
-    monkeypatch.setattr(fcntl, "flock", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+    monkeypatch.setattr(
+        fcntl, "flock", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available"))
+    )
     with locked(tmp_path / "study.lock", "the study"):
         pass
     assert "this file system has no locks (No locks available)" in caplog.text
@@ -204,9 +220,13 @@ HOSTILE = {
     "a header longer than the file": header({}, length=10_000),
     "no JSON": struct.pack("<Q", 4) + b"\xff\xfe\x00{",
     "deep JSON": struct.pack("<Q", 200_000) + b"[" * 200_000,
-    "offsets past the end": header({"mlp.gate": {**ARRAY, "data_offsets": [0, 2**50]}, "__metadata__": good()}, DATA),
+    "offsets past the end": header(
+        {"mlp.gate": {**ARRAY, "data_offsets": [0, 2**50]}, "__metadata__": good()}, DATA
+    ),
     "overlapping offsets": header({"mlp.gate": ARRAY, "attn.k": ARRAY, "__metadata__": good()}, DATA),
-    "a shape that does not fit its bytes": header({"mlp.gate": {**ARRAY, "shape": [2**31, 2**31, 4]}, "__metadata__": good()}, DATA),
+    "a shape that does not fit its bytes": header(
+        {"mlp.gate": {**ARRAY, "shape": [2**31, 2**31, 4]}, "__metadata__": good()}, DATA
+    ),
     "negative shapes": header({"mlp.gate": {**ARRAY, "shape": [1, -1, -2]}, "__metadata__": good()}, DATA),
     "another dtype": header({"mlp.gate": {**ARRAY, "dtype": "I32"}, "__metadata__": good()}, DATA),
     "two dimensions": header({"mlp.gate": {**ARRAY, "shape": [1, 2]}, "__metadata__": good()}, DATA),
@@ -215,10 +235,14 @@ HOSTILE = {
     "no metadata": header({"mlp.gate": ARRAY}, DATA),
     "metadata of another kind": header({"mlp.gate": ARRAY, "__metadata__": {"culnig_tl": "[1]"}}, DATA),
     "more countries than rows": header({"mlp.gate": ARRAY, "__metadata__": good(countries=["a", "b"])}, DATA),
-    "countries that are no names": header({"mlp.gate": ARRAY, "__metadata__": good(countries=[["Japan"]])}, DATA),
+    "countries that are no names": header(
+        {"mlp.gate": ARRAY, "__metadata__": good(countries=[["Japan"]])}, DATA
+    ),
     "counts that are no numbers": header({"mlp.gate": ARRAY, "__metadata__": good(questions=["many"])}, DATA),
     "negative counts": header({"mlp.gate": ARRAY, "__metadata__": good(clusters=-1)}, DATA),
-    "replicates that are not there": header({"mlp.gate": ARRAY, "__metadata__": good(replicate_clusters=[[1, 1]])}, DATA),
+    "replicates that are not there": header(
+        {"mlp.gate": ARRAY, "__metadata__": good(replicate_clusters=[[1, 1]])}, DATA
+    ),
     "deep metadata": header({"mlp.gate": ARRAY, "__metadata__": {"culnig_tl": "[" * 100_000}}, DATA),
 }
 
@@ -239,7 +263,9 @@ def test_the_good_header_is_good(tmp_path):
 
 def table(metadata: object = None, **columns) -> bytes:
     sink = pa.BufferOutputStream()
-    content = pa.table(columns).replace_schema_metadata({"culnig_tl": json.dumps(metadata)} if metadata is not None else None)
+    content = pa.table(columns).replace_schema_metadata(
+        {"culnig_tl": json.dumps(metadata)} if metadata is not None else None
+    )
     pq.write_table(content, sink)
     return sink.getvalue().to_pybytes()
 
@@ -301,12 +327,17 @@ def test_the_good_tables_are_good_and_nothing_else_is_read_of_them(tmp_path):
     path = tmp_path / "country=Mars" / "r.parquet"
     path.write_bytes(table({"model": "m"}, **ANSWER, secret=["x"]))
     result = EvaluationResult.load(path)
-    assert "secret" not in result.table and result.table["country"].tolist() == [None], "a folder's name is no column"
+    assert "secret" not in result.table and result.table["country"].tolist() == [None], (
+        "a folder's name is no column"
+    )
     path.write_bytes(table({"kind": "random"}, **ROW))
     assert NeuronSet.load(path).countries == () and NeuronSet.load(path).keys() == {("mlp.gate", 0, 1)}
 
 
-@pytest.mark.parametrize(("setting", "task"), [("../../x", "blend"), ("unchanged", "../../../etc/passwd"), ("..", "."), ("a/b", "c\\d")])
+@pytest.mark.parametrize(
+    ("setting", "task"),
+    [("../../x", "blend"), ("unchanged", "../../../etc/passwd"), ("..", "."), ("a/b", "c\\d")],
+)
 def test_names_lead_nowhere_else(setting, task, tmp_path):
     path = (tmp_path / part_name(setting, task)).resolve()
     assert path.parent.parent == tmp_path / "parts" and path.suffix == ".parquet"

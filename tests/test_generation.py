@@ -6,13 +6,22 @@ import pytest
 import torch
 
 from culnig_tl import NeuronSet, Question, ablate, load_model
-from culnig_tl.answers import generation
-from culnig_tl.answers.generation import WAYS, Way, choose_way, encode_open, end_tokens, generate, text_of
-from culnig_tl.baking import bake
+from culnig_tl.data.neurons import Site
+from culnig_tl.engine.models import hook_name, last_logits
+from culnig_tl.engine.prompts import pad
+from culnig_tl.engine.workarounds import native_attention
 from culnig_tl.errors import ScoreError
-from culnig_tl.models import hook_name, last_logits, native_attention
-from culnig_tl.neurons import Site
-from culnig_tl.prompting import pad
+from culnig_tl.finetuning.baking import bake
+from culnig_tl.method.answers import generation
+from culnig_tl.method.answers.generation import (
+    WAYS,
+    Way,
+    choose_way,
+    encode_open,
+    end_tokens,
+    generate,
+    text_of,
+)
 
 from . import families
 from .helpers import plain_model
@@ -30,7 +39,15 @@ PROMPTS = (
 def ask(prompts=PROMPTS, **changed):
     return [
         Question(
-            task="t", id=f"q{i}", cluster=f"q{i}", prompt=text, options=(), answer="rice", accepted=("rice",), language="en", **changed
+            task="t",
+            id=f"q{i}",
+            cluster=f"q{i}",
+            prompt=text,
+            options=(),
+            answer="rice",
+            accepted=("rice",),
+            language="en",
+            **changed,
         )
         for i, text in enumerate(prompts)
     ]
@@ -92,13 +109,19 @@ def test_every_step_of_a_padded_batch_equals_a_whole_pass_of_each_alone_with_neu
     unchanged = whole_pass(model, prompts[0], written[0])
     with ablate(model, some_neurons(model, share=0.2)):
         way = choose_way(model, prompts[-1])
-        assert way.cached and way.padding and way.native == (family not in {"phi3", "phi3-sliding", "gpt2", "gpt-neox"})
+        assert (
+            way.cached
+            and way.padding
+            and way.native == (family not in {"phi3", "phi3-sliding", "gpt2", "gpt-neox"})
+        )
         steps = step_logits(model, way, prompts, written, staying)
         for column, found in enumerate(steps):
             rows = range(len(prompts)) if column == 0 else staying.tolist()
             right = torch.stack([whole_pass(model, prompts[row], written[row, :column]) for row in rows])
             assert float((found - right).abs().max() / right.abs().max()) < 1e-4, column
-        assert float((steps[-1][0] - unchanged).abs().max() / unchanged.abs().max()) > 1e-2  # the neurons are off
+        assert (
+            float((steps[-1][0] - unchanged).abs().max() / unchanged.abs().max()) > 1e-2
+        )  # the neurons are off
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "phi3-sliding", "gpt2"])
@@ -127,8 +150,15 @@ def test_suppressed_answers_are_those_of_a_model_without_these_weights(family, l
         mine = run(model, prompts, choose_way(model, prompts[-1]), ends)
     for prompt, said in zip(prompts, mine):
         tokens = torch.tensor([list(prompt.tokens)])
-        options = {"do_sample": False, "max_new_tokens": STEPS, "eos_token_id": sorted(ends), "pad_token_id": 0}
-        theirs = baked.generate(tokens, attention_mask=torch.ones_like(tokens), **options)[0, tokens.shape[1] :].tolist()
+        options = {
+            "do_sample": False,
+            "max_new_tokens": STEPS,
+            "eos_token_id": sorted(ends),
+            "pad_token_id": 0,
+        }
+        theirs = baked.generate(tokens, attention_mask=torch.ones_like(tokens), **options)[
+            0, tokens.shape[1] :
+        ].tolist()
         assert said == [token for token in theirs if token not in ends]
 
 
@@ -147,7 +177,10 @@ def test_hooks_fire_at_the_prompt_and_at_every_token_that_is_written(loaded):
     def look(activation, hook):
         seen.setdefault(hook.name, []).append(activation.shape[1])
 
-    names = [hook_name(model, Site.parse(site), layer) for site, layer in (("mlp.gate", 1), ("attn.q", 2), ("attn.v", 0))]
+    names = [
+        hook_name(model, Site.parse(site), layer)
+        for site, layer in (("mlp.gate", 1), ("attn.q", 2), ("attn.v", 0))
+    ]
     prompt = encoded(model)[:1]
     with model.hooks(fwd_hooks=[(name, look) for name in names]):
         said = run(model, prompt, WAYS[0], frozenset(), steps=6)[0]
@@ -196,7 +229,9 @@ def test_an_answer_ends_with_its_turn(loaded, checkpoints):
     assert end_tokens(base) == {name("</s>")}
     prompts = encoded(chat)
     free = run(chat, prompts, WAYS[0], frozenset())
-    for row, said in enumerate(free):  # whichever token is called the end, the answer stops before its first time
+    for row, said in enumerate(
+        free
+    ):  # whichever token is called the end, the answer stops before its first time
         end = said[STEPS // 2]
         assert run(chat, prompts, WAYS[0], frozenset({end}))[row] == said[: said.index(end)]
 
@@ -240,9 +275,13 @@ def test_rows_that_are_done_leave_the_batch_and_others_go_on(loaded, monkeypatch
     said = [[10, end], [11, 12, 13, 14, 15, end], [end], [16, 17, 18, end]]
     script = Scripted(said)
     monkeypatch.setattr(generation, "_decoding", script.decoding)
-    assert generate(model, encoded(model), WAYS[0], frozenset({end}), max_new_tokens=20) == [row[:-1] for row in said]
+    assert generate(model, encoded(model), WAYS[0], frozenset({end}), max_new_tokens=20) == [
+        row[:-1] for row in said
+    ]
     assert script.kept == [4, 2]
-    script = Scripted([[end, -5, -5], [11, 12, end], [11, -5, end], [10, 10, end]])  # NaN in a row that is done, and in one that is not
+    script = Scripted(
+        [[end, -5, -5], [11, 12, end], [11, -5, end], [10, 10, end]]
+    )  # NaN in a row that is done, and in one that is not
     monkeypatch.setattr(generation, "_decoding", script.decoding)
     with pytest.raises(ScoreError, match="'q2' gives NaN"):
         generate(model, encoded(model), WAYS[0], frozenset({end}), max_new_tokens=20)
@@ -251,7 +290,9 @@ def test_rows_that_are_done_leave_the_batch_and_others_go_on(loaded, monkeypatch
 def test_a_base_model_ends_with_its_line(loaded, monkeypatch):
     model = loaded("llama")
     spell = lambda text: model.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-    script = Scripted([spell("\n\n soup\nQuestion: one more"), spell(" rice and bread\n"), spell(" A"), spell(" B")])
+    script = Scripted(
+        [spell("\n\n soup\nQuestion: one more"), spell(" rice and bread\n"), spell(" A"), spell(" B")]
+    )
     monkeypatch.setattr(generation, "_decoding", script.decoding)
     said = generate(model, encoded(model), WAYS[0], end_tokens(model), max_new_tokens=30)
     assert [text_of(model.tokenizer, row) for row in said[:2]] == ["soup", "rice and bread"]
@@ -294,7 +335,10 @@ def test_a_hooked_transformer_answers_too(checkpoints, loaded):
         from transformer_lens import HookedTransformer
     except ImportError:
         pytest.skip("TransformerLens 4 has no HookedTransformer")
-    model, bridge = load_model(checkpoints("llama", chat=True), kind="hooked", device="cpu"), loaded("llama", chat=True)
+    model, bridge = (
+        load_model(checkpoints("llama", chat=True), kind="hooked", device="cpu"),
+        loaded("llama", chat=True),
+    )
     assert isinstance(model, HookedTransformer)
     prompts, ends = encoded(model), end_tokens(model)
     way = choose_way(model, prompts[-1])

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from culnig_tl import NeuronSet, ablate, describe, evaluate, load_model, score_prompt
+from culnig_tl.data.neurons import SITES, Site
+from culnig_tl.engine.prompts import encode, pad
 from culnig_tl.errors import ModelError
-from culnig_tl.neurons import SITES, Site
-from culnig_tl.prompting import encode, pad
 
 from . import families
 from .helpers import difference, largest_error, plain_model, rows, score
@@ -57,7 +57,9 @@ def gemma_by_hand(folder):
     tokenizer.init_kwargs = {**tokenizer.init_kwargs, "name_or_path": str(folder), "add_bos_token": True}
     model = HookedTransformer(cfg, tokenizer)
     weights = convert_gemma_weights(plain, cfg)
-    model.load_and_process_state_dict(weights, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False)
+    model.load_and_process_state_dict(
+        weights, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
     return model.eval()
 
 
@@ -79,15 +81,22 @@ def test_equals_the_literal_method(family, hooked, checkpoints):
 def test_it_equals_the_bridge(family, hooked, loaded, task):
     model, bridge = hooked(family), loaded(family)
     assert difference(score(model, task), score(bridge, task)) < 1e-4
-    assert score_prompt(model, task[0]).p_answer == pytest.approx(score_prompt(bridge, task[0]).p_answer, rel=1e-4)
-    neurons = NeuronSet.from_indices([("mlp.gate", 1, n) for n in range(0, 48, 3)] + [("attn.k", 0, 5), ("attn.v", 2, 1)])
+    assert score_prompt(model, task[0]).p_answer == pytest.approx(
+        score_prompt(bridge, task[0]).p_answer, rel=1e-4
+    )
+    neurons = NeuronSet.from_indices(
+        [("mlp.gate", 1, n) for n in range(0, 48, 3)] + [("attn.k", 0, 5), ("attn.v", 2, 1)]
+    )
     for operation in ("suppress", "enhance"):
-        mine, theirs = (evaluate(m, task, neurons=neurons, operation=operation, progress=False).table["p_answer"] for m in (model, bridge))
+        mine, theirs = (
+            evaluate(m, task, neurons=neurons, operation=operation, progress=False).table["p_answer"]
+            for m in (model, bridge)
+        )
         assert mine.to_numpy() == pytest.approx(theirs.to_numpy(), rel=1e-3)
 
 
 def test_last_logits_alone_are_the_last_of_all(hooked, task):
-    from culnig_tl.models import last_logits
+    from culnig_tl.engine.models import last_logits
 
     model = hooked("gpt2")
     tokens, mask = pad(encode(model.tokenizer, task.questions[:3]), model.tokenizer, torch.device("cpu"))

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from culnig_tl import NeuronSet, ablate, evaluate, load_model, score_neurons
-from culnig_tl.ablation import task_means
+from culnig_tl.engine.checkpoint import Saving
+from culnig_tl.engine.identity import differing, model_identity, weights_hash, wording_hash
 from culnig_tl.errors import ScoreError
-from culnig_tl.running import identity
-from culnig_tl.running.identity import differing, model_identity, weights_hash, wording_hash
-from culnig_tl.running.saving import Saving
+from culnig_tl.method.ablation import mean_outputs
+from culnig_tl.run import identity
 
 from . import families
 from .processes import forked, kill_self
@@ -58,7 +58,9 @@ def test_each_part_counts(model, checkpoints, task):
     changed = {
         "neurons": identity.identity(of_model, neurons=other, operation="suppress"),
         "operation": identity.identity(of_model, neurons=neurons, operation="enhance"),
-        "means": identity.identity(of_model, neurons=neurons, operation="suppress", means=task_means(model, task, progress=False)),
+        "means": identity.identity(
+            of_model, neurons=neurons, operation="suppress", means=mean_outputs(model, task, progress=False)
+        ),
         "version": {**base, "version": "0.0.0"},
         "sites": identity.identity(of_model, neurons=neurons, operation="suppress", sites=["attn.v"]),
         "dtype": identity.identity({**of_model, "dtype": "bfloat16"}, neurons=neurons, operation="suppress"),
@@ -66,14 +68,18 @@ def test_each_part_counts(model, checkpoints, task):
     for part, key in changed.items():
         assert (differing(base, key) or "").startswith(f"{part} is"), part
     assert differing(base, None) == "it does not say what it was made from"
-    assert identity.identity(of_model, operation="suppress") == identity.identity(of_model), "no neurons, no operation"
+    assert identity.identity(of_model, operation="suppress") == identity.identity(of_model), (
+        "no neurons, no operation"
+    )
 
     model.tokenizer.chat_template = families.CHAT_TEMPLATE
     assert wording_hash(model.tokenizer) != of_model["wording"]
     with torch.no_grad():
         next(model.parameters()).view(-1)[11] += 1e-6
     again = model_identity(model)
-    assert again["weights"] != of_model["weights"] and again["model"] == of_model["model"], "changed after it was loaded"
+    assert again["weights"] != of_model["weights"] and again["model"] == of_model["model"], (
+        "changed after it was loaded"
+    )
     assert load_model(checkpoints("llama", seed=1)).cfg is not None
     assert model_identity(load_model(checkpoints("llama", seed=1)))["model"] != of_model["model"]
 
@@ -87,7 +93,14 @@ def begun(tmp_path, model, task, **how) -> None:
         if len(seen) == 3:
             kill_self()
 
-    assert forked(lambda: evaluate(model, task, batch_size=1, saving=Saving(tmp_path / "state", every=0), progress=advance, **how)) < 0
+    assert (
+        forked(
+            lambda: evaluate(
+                model, task, batch_size=1, saving=Saving(tmp_path / "state", every=0), progress=advance, **how
+            )
+        )
+        < 0
+    )
 
 
 def goes_on(tmp_path, model, task, **how) -> bool:
@@ -99,9 +112,14 @@ def goes_on(tmp_path, model, task, **how) -> bool:
 def test_one_neuron_one_question_one_weight_misses(model, task, tmp_path):
     neurons = NeuronSet.from_indices([("mlp.gate", 0, 3), ("attn.v", 2, 1)])
     begun(tmp_path, model, task, neurons=neurons)
-    assert goes_on(tmp_path, model, task, neurons=NeuronSet.from_indices([("attn.v", 2, 1), ("mlp.gate", 0, 3)])), "the same neurons"
+    assert goes_on(
+        tmp_path, model, task, neurons=NeuronSet.from_indices([("attn.v", 2, 1), ("mlp.gate", 0, 3)])
+    ), "the same neurons"
     one_more = NeuronSet.from_indices([("mlp.gate", 0, 3), ("mlp.gate", 0, 4), ("attn.v", 2, 1)])
-    changed = replace(task, questions=(replace(task[0], prompt=task[0].prompt.replace("Japan", "Spain")), *task.questions[1:]))
+    changed = replace(
+        task,
+        questions=(replace(task[0], prompt=task[0].prompt.replace("Japan", "Spain")), *task.questions[1:]),
+    )
     assert not goes_on(tmp_path, model, task, neurons=one_more)
     assert not goes_on(tmp_path, model, task), "nothing switched off"
     assert not goes_on(tmp_path, model, task, neurons=neurons, scale=0.5)
@@ -116,10 +134,18 @@ def test_an_ablated_model_is_never_served_the_baselines_answers(model, task, tmp
     begun(tmp_path, model, task)
     neurons = NeuronSet.from_indices([("mlp.gate", layer, n) for layer in range(3) for n in range(60)])
     ablated = evaluate(model, task, neurons=neurons, saving=Saving(tmp_path / "state"), progress=False)
-    assert ablated.table["p_answer"].tolist() == evaluate(model, task, neurons=neurons, progress=False).table["p_answer"].tolist()
-    assert ablated.table["p_answer"].tolist() != evaluate(model, task, progress=False).table["p_answer"].tolist()
+    assert (
+        ablated.table["p_answer"].tolist()
+        == evaluate(model, task, neurons=neurons, progress=False).table["p_answer"].tolist()
+    )
+    assert (
+        ablated.table["p_answer"].tolist() != evaluate(model, task, progress=False).table["p_answer"].tolist()
+    )
     with ablate(model, neurons):  # by hooks that no key can know
-        with pytest.raises(ScoreError, match=r"the model has hooks on it \(blocks\.0\.mlp\.\S+\): what it answers cannot be kept"):
+        with pytest.raises(
+            ScoreError,
+            match=r"the model has hooks on it \(blocks\.0\.mlp\.\S+\): what it answers cannot be kept",
+        ):
             evaluate(model, task, saving=Saving(tmp_path / "state"), progress=False)
         with pytest.raises(ScoreError, match="cannot be kept in a folder"):
             score_neurons(model, task, saving=Saving(tmp_path / "state"), progress=False)

@@ -7,15 +7,15 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from culnig_tl import evaluate, score_neurons, select_culture_general
+from culnig_tl import evaluate, score_neurons, select_general
 from culnig_tl.analyses.knowledge_values import TaskNeurons, compare_tasks
+from culnig_tl.data.results import EvaluationResult
 from culnig_tl.errors import TaskError
-from culnig_tl.results import EvaluationResult
 from culnig_tl.tasks.question import Task
 
 from .cultures import culture_task
 
-CUT = {"t_mlp": 0.2, "t_attn": 0.1, "r": 0.02}
+CUT = {"top_mlp": 0.2, "top_attn": 0.1, "drop_reading": 0.02}
 
 
 def values_task() -> Task:
@@ -36,19 +36,26 @@ def test_sets_are_those_of_each_task_alone(found, loaded):
     model, task, other = loaded("llama"), culture_task(each=2).neuron_split(), values_task().neuron_split()
     reading = score_neurons(model, culture_task("reading", each=1).neuron_split(), progress=False)
     scores = [score_neurons(model, t, progress=False) for t in (task, task.control(), other)]
-    assert found.sets["culture"] == select_culture_general(scores[0], scores[1], reading, **CUT)
-    assert found.sets["values"] == select_culture_general(scores[2], None, reading, **CUT)
+    assert found.sets["culture"] == select_general(scores[0], scores[1], reading, **CUT)
+    assert found.sets["values"] == select_general(scores[2], None, reading, **CUT)
 
 
 def test_overlap_and_cross_effects(found, loaded):
     (row,) = found.overlap().to_dict("records")
     one, other = found.sets["culture"].keys(), found.sets["values"].keys()
-    assert row["common"] == len(one & other) and row["jaccard"] == pytest.approx(len(one & other) / len(one | other)) and row["p"] < 1
+    assert (
+        row["common"] == len(one & other)
+        and row["jaccard"] == pytest.approx(len(one & other) / len(one | other))
+        and row["p"] < 1
+    )
     table = found.table(draws=200)
-    assert list(zip(table["found_on"], table["asked"])) == [(a, b) for a in ("culture", "values") for b in ("culture", "values")]
+    assert list(zip(table["found_on"], table["asked"])) == [
+        (a, b) for a in ("culture", "values") for b in ("culture", "values")
+    ]
     test = values_task().test_split()
     before, after = (
-        evaluate(loaded("llama"), test, neurons=n, progress=False).table["correct"].mean() for n in (None, found.sets["culture"])
+        evaluate(loaded("llama"), test, neurons=n, progress=False).table["correct"].mean()
+        for n in (None, found.sets["culture"])
     )
     cross = table[(table["found_on"] == "culture") & (table["asked"] == "values")].iloc[0]
     assert cross["drop"] == pytest.approx(100 * (before - after)) and cross["random_sets"] == 2
@@ -57,13 +64,28 @@ def test_overlap_and_cross_effects(found, loaded):
 
 def test_worldvaluesbench_counts_alignment(found):
     def result(alignment):
-        columns = {"id": ["a", "b"], "cluster": ["a", "b"], "country": ["China"] * 2, "correct": [False, False], "p_answer": [0.1, 0.1]}
+        columns = {
+            "id": ["a", "b"],
+            "cluster": ["a", "b"],
+            "country": ["China"] * 2,
+            "correct": [False, False],
+            "p_answer": [0.1, 0.1],
+        }
         return EvaluationResult(pd.DataFrame({"task": "worldvaluesbench", **columns, "alignment": alignment}))
 
     name = "worldvaluesbench"
-    made = TaskNeurons({name: found.sets["culture"]}, result([80.0, 60.0]), {name: result([50.0, 40.0])}, {name: (result([80.0, 60.0]),)})
+    made = TaskNeurons(
+        {name: found.sets["culture"]},
+        result([80.0, 60.0]),
+        {name: result([50.0, 40.0])},
+        {name: (result([80.0, 60.0]),)},
+    )
     (row,) = made.table(draws=50).to_dict("records")
-    assert row["base"] == pytest.approx(70) and row["drop"] == pytest.approx(25) and row["random_mean"] == pytest.approx(0)
+    assert (
+        row["base"] == pytest.approx(70)
+        and row["drop"] == pytest.approx(25)
+        and row["random_mean"] == pytest.approx(0)
+    )
 
 
 def test_bad_requests_are_clear_errors(loaded):
@@ -72,5 +94,7 @@ def test_bad_requests_are_clear_errors(loaded):
         with pytest.raises(TaskError, match="two tasks or more"):
             compare_tasks(loaded("llama"), tasks, None)
     with pytest.raises(TaskError, match="neuron split"):
-        lone = dataclasses.replace(task, name="lone", questions=tuple(dataclasses.replace(q, split=None) for q in task))
+        lone = dataclasses.replace(
+            task, name="lone", questions=tuple(dataclasses.replace(q, split=None) for q in task)
+        )
         compare_tasks(loaded("llama"), [lone, task], None, progress=False)

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from culnig_tl.answers import analysers
-from culnig_tl.answers.analysers import ANALYSERS, Analyser, normalise, words
-from culnig_tl.answers.matching import Matcher, occurs, without_prompt
-from culnig_tl.answers.variants import agreement, spelled_alike, variant_pairs
 from culnig_tl.errors import MatchError
+from culnig_tl.method.answers import analysers
+from culnig_tl.method.answers.analysers import ANALYSERS, Analyser, normalise, words
+from culnig_tl.method.answers.matching import Matcher, occurs, without_prompt
+from culnig_tl.method.answers.variants import agreement, spelled_alike, variant_pairs
 from culnig_tl.tasks.blend_saq import LANGUAGES
 
 from .matching_cases import MISSED, NOT_SAID, SAID, TAKEN
@@ -37,12 +37,18 @@ def cases(table):
 
 @pytest.mark.parametrize(("language", "said", "answer"), cases(SAID))
 def test_an_answer_in_a_sentence_is_found(language, said, answer):
-    assert MATCHER.matches(said, [answer], language), (MATCHER.analyse(said, language), MATCHER.analyse(answer, language))
+    assert MATCHER.matches(said, [answer], language), (
+        MATCHER.analyse(said, language),
+        MATCHER.analyse(answer, language),
+    )
 
 
 @pytest.mark.parametrize(("language", "said", "answer"), cases(NOT_SAID))
 def test_another_answer_is_not(language, said, answer):
-    assert not MATCHER.matches(said, [answer], language), (MATCHER.analyse(said, language), MATCHER.analyse(answer, language))
+    assert not MATCHER.matches(said, [answer], language), (
+        MATCHER.analyse(said, language),
+        MATCHER.analyse(answer, language),
+    )
 
 
 def test_every_language_with_an_analyser_has_cases():
@@ -93,7 +99,10 @@ def test_what_it_is_known_to_take_wrongly(language, said, answer):
     ],
 )
 def test_spelling_is_normalised(language, said, answer):
-    assert MATCHER.matches(said, [answer], language), (MATCHER.analyse(said, language), MATCHER.analyse(answer, language))
+    assert MATCHER.matches(said, [answer], language), (
+        MATCHER.analyse(said, language),
+        MATCHER.analyse(answer, language),
+    )
 
 
 def test_letters_that_tell_words_apart_stay():
@@ -111,7 +120,10 @@ def test_one_of_several_answers_is_enough():
 
 
 @pytest.mark.parametrize("language", list(ANALYSERS))
-@pytest.mark.parametrize("text", ["", " ", "\n\t", "!?…", "\u200f\u200e", "\u0301\u0301", "🎉🎉", "'", ".", "0", "\x00", "(((((", "﷽"])
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "\n\t", "!?…", "\u200f\u200e", "\u0301\u0301", "🎉🎉", "'", ".", "0", "\x00", "(((((", "﷽"],
+)
 def test_hardly_any_text(language, text):
     assert isinstance(MATCHER.matches(text, ["kimchi"], language), bool)
     assert not MATCHER.matches("kimchi", [""], language) and not MATCHER.matches("", ["kimchi"], language)
@@ -121,7 +133,16 @@ def test_hardly_any_text(language, text):
 def test_ten_thousand_characters(language):
     mixed = "Kimchi 김치 월 饺子 كسكس کباب μουσακάς tortillas ዶሮ পিঠা İSTANBUL ƙosai. "
     MATCHER.analyse(mixed, language)  # reads the dictionary
-    for text in (mixed * 200, "a" * 10_000, "ا" * 10_000, "月" * 10_000, "가" * 10_000, "1," * 5_000, "((" * 5_000, "é\u0301" * 5_000):
+    for text in (
+        mixed * 200,
+        "a" * 10_000,
+        "ا" * 10_000,
+        "月" * 10_000,
+        "가" * 10_000,
+        "1," * 5_000,
+        "((" * 5_000,
+        "é\u0301" * 5_000,
+    ):
         began = time.process_time()
         MATCHER.matches(text[:10_000], ["kimchi", "no such answer", "a" * 50, text[:5_000] + "!x"], language)
         assert time.process_time() - began < 15
@@ -147,7 +168,10 @@ def test_any_text_is_compared_and_holds_itself(said, answer):
             assert MATCHER.matches(said, [said], language)
 
 
-@given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=8), st.lists(st.text("ab", min_size=1, max_size=3), max_size=4))
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=3), max_size=8),
+    st.lists(st.text("ab", min_size=1, max_size=3), max_size=4),
+)
 @settings(deadline=None)
 def test_occurs_is_a_run_of_whole_words(said, answer):
     runs = {"".join(said[i:j]) for i in range(len(said)) for j in range(i + 1, len(said) + 1)}
@@ -192,7 +216,10 @@ def test_a_repeated_prompt_is_no_answer(said, left):
 
 
 def test_a_chinese_label_in_the_prompt():
-    assert without_prompt("问题：人们吃饺子吗？\n答案：汤圆", "阅读以下问题。\n\n问题：人们吃饺子吗？\n答案：") == "汤圆"
+    assert (
+        without_prompt("问题：人们吃饺子吗？\n答案：汤圆", "阅读以下问题。\n\n问题：人们吃饺子吗？\n答案：")
+        == "汤圆"
+    )
     assert without_prompt("人们吃饺子吗？ 是", "问题：人们吃饺子吗？") == "是"
 
 
@@ -221,7 +248,10 @@ def test_an_unknown_language_is_an_error():
         MATCHER.matches("du vin", ["vin"], "fr")
 
 
-@pytest.mark.parametrize(("language", "package"), [("en", "simplemma"), ("es", "snowballstemmer"), ("zh", "jieba"), ("ko", "kiwipiepy")])
+@pytest.mark.parametrize(
+    ("language", "package"),
+    [("en", "simplemma"), ("es", "snowballstemmer"), ("zh", "jieba"), ("ko", "kiwipiepy")],
+)
 def test_without_the_extra_it_says_what_to_install(language, package, monkeypatch):
     real = importlib.import_module
 
@@ -245,11 +275,15 @@ def test_a_version_that_is_not_installed_says_so_too():
 def test_chinese_is_quiet_and_leaves_and_reads_nothing_in_the_shared_temporary_folder(tmp_path):
     poison = tmp_path / "jieba.cache"
     poison.write_bytes(b"not a cache of ours")
-    code = "from culnig_tl.answers.matching import Matcher\nassert Matcher().matches('人们吃饺子。', ['饺子'], 'zh')\n"
+    code = "from culnig_tl.method.answers.matching import Matcher\nassert Matcher().matches('人们吃饺子。', ['饺子'], 'zh')\n"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert [p.name for p in tmp_path.iterdir()] == ["jieba.cache"] and poison.read_bytes() == b"not a cache of ours"
+    assert [p.name for p in tmp_path.iterdir()] == [
+        "jieba.cache"
+    ] and poison.read_bytes() == b"not a cache of ours"
     assert tempfile.gettempdir() != str(tmp_path)
 
 
@@ -288,7 +322,9 @@ def test_agreement_on_a_few_variants(small_hub):
         ("grape", "green grape"), ("grapes", "green grape"), ("green grape", "grape"), ("green grape", "soup"), ("raisin", "green grape"),
     ]  # fmt: skip
     row = agreement(data_dir=small_hub, languages=["en"]).loc["en"]
-    assert row["recall"] == pytest.approx(1 / 4) and row["recall_alike"] == 1  # of four pairs, grape and grapes
+    assert (
+        row["recall"] == pytest.approx(1 / 4) and row["recall_alike"] == 1
+    )  # of four pairs, grape and grapes
     assert row["false_matches"] == pytest.approx(3 / 10)  # "green grape" holds "grape" (twice) and "grapes"
     assert row["precision"] == pytest.approx(2 / 5) and row["exact_recall"] == 0
     assert row["conflated"] == 0 and "simplemma" in row["analyser"]
@@ -297,7 +333,11 @@ def test_agreement_on_a_few_variants(small_hub):
 
 
 def test_spelled_alike():
-    assert spelled_alike("Grape", "grapes") and not spelled_alike("grape", "red grapes") and not spelled_alike("soup", "bread")
+    assert (
+        spelled_alike("Grape", "grapes")
+        and not spelled_alike("grape", "red grapes")
+        and not spelled_alike("soup", "bread")
+    )
 
 
 def test_agreement_with_the_annotators(capsys):
@@ -307,7 +347,9 @@ def test_agreement_with_the_annotators(capsys):
     table = agreement(data_dir=SHARED)
     assert list(table.index) == list(dict.fromkeys(LANGUAGES.values()))
     assert (table["precision"] > 0.6).all() and (table["false_matches"] < 0.025).all()
-    assert (table["recall"] > table["exact_recall"] + 0.04).all() and (table["recall_alike"] > table["exact_alike"] + 0.1).all()
+    assert (table["recall"] > table["exact_recall"] + 0.04).all() and (
+        table["recall_alike"] > table["exact_alike"] + 0.1
+    ).all()
     assert (table.loc[["en", "es", "el", "ar", "fa"], "recall_alike"] > 0.55).all()
     assert table["conflated"].sum() < 0.1 * (2 * table["different"] * table["false_matches"]).sum()
     assert (table["same"] > 200).all() and (table["different"] > 2000).all()
@@ -318,7 +360,16 @@ def test_the_command_prints_the_table(small_hub, tmp_path):
 
     from culnig_tl.cli import app
 
-    line = ["answers", "check", "--data-dir", str(small_hub), "--languages", "en,ha", "-o", str(tmp_path / "t.csv")]
+    line = [
+        "answers",
+        "check",
+        "--data-dir",
+        str(small_hub),
+        "--languages",
+        "en,ha",
+        "-o",
+        str(tmp_path / "t.csv"),
+    ]
     done = CliRunner().invoke(app, line)
     assert done.exit_code == 0, done.output
     assert "recall" in done.output and "light normalisation" in done.output

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from culnig_tl import describe, score_neurons
+from culnig_tl.data.neurons import SITES, Site
+from culnig_tl.engine.prompts import Prompt, encode
 from culnig_tl.errors import ScoreError
-from culnig_tl.methods import METHODS, score_by, score_methods
-from culnig_tl.methods.alignment import MEAN, Alignment, align
-from culnig_tl.neurons import SITES, Site
-from culnig_tl.prompting import Prompt, encode
+from culnig_tl.method.methods import METHODS, score_by, score_methods
+from culnig_tl.method.methods.alignment import MEAN, Alignment, align
 from culnig_tl.tasks.question import Task
 
 from . import families
@@ -34,7 +34,8 @@ def both(model, task):
     """(tokens, corrupted tokens, answer token, country) of every question."""
     controls = rows(model.tokenizer, task.control())
     return [
-        (clean, corrupted, answer, country) for (clean, answer, country), (corrupted, _, _) in zip(rows(model.tokenizer, task), controls)
+        (clean, corrupted, answer, country)
+        for (clean, answer, country), (corrupted, _, _) in zip(rows(model.tokenizer, task), controls)
     ]
 
 
@@ -45,11 +46,15 @@ def summed(scores):
 
 def assert_close(mine, expected, tolerance=1e-4):
     """[layer, neuron] a site, each layer against its largest value (no less than a hundredth of the site's: some layers hardly matter)."""
-    largest = {site: max(float(abs(v).max()) for (s, _), v in expected.items() if s == site) for site, _ in expected}
+    largest = {
+        site: max(float(abs(v).max()) for (s, _), v in expected.items() if s == site) for site, _ in expected
+    }
     for (site, layer), values in expected.items():
         if Site(site) in mine:
             values = np.asarray(values, dtype=float)
-            error = np.abs(mine[Site(site)][layer] - values).max() / max(np.abs(values).max(), 1e-2 * largest[site])
+            error = np.abs(mine[Site(site)][layer] - values).max() / max(
+                np.abs(values).max(), 1e-2 * largest[site]
+            )
             assert error < tolerance, (site, layer, error)
 
 
@@ -59,10 +64,15 @@ def test_culnig_is_score_neurons(family, loaded, task):
     for how in ("max", "sum", "mean"):
         mine = found["culnig" if how == "max" else f"culnig-{how}"]
         usual = score_neurons(loaded(family), task, aggregation=how, progress=False)
-        assert mine.countries == usual.countries and mine.metadata["aggregation"] == usual.metadata["aggregation"]
+        assert (
+            mine.countries == usual.countries
+            and mine.metadata["aggregation"] == usual.metadata["aggregation"]
+        )
         np.testing.assert_allclose(mine.p_answer, usual.p_answer, rtol=1e-5)
         for site in SITES:
-            np.testing.assert_allclose(mine.arrays[site], usual.arrays[site], rtol=1e-4, atol=1e-5 * np.abs(usual.arrays[site]).max())
+            np.testing.assert_allclose(
+                mine.arrays[site], usual.arrays[site], rtol=1e-4, atol=1e-5 * np.abs(usual.arrays[site]).max()
+            )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,16 +94,26 @@ def test_post_reads_behind_the_activation_function(family, loaded, checkpoints, 
                     expected[name][place] = expected[name].get(place, 0) + p * value
     for name, values in expected.items():
         assert_close(summed(found[name]), values)
-    assert found["culnig-post"].metadata["read_at"] == {"mlp.gate": "mlp.post", **{s: s for s in ("attn.q", "attn.k", "attn.v")}}
+    assert found["culnig-post"].metadata["read_at"] == {
+        "mlp.gate": "mlp.post",
+        **{s: s for s in ("attn.q", "attn.k", "attn.v")},
+    }
 
 
 def test_culnig_clamps_control_questions_alone(loaded, task):
     short = Task("short", tuple(dataclasses.replace(q, control="Answer:") for q in task)).control()
-    clamped, summed_up = (score_by(loaded("llama"), short, name, progress=False) for name in ("culnig", "culnig-sum"))
-    assert min(a.min() for a in clamped.arrays.values()) >= 0 and min(a.min() for a in summed_up.arrays.values()) >= 0
+    clamped, summed_up = (
+        score_by(loaded("llama"), short, name, progress=False) for name in ("culnig", "culnig-sum")
+    )
+    assert (
+        min(a.min() for a in clamped.arrays.values()) >= 0
+        and min(a.min() for a in summed_up.arrays.values()) >= 0
+    )
     usual = score_neurons(loaded("llama"), short, progress=False)
     for site in SITES:
-        np.testing.assert_allclose(clamped.arrays[site], usual.arrays[site], atol=1e-6 * usual.arrays[site].max() + 1e-12, rtol=1e-4)
+        np.testing.assert_allclose(
+            clamped.arrays[site], usual.arrays[site], atol=1e-6 * usual.arrays[site].max() + 1e-12, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -118,7 +138,9 @@ def test_integrated_gradients(family, loaded, checkpoints):
         for site in SITES:
             read = "mlp.post" if site == Site.MLP_GATE else site.value
             expected = sum(
-                other_methods.integrated_gradients(plain, tokens, answer, read, layer, everywhere=name == "ig-all")
+                other_methods.integrated_gradients(
+                    plain, tokens, answer, read, layer, everywhere=name == "ig-all"
+                )
                 for tokens, answer, _ in rows(model.tokenizer, task)
             )
             assert_close(summed(scores), {(site.value, layer): expected}, 5e-4)
@@ -127,12 +149,19 @@ def test_integrated_gradients(family, loaded, checkpoints):
 def test_integrated_gradients_add_up_to_zeroing_the_whole_site(loaded):
     """Completeness: over one site's neurons of one layer they sum to P unchanged less P with all of them zeroed, as the steps grow finer."""
     from culnig_tl import NeuronSet, ablate, evaluate
-    from culnig_tl.methods.integrated_gradients import integrate
-    from culnig_tl.methods.scoring import _job
+    from culnig_tl.method.methods.integrated_gradients import integrate
+    from culnig_tl.method.methods.scoring import _job
 
     task, model = families.questions(1), loaded("llama")
     job = _job(
-        model, task, sites=(Site.MLP_GATE, Site.ATTN_V), language=None, corrupted=False, batch_size="auto", seed=0, advance=lambda n: None
+        model,
+        task,
+        sites=(Site.MLP_GATE, Site.ATTN_V),
+        language=None,
+        corrupted=False,
+        batch_size="auto",
+        seed=0,
+        advance=lambda n: None,
     )
     totals = integrate(job, ["all"], steps=100)["all"]
     base = evaluate(model, task, progress=False).table["p_answer"].sum()
@@ -154,10 +183,15 @@ def test_recomputed_patterns_of_queries_and_keys(family, loaded, checkpoints):
     ((clean, corrupted, answer, _),) = both(model, task)
     config = plain.config.get_text_config()
     heads = config.num_attention_heads
-    for site, owners in ((Site.ATTN_Q, heads), (Site.ATTN_K, getattr(config, "num_key_value_heads", None) or heads)):
+    for site, owners in (
+        (Site.ATTN_Q, heads),
+        (Site.ATTN_K, getattr(config, "num_key_value_heads", None) or heads),
+    ):
         largest = np.abs(found[site][1]).max()
         for index in (0, 3, found[site].shape[1] // 2, found[site].shape[1] - 1):
-            expected = other_methods.pattern_patching(plain, clean, corrupted, answer, site.value, 1, index, heads, owners)
+            expected = other_methods.pattern_patching(
+                plain, clean, corrupted, answer, site.value, 1, index, heads, owners
+            )
             assert found[site][1, index] == pytest.approx(expected, abs=2e-4 * float(largest))
         assert np.abs(found[site] - usual[site]).max() > 1e-3 * largest, "the correction changes q and k"
     for site in (Site.MLP_GATE, Site.ATTN_V):
@@ -207,7 +241,10 @@ def test_mean_difference(loaded, checkpoints, task):
     model, plain = loaded("llama"), plain_model(checkpoints("llama"))
     expected: dict = {}
     for clean, corrupted, answer, _ in both(model, task):
-        here, there = other_methods.look(plain, clean, answer)[0], other_methods.look(plain, corrupted, answer)[0]
+        here, there = (
+            other_methods.look(plain, clean, answer)[0],
+            other_methods.look(plain, corrupted, answer)[0],
+        )
         for place in here:
             expected[place] = expected.get(place, 0) + here[place][0].mean(0) - there[place][0].mean(0)
     assert_close(summed(score_by(model, task, "mean-difference", progress=False)), expected, 1e-5)
@@ -227,14 +264,18 @@ def test_together_equals_alone(loaded, task, monkeypatch):
     for name in ("culnig", "culnig-mean-post", "atp", "lape", "mean-difference"):
         alone = score_by(model, task, name, batch_size=2, progress=False)
         for site, array in alone.arrays.items():
-            np.testing.assert_allclose(together[name].arrays[site], array, rtol=1e-5, atol=1e-7 * np.abs(array).max() + 1e-12)
-    from culnig_tl.methods import together as module
+            np.testing.assert_allclose(
+                together[name].arrays[site], array, rtol=1e-5, atol=1e-7 * np.abs(array).max() + 1e-12
+            )
+    from culnig_tl.method.methods import together as module
 
     original = module.last_logits
     monkeypatch.setattr(module, "last_logits", lambda *a: calls.append("forward") or original(*a))
-    monkeypatch.setattr("culnig_tl.passes.last_logits", lambda *a: calls.append("backward") or original(*a))
+    monkeypatch.setattr(
+        "culnig_tl.engine.run.last_logits", lambda *a: calls.append("backward") or original(*a)
+    )
     monkeypatch.setattr(module, "probe", lambda *a: module_probe)
-    from culnig_tl.passes import Probe
+    from culnig_tl.engine.run import Probe
 
     module_probe = Probe(native=False, padding=True, bytes_a_token=1.0)
     score_methods(model, task, shared, batch_size=len(task), progress=False)
@@ -245,7 +286,7 @@ def test_together_equals_alone(loaded, task, monkeypatch):
 
 
 def test_memory_that_runs_out_in_the_middle_loses_nothing(loaded, task, monkeypatch):
-    from culnig_tl.methods.patching import AttributionPatching
+    from culnig_tl.method.methods.patching import AttributionPatching
 
     names = ["culnig", "culnig-sum", "atp", "lape"]
     usual = score_methods(loaded("llama"), task, names, batch_size=len(task), progress=False)
@@ -262,7 +303,9 @@ def test_memory_that_runs_out_in_the_middle_loses_nothing(loaded, task, monkeypa
     assert min(calls) == len(task) // 2
     for name in names:
         for site, array in usual[name].arrays.items():
-            np.testing.assert_allclose(halved[name].arrays[site], array, rtol=1e-4, atol=1e-5 * np.abs(array).max())
+            np.testing.assert_allclose(
+                halved[name].arrays[site], array, rtol=1e-4, atol=1e-5 * np.abs(array).max()
+            )
 
 
 def test_a_neuron_that_is_always_zero_has_no_score(checkpoints, task):

@@ -12,8 +12,8 @@ from culnig_tl.commands.methods import methods, truth
 from culnig_tl.commands.stability import stability
 from culnig_tl.commands.values import values
 from culnig_tl.errors import StudyError
-from culnig_tl.running.pipeline import run_study
-from culnig_tl.study import StudyConfig
+from culnig_tl.run.pipeline import run_study
+from culnig_tl.study.config import StudyConfig
 
 from .helpers import invoked
 
@@ -21,7 +21,7 @@ APP = typer.Typer()
 for command in (enhance, methods, stability, truth, values):
     APP.command()(command)
 CONFIG = {
-    "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "t_mlp": 0.1, "t_attn": 0.05, "t_specific": 0.1,
+    "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "top_mlp": 0.1, "top_attn": 0.05, "top_specific": 0.1,
     "random_sets": 1, "limit": 8, "device": "cpu", "rival": None,
 }  # fmt: skip
 
@@ -40,13 +40,15 @@ def study(checkpoints, tmp_path_factory):
 def test_methods(checkpoints, tmp_path):
     said = call(
         "methods", "--model", checkpoints("llama"), "--tasks", "miniculture,minicommonsense", "--reading", "minireading", "--sample", 4,
-        "--limit", 2, "--asked", 8, "--methods", "culnig,cape,random", "--t-mlp", 0.1, "--t-attn", 0.05, "--output-dir", tmp_path,
+        "--limit", 2, "--asked", 8, "--methods", "culnig,cape,random", "--top-mlp", 0.1, "--top-attn", 0.05, "--output-dir", tmp_path,
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "methods.csv", index_col="method")
     assert list(table.index) == ["culnig", "cape", "random", "unchanged"]
     assert "hurts culture most" in said and "48 neurons zeroed" in said
     assert len(pd.read_parquet(tmp_path / "truth.parquet")) == 48
-    assert len(pd.read_csv(tmp_path / "overlap.csv")) == 3 and set(pd.read_csv(tmp_path / "curves.csv")["task"]) == {
+    assert len(pd.read_csv(tmp_path / "overlap.csv")) == 3 and set(
+        pd.read_csv(tmp_path / "curves.csv")["task"]
+    ) == {
         "miniculture",
         "minicommonsense",
     }
@@ -60,7 +62,17 @@ def test_methods_wants_culture(checkpoints):
 
 
 def test_truth(checkpoints, tmp_path):
-    said = call("truth", "--model", checkpoints("llama"), "--sites", "mlp.gate,attn.v", "--limit", 1, "-o", tmp_path / "truth.csv")
+    said = call(
+        "truth",
+        "--model",
+        checkpoints("llama"),
+        "--sites",
+        "mlp.gate,attn.v",
+        "--limit",
+        1,
+        "-o",
+        tmp_path / "truth.csv",
+    )
     table = pd.read_csv(tmp_path / "truth.csv")
     assert table.groupby("site").size().to_dict() == {"attn.v": 48, "mlp.gate": 216} and "culnig-sum" in said
 
@@ -68,7 +80,11 @@ def test_truth(checkpoints, tmp_path):
 def test_enhance(study, tmp_path):
     said = call("enhance", study, "--factors", "1.5,2", "--random-sets", 1, "--output-dir", tmp_path)
     table = pd.read_csv(tmp_path / "enhance.csv")
-    assert set(table["factor"]) == {1.5, 2.0} and {"culture-general", "random by layer"} <= set(table["set"]) and "nhancing" in said
+    assert (
+        set(table["factor"]) == {1.5, 2.0}
+        and {"culture-general", "random by layer"} <= set(table["set"])
+        and "nhancing" in said
+    )
     assert "plotly" in (tmp_path / "enhance.html").read_text(encoding="utf-8").lower()
 
 
@@ -78,14 +94,17 @@ def test_stability(study, tmp_path):
     assert {"returns", "wordings"} <= set(neurons.table.columns) and neurons == NeuronSet.load(
         study / "neurons" / "culture-general.parquet"
     )
-    assert set(pd.read_csv(tmp_path / "stability.csv")["kind"]) == {"bootstrap", "wordings"} and "wording 4" in said
+    assert (
+        set(pd.read_csv(tmp_path / "stability.csv")["kind"]) == {"bootstrap", "wordings"}
+        and "wording 4" in said
+    )
     assert len(pd.read_csv(tmp_path / "returns.csv")) >= len(neurons)
 
 
 def test_values(checkpoints, tmp_path):
     call(
         "values", "--model", checkpoints("llama"), "--tasks", "miniculture,minicommonsense", "--reading", "minireading", "--limit", 4,
-        "--t-mlp", 0.1, "--t-attn", 0.05, "--random-sets", 1, "--output-dir", tmp_path,
+        "--top-mlp", 0.1, "--top-attn", 0.05, "--random-sets", 1, "--output-dir", tmp_path,
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "cross-effects.csv")
     assert len(table) == 4 and len(pd.read_csv(tmp_path / "overlap.csv")) == 1

@@ -13,12 +13,14 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from culnig_tl import ablate, describe, evaluate, load_model, score_neurons, select_culture_general
+from culnig_tl import ablate, describe, evaluate, load_model, score_neurons, select_general
+from culnig_tl.data.neurons import SITES, NeuronSet, Site
+from culnig_tl.defaults import PAPER_MODELS
+from culnig_tl.engine.loading import explain
+from culnig_tl.engine.models import hook_name, tokenizer_of
+from culnig_tl.engine.prompts import encode, pad
+from culnig_tl.engine.workarounds import no_installs
 from culnig_tl.errors import CulnigError, ModelError
-from culnig_tl.loading import explain, no_installs
-from culnig_tl.models import PAPER_MODELS, hook_name, tokenizer_of
-from culnig_tl.neurons import SITES, NeuronSet, Site
-from culnig_tl.prompting import encode, pad
 
 from . import families
 from .helpers import difference, plain_model, score
@@ -34,7 +36,11 @@ def copied(checkpoints, tmp_path):
 
 def logits_of(model, tokens):
     with torch.no_grad():
-        return model(torch.tensor([tokens])) if not isinstance(model, hf.PreTrainedModel) else model(torch.tensor([tokens])).logits
+        return (
+            model(torch.tensor([tokens]))
+            if not isinstance(model, hf.PreTrainedModel)
+            else model(torch.tensor([tokens])).logits
+        )
 
 
 TOKENS = list(range(20, 50))
@@ -53,7 +59,7 @@ def test_each_of_the_papers_models_goes_the_whole_way(name, tmp_path):
     task = families.questions(6)
     culture = score(model, task)
     reading = score(model, families.questions(3, task="other"))
-    general = select_culture_general(culture, score(model, task.control()), reading, t_mlp=0.1, t_attn=0.1)
+    general = select_general(culture, score(model, task.control()), reading, top_mlp=0.1, top_attn=0.1)
     unchanged, suppressed = (evaluate(model, task, neurons=n, progress=False) for n in (None, general))
     assert len(general) and len(unchanged) == len(suppressed) == 6
     assert not np.allclose(unchanged.table["p_answer"], suppressed.table["p_answer"], rtol=1e-6)
@@ -62,7 +68,9 @@ def test_each_of_the_papers_models_goes_the_whole_way(name, tmp_path):
 @pytest.mark.parametrize("family", list(families.FAMILIES))
 def test_a_folder_computes_what_transformers_does(family, loaded, checkpoints):
     expected = logits_of(plain_model(checkpoints(family)), TOKENS)
-    assert torch.allclose(logits_of(loaded(family), TOKENS), expected, atol=1e-4 * float(expected.abs().max()))
+    assert torch.allclose(
+        logits_of(loaded(family), TOKENS), expected, atol=1e-4 * float(expected.abs().max())
+    )
 
 
 @pytest.mark.parametrize("layout", ["hub", "saved"])
@@ -77,7 +85,9 @@ def test_multimodal_gemma_is_loaded_as_its_language_model(layout, copied):
     expected = logits_of(plain_model(folder), TOKENS)
     model = load_model(folder, device="cpu")
     assert torch.allclose(logits_of(model, TOKENS), expected, atol=1e-4 * float(expected.abs().max()))
-    assert not any("vision" in name for name, _ in model.original_model.named_modules()), "the vision part is not held in memory"
+    assert not any("vision" in name for name, _ in model.original_model.named_modules()), (
+        "the vision part is not held in memory"
+    )
 
 
 def _hub_name(key):
@@ -94,7 +104,12 @@ def test_base_and_fine_tuned_go_the_same_way(checkpoints, tmp_path, task):
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "q_proj" in name or "down_proj" in name:  # W + B A, of rank 2
-                weight += 0.3 * torch.randn(weight.shape[0], 2) @ torch.randn(2, weight.shape[1]) / weight.shape[1] ** 0.5
+                weight += (
+                    0.3
+                    * torch.randn(weight.shape[0], 2)
+                    @ torch.randn(2, weight.shape[1])
+                    / weight.shape[1] ** 0.5
+                )
     seen = []
     for number, plain in enumerate((base, tuned)):
         folder = tmp_path / f"checkpoint-{number}"
@@ -114,14 +129,19 @@ def test_a_tokenizer_stays_as_it_is(chat, checkpoints):
     without = families.tokenizer(bos=False, chat=chat)
     before = dict(without.init_kwargs)
     model = load_model(folder, tokenizer=without, device="cpu")
-    assert model.tokenizer("a")["input_ids"] == without("a")["input_ids"] and without.bos_token_id not in without("a")["input_ids"]
+    assert (
+        model.tokenizer("a")["input_ids"] == without("a")["input_ids"]
+        and without.bos_token_id not in without("a")["input_ids"]
+    )
     assert model.tokenizer.chat_template == without.chat_template
     assert without.init_kwargs == before == dict(model.tokenizer.init_kwargs)
 
 
 def test_revision_of_a_folder_is_of_its_content(checkpoints, tmp_path):
     one, two = (families.save(tmp_path / name, "gpt2", seed=seed) for name, seed in (("one", 0), ("two", 1)))
-    first, same, other = (describe(load_model(f, device="cpu")).revision for f in (checkpoints("gpt2"), one, two))
+    first, same, other = (
+        describe(load_model(f, device="cpu")).revision for f in (checkpoints("gpt2"), one, two)
+    )
     assert first == same != other
 
 
@@ -163,8 +183,13 @@ def test_a_bridge_that_the_user_built_and_compatibility_mode(family, checkpoints
     from transformer_lens.model_bridge import TransformerBridge
 
     folder = checkpoints(family)
-    plain, tokenizer = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), hf.AutoTokenizer.from_pretrained(folder)
-    bridge = TransformerBridge.boot_transformers(str(folder), hf_model=plain, tokenizer=tokenizer, device="cpu")
+    plain, tokenizer = (
+        hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        hf.AutoTokenizer.from_pretrained(folder),
+    )
+    bridge = TransformerBridge.boot_transformers(
+        str(folder), hf_model=plain, tokenizer=tokenizer, device="cpu"
+    )
     expected = score(loaded(family), task)
     assert difference(score(bridge, task), expected) < 1e-5
     neuron = NeuronSet.from_indices([("mlp.gate", 1, 3)])
@@ -175,7 +200,10 @@ def test_a_bridge_that_the_user_built_and_compatibility_mode(family, checkpoints
     for site in SITES:
         if site is Site.ATTN_V and family == "gpt2":
             continue  # GPT-2 has value biases: they sit in the output's bias now
-        assert np.abs(folded.arrays[site] - expected.arrays[site]).max() < 1e-3 * np.abs(expected.arrays[site]).max(), site
+        assert (
+            np.abs(folded.arrays[site] - expected.arrays[site]).max()
+            < 1e-3 * np.abs(expected.arrays[site]).max()
+        ), site
     again = evaluate(bridge, task, neurons=neuron, operation="enhance", progress=False)
     np.testing.assert_allclose(again.table["p_answer"], enhanced.table["p_answer"], rtol=1e-2)
 
@@ -211,7 +239,10 @@ def test_missing_weights_are_an_error(copied):
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"1 weights are missing from the checkpoint .* e\.g\. model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        ModelError,
+        match=r"1 weights are missing from the checkpoint .* e\.g\. model\.layers\.1\.mlp\.up_proj\.weight",
+    ):
         load_model(folder, device="cpu")
 
 
@@ -238,7 +269,9 @@ def test_a_multimodal_checkpoint_under_the_wrong_class_is_not_left_random(copied
     folder = copied("gemma3")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
-        json.dumps({**config["text_config"], "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"})
+        json.dumps(
+            {**config["text_config"], "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
+        )
     )
     weights = {_hub_name(key): value for key, value in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -265,7 +298,9 @@ def test_bad_folders(tmp_path, copied):
 
 
 def test_an_architecture_that_is_no_language_model(tmp_path):
-    config = hf.BertConfig(vocab_size=512, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    config = hf.BertConfig(
+        vocab_size=512, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
     hf.BertModel(config).save_pretrained(tmp_path)
     families.tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError):
@@ -273,15 +308,22 @@ def test_an_architecture_that_is_no_language_model(tmp_path):
 
 
 def test_an_architecture_without_the_hooks(tmp_path):
-    hf.MambaForCausalLM(hf.MambaConfig(vocab_size=512, hidden_size=32, num_hidden_layers=1, state_size=4)).save_pretrained(tmp_path)
+    hf.MambaForCausalLM(
+        hf.MambaConfig(vocab_size=512, hidden_size=32, num_hidden_layers=1, state_size=4)
+    ).save_pretrained(tmp_path)
     families.tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError) as caught:
         load_model(tmp_path, device="cpu")
-    assert "none of the hooks that neurons are read from, e.g. blocks.0.mlp.hook_pre" in str(caught.value) and "\n" not in str(caught.value)
+    assert "none of the hooks that neurons are read from, e.g. blocks.0.mlp.hook_pre" in str(
+        caught.value
+    ) and "\n" not in str(caught.value)
 
 
 def test_an_unknown_name_offline():
-    with pytest.raises(ModelError, match="'nobody/nothing' is no folder, and not in the local cache while the Hub cannot be reached"):
+    with pytest.raises(
+        ModelError,
+        match="'nobody/nothing' is no folder, and not in the local cache while the Hub cannot be reached",
+    ):
         load_model("nobody/nothing")
 
 
@@ -350,7 +392,9 @@ def test_the_door_is_where_it_is_needed(checkpoints, monkeypatch):
     monkeypatch.setattr(subprocess, "check_call", lambda command, *a, **k: started.append(command))
     folder = checkpoints("gemma3")
     whole = hf.Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    TransformerBridge.boot_transformers(str(folder), hf_model=whole, tokenizer=hf.AutoTokenizer.from_pretrained(folder), device="cpu")
+    TransformerBridge.boot_transformers(
+        str(folder), hf_model=whole, tokenizer=hf.AutoTokenizer.from_pretrained(folder), device="cpu"
+    )
     assert started and "torchvision" in started[0]
 
 
@@ -360,8 +404,16 @@ def test_the_door_stops_installs_alone():
             subprocess.check_call([sys.executable, "-m", "pip", "install", "torchvision", "-q"])
         with pytest.raises(PermissionError):
             subprocess.Popen("uv pip install torchvision", shell=True)
-        assert subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True, check=True).stdout.strip() == b"1"
-    assert subprocess.run([sys.executable, "-c", "print('install')"], capture_output=True, check=True).stdout.strip() == b"install"
+        assert (
+            subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True, check=True).stdout.strip()
+            == b"1"
+        )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", "print('install')"], capture_output=True, check=True
+        ).stdout.strip()
+        == b"install"
+    )
 
 
 def test_whole_multimodal_models_of_the_user_score_their_language_model(checkpoints, loaded, task):
@@ -381,4 +433,7 @@ def test_ablation_reaches_every_site_of_every_family(loaded):
             before = model(tokens, attention_mask=mask)
             for site, width in describe(model).widths.items():
                 with ablate(model, NeuronSet.from_indices([(site, 0, n) for n in range(width)])):
-                    assert not torch.allclose(model(tokens, attention_mask=mask), before, atol=1e-5), (family, site)
+                    assert not torch.allclose(model(tokens, attention_mask=mask), before, atol=1e-5), (
+                        family,
+                        site,
+                    )

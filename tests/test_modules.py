@@ -12,20 +12,33 @@ import transformers as hf
 from culnig_tl import NeuronSet, choose_modules, export_freeze_list, load_model, rank_modules
 from culnig_tl.errors import FineTuningError, NeuronError
 from culnig_tl.finetuning.modules import Module, ModuleRanking, list_modules
-from culnig_tl.weights import place_of
+from culnig_tl.finetuning.weights import place_of
 
 from . import families
 from .helpers import plain_model
 
-COUNTS = {("mlp.gate", 1): 9, ("mlp.up", 1): 2, ("attn.v", 0): 5, ("attn.q", 0): 1, ("mlp.gate", 0): 3, ("attn.k", 2): 1}
-NEURONS = NeuronSet.from_indices([(site, layer, i) for (site, layer), count in COUNTS.items() for i in range(count)])
+COUNTS = {
+    ("mlp.gate", 1): 9,
+    ("mlp.up", 1): 2,
+    ("attn.v", 0): 5,
+    ("attn.q", 0): 1,
+    ("mlp.gate", 0): 3,
+    ("attn.k", 2): 1,
+}
+NEURONS = NeuronSet.from_indices(
+    [(site, layer, i) for (site, layer), count in COUNTS.items() for i in range(count)]
+)
 
 
-def made(counts: dict[str, int], sizes=lambda kind: 30 if kind == "mlp" else 10, extra: int = 0) -> ModuleRanking:
+def made(
+    counts: dict[str, int], sizes=lambda kind: 30 if kind == "mlp" else 10, extra: int = 0
+) -> ModuleRanking:
     """A ranking by hand: "mlp.0" -> culture-general neurons."""
     modules = [Module(int(name[-1]), name[:-2], sizes(name[:-2]), n) for name, n in counts.items()]  # type: ignore[arg-type]
     modules.sort(key=lambda m: (-m.neurons, m.layer, m.kind != "mlp"))
-    return ModuleRanking(tuple(modules), sum(m.parameters for m in modules) + extra, 1 + max(m.layer for m in modules))
+    return ModuleRanking(
+        tuple(modules), sum(m.parameters for m in modules) + extra, 1 + max(m.layer for m in modules)
+    )
 
 
 @pytest.mark.parametrize("family", list(families.FAMILIES))
@@ -36,14 +49,20 @@ def test_counts_are_those_of_the_plain_model(family, checkpoints):
     language = plain.model.language_model if family == "gemma3" else plain
     total = sum(p.numel() for p in language.parameters())  # tied weights are one parameter here
     assert ranking.total == total
-    blocks = {"gpt2": lambda: plain.transformer.h, "gpt-neox": lambda: plain.gpt_neox.layers, "gemma3": lambda: language.layers}
+    blocks = {
+        "gpt2": lambda: plain.transformer.h,
+        "gpt-neox": lambda: plain.gpt_neox.layers,
+        "gemma3": lambda: language.layers,
+    }
     for layer, block in enumerate(blocks.get(family, lambda: plain.model.layers)()):
         parts = dict(block.named_children())
         attention = next(part for name, part in parts.items() if name in ("self_attn", "attn", "attention"))
         for kind, part in (("mlp", parts["mlp"]), ("attn", attention)):
             module = next(m for m in ranking if (m.layer, m.kind) == (layer, kind))
             assert module.parameters == sum(p.numel() for p in part.parameters())
-            pool = [count for (site, where), count in COUNTS.items() if where == layer and site.startswith(kind)]
+            pool = [
+                count for (site, where), count in COUNTS.items() if where == layer and site.startswith(kind)
+            ]
             assert module.neurons == sum(pool)
     assert [m.name for m in ranking][:4] == ["mlp.1", "attn.0", "mlp.0", "attn.2"]
     assert [m.name for m in ranking][4:6] == ["attn.1", "mlp.2"]  # equals: the shallower first
@@ -66,7 +85,9 @@ def test_ten_percent_of_gemma_are_the_seven_mlps_of_the_paper():
     with torch.device("meta"):
         model = hf.AutoModelForCausalLM.from_config(config)
     order = (13, 12, 14, 10, 11, 7, 9, 8, 15)
-    neurons = NeuronSet.from_indices([("mlp.gate", layer, i) for place, layer in enumerate(order) for i in range(90 - 9 * place)])
+    neurons = NeuronSet.from_indices(
+        [("mlp.gate", layer, i) for place, layer in enumerate(order) for i in range(90 - 9 * place)]
+    )
     ranking = rank_modules(neurons, model)
     assert ranking.total == 11_766_034_176
     top = choose_modules(ranking, "top", share=0.10)
@@ -78,8 +99,16 @@ def test_ten_percent_of_gemma_are_the_seven_mlps_of_the_paper():
 
 
 def test_top_is_the_shortest_start_that_reaches_the_share():
-    ranking = made({"mlp.0": 9, "attn.0": 4, "mlp.1": 3, "attn.1": 0, "mlp.2": 0, "attn.2": 0}, extra=80)  # 200 in all
-    for share, names in ((0.01, ["mlp.0"]), (0.15, ["mlp.0"]), (0.16, ["mlp.0", "attn.0"]), (0.2, ["mlp.0", "attn.0"]), (0.6, None)):
+    ranking = made(
+        {"mlp.0": 9, "attn.0": 4, "mlp.1": 3, "attn.1": 0, "mlp.2": 0, "attn.2": 0}, extra=80
+    )  # 200 in all
+    for share, names in (
+        (0.01, ["mlp.0"]),
+        (0.15, ["mlp.0"]),
+        (0.16, ["mlp.0", "attn.0"]),
+        (0.2, ["mlp.0", "attn.0"]),
+        (0.6, None),
+    ):
         chosen = [m.name for m in choose_modules(ranking, "top", share=share)]
         assert chosen == (names or [m.name for m in ranking])
     group = choose_modules(ranking, "top", share=0.2)
@@ -91,8 +120,14 @@ def test_top_is_the_shortest_start_that_reaches_the_share():
 def test_bottom_and_random_hold_as_much_as_top():
     ranking = made({"mlp.0": 9, "attn.0": 4, "mlp.1": 3, "attn.1": 1, "mlp.2": 0, "attn.2": 0}, extra=80)
     bottom = choose_modules(ranking, "bottom", share=0.15)
-    assert [m.name for m in bottom] == ["attn.2", "attn.1", "attn.0"]  # the MLP would overshoot: 10 + 30 against 30
-    drawn = {tuple(m.name for m in choose_modules(ranking, "random", share=0.15, seed=seed)) for seed in range(30)}
+    assert [m.name for m in bottom] == [
+        "attn.2",
+        "attn.1",
+        "attn.0",
+    ]  # the MLP would overshoot: 10 + 30 against 30
+    drawn = {
+        tuple(m.name for m in choose_modules(ranking, "random", share=0.15, seed=seed)) for seed in range(30)
+    }
     assert len(drawn) > 3 and ("mlp.0",) in drawn
     assert all(sum(30 if name.startswith("mlp") else 10 for name in names) == 30 for names in drawn)
     again = choose_modules(ranking, "random", share=0.15, seed=7)
@@ -100,7 +135,18 @@ def test_bottom_and_random_hold_as_much_as_top():
 
 
 def test_matched_is_the_cheapest_of_all_assignments():
-    counts = {"mlp.0": 20, "mlp.1": 16, "mlp.2": 9, "mlp.3": 1, "mlp.4": 0, "mlp.5": 7, "attn.0": 12, "attn.1": 2, "attn.2": 0, "attn.3": 9}
+    counts = {
+        "mlp.0": 20,
+        "mlp.1": 16,
+        "mlp.2": 9,
+        "mlp.3": 1,
+        "mlp.4": 0,
+        "mlp.5": 7,
+        "attn.0": 12,
+        "attn.1": 2,
+        "attn.2": 0,
+        "attn.3": 9,
+    }
     ranking = made(counts)
     top = choose_modules(ranking, "top", share=0.4)
     assert [m.name for m in top] == ["mlp.0", "mlp.1", "attn.0", "mlp.2"]
@@ -115,9 +161,13 @@ def test_matched_is_the_cheapest_of_all_assignments():
     for kind in ("mlp", "attn"):
         mine = [m for m in top if m.kind == kind]
         others = [m for m in ranking if m.kind == kind and m not in list(top)]
-        choices = {cost(zip(mine, order)): {m.name for m in order} for order in permutations(others, len(mine))}
+        choices = {
+            cost(zip(mine, order)): {m.name for m in order} for order in permutations(others, len(mine))
+        }
         best = min(choices)
-        assert {m.name for m in matched if m.kind == kind} in [names for value, names in choices.items() if value <= best + 1e-9]
+        assert {m.name for m in matched if m.kind == kind} in [
+            names for value, names in choices.items() if value <= best + 1e-9
+        ]
 
 
 def test_modules_by_name_and_bad_input(checkpoints):
@@ -128,11 +178,17 @@ def test_modules_by_name_and_bad_input(checkpoints):
         (lambda: choose_modules(ranking, ["layer 7"]), "names are such as mlp.0"),
         (lambda: choose_modules(ranking, []), "at least"),
         (lambda: choose_modules(ranking, ["mlp.0", "mlp.0"]), "twice"),
-        (lambda: choose_modules(ranking, "best"), "unknown choice of modules 'best': use top, bottom, matched, random"),
+        (
+            lambda: choose_modules(ranking, "best"),
+            "unknown choice of modules 'best': use top, bottom, matched, random",
+        ),
         (lambda: choose_modules(ranking, "top", share=0.9), "90.0% cannot be reached.*80.0%"),
         (lambda: choose_modules(ranking, "top", share=10), "10% is 0.1"),
         (lambda: choose_modules(ranking, "top", share=0), "between 0 and 1"),
-        (lambda: choose_modules(ranking, "matched", share=0.7), "too large for matched modules: top takes 2 mlp modules, 0 are left"),
+        (
+            lambda: choose_modules(ranking, "matched", share=0.7),
+            "too large for matched modules: top takes 2 mlp modules, 0 are left",
+        ),
         (lambda: rank_modules(NEURONS, torch.nn.Linear(2, 2)), "no MLPs and attention modules"),
         (lambda: export_freeze_list([Module(9, "mlp", 1)], checkpoints("llama")), "no mlp in layer 9"),
     ]
@@ -156,14 +212,20 @@ def test_peft_takes_the_freeze_list(family, checkpoints, tmp_path):
     names = dict(plain.named_parameters())
     assert set(freeze.parameters) <= set(names) and not any("vision" in name for name in freeze.parameters)
     places = {name: place_of(name) for name in names}
-    assert set(freeze.parameters) == {name for name, place in places.items() if place and (place[1], place[0]) in spared}
+    assert set(freeze.parameters) == {
+        name for name, place in places.items() if place and (place[1], place[0]) in spared
+    }
     assert export_freeze_list([Module(1, "mlp", 1), Module(0, "attn", 1)], plain) == freeze
     for options in (
         {"target_modules": list(freeze.target_modules)},
         {"target_modules": "all-linear", "exclude_modules": list(freeze.exclude_modules)},
     ):
         net = get_peft_model(plain_model(folder), LoraConfig(r=2, **options))  # type: ignore[arg-type]
-        adapted = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name, p in net.named_parameters() if p.requires_grad}
+        adapted = {
+            name.removeprefix("base_model.model.").partition(".lora_")[0]
+            for name, p in net.named_parameters()
+            if p.requires_grad
+        }
         assert adapted and not adapted & set(freeze.exclude_modules), options
         assert set(freeze.target_modules) <= adapted
     path = freeze.save(tmp_path / "freeze.json")

@@ -10,17 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from culnig_tl.data.neurons import NeuronSet, Provenance, Site
 from culnig_tl.errors import NeuronError
-from culnig_tl.neurons import NeuronSet, Provenance, Site
 
-ROWS = st.sets(st.tuples(st.sampled_from([s.value for s in Site]), st.integers(0, 3), st.integers(0, 5)), max_size=30)
+ROWS = st.sets(
+    st.tuples(st.sampled_from([s.value for s in Site]), st.integers(0, 3), st.integers(0, 5)), max_size=30
+)
 
 
 @settings(deadline=None)
 @given(ROWS, ROWS)
 def test_algebra_is_that_of_sets(first, second):
     a, b = NeuronSet.from_indices(first), NeuronSet.from_indices(second)
-    assert (a | b).keys() == first | second and (a & b).keys() == first & second and (a - b).keys() == first - second
+    assert (
+        (a | b).keys() == first | second
+        and (a & b).keys() == first & second
+        and (a - b).keys() == first - second
+    )
     assert a.jaccard(b) == (len(first & second) / len(first | second) if first | second else 1)
     assert (a == b) == (first == second) and (a.hash == b.hash) == (first == second)
     assert {(s.value, layer, int(i)) for (s, layer), index in a.indices.items() for i in index} == first
@@ -36,16 +42,29 @@ def test_rows_are_in_the_order_site_layer_neuron(rows):
 
 
 FULL = Provenance(
-    kind="culture-general", model="m", revision="r", tasks={"blend": "f"}, thresholds={"t_mlp": 0.01}, paper_defaults=True,
-    pool={"mlp.gate": 8}, layers=2, candidates=5, removed_by_countryrc=2, version="1",
+    kind="culture-general", model="m", revision="r", tasks={"blend": "f"}, thresholds={"top_mlp": 0.01}, paper_defaults=True,
+    pool={"mlp.gate": 8}, layers=2, candidates=5, removed_by_reading=2, version="1",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_files_keep_rows_and_provenance(suffix, tmp_path):
-    table = pd.DataFrame({"country": ["Iran", "Spain"], "site": "mlp.gate", "layer": [0, 1], "neuron": [3, 3], "score": [0.25, np.nan]})
-    specific = Provenance(by_country={"Iran": {"candidates": 3, "removed_by_countryrc": 1, "removed_by_z": 1}}, shared_pattern=0.5)
-    for neurons in (NeuronSet.from_indices([("mlp.gate", 0, 1), ("attn.k", 1, 2)], FULL), NeuronSet(table, specific)):
+    table = pd.DataFrame(
+        {
+            "country": ["Iran", "Spain"],
+            "site": "mlp.gate",
+            "layer": [0, 1],
+            "neuron": [3, 3],
+            "score": [0.25, np.nan],
+        }
+    )
+    specific = Provenance(
+        by_country={"Iran": {"candidates": 3, "removed_by_reading": 1, "removed_by_z": 1}}, shared_pattern=0.5
+    )
+    for neurons in (
+        NeuronSet.from_indices([("mlp.gate", 0, 1), ("attn.k", 1, 2)], FULL),
+        NeuronSet(table, specific),
+    ):
         back = NeuronSet.load(neurons.save(tmp_path / f"set{suffix}"))
         pd.testing.assert_frame_equal(back.table, neurons.table)
         assert back.provenance == neurons.provenance
@@ -75,7 +94,11 @@ def test_bad_rows_and_files_are_a_clear_error(tmp_path):
         NeuronSet.load(tmp_path / "no.csv")
     for name, content, message in (
         ("a.json", "[]", "not a file of neurons"),
-        ("b.json", json.dumps({"top_neurons": [{"module_name": "o_proj", "layer_idx": 0, "neuron_idx": 0}]}), "o_proj"),
+        (
+            "b.json",
+            json.dumps({"top_neurons": [{"module_name": "o_proj", "layer_idx": 0, "neuron_idx": 0}]}),
+            "o_proj",
+        ),
         ("c.csv", "a,b\n1,2\n", "missing"),
         ("d.parquet", "no", "not a file of neurons"),
         ("e.txt", "", "are read from"),
@@ -91,7 +114,8 @@ def test_bad_rows_and_files_are_a_clear_error(tmp_path):
 
 def test_sets_made_of_sets_keep_the_model_they_belong_to():
     whole = NeuronSet.from_indices(
-        [("mlp.gate", 0, 1), ("attn.q", 1, 2)], Provenance(kind="x", model="m", pool={"mlp.gate": 8, "attn.q": 4}, layers=2)
+        [("mlp.gate", 0, 1), ("attn.q", 1, 2)],
+        Provenance(kind="x", model="m", pool={"mlp.gate": 8, "attn.q": 4}, layers=2),
     )
     part = NeuronSet.from_indices([("mlp.gate", 0, 1)])
     for made in (whole - part, whole & part, whole | part):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from culnig_tl import passes
+from culnig_tl.data.neurons import SITES
+from culnig_tl.engine.workarounds import native_attention
 from culnig_tl.errors import ScoreError
-from culnig_tl.models import native_attention
-from culnig_tl.neurons import SITES
 
 from .helpers import difference, score
 
@@ -41,7 +41,9 @@ def test_native_attention_that_goes_wrong_is_dropped_loudly(breaks, loaded, task
         reason = "logits differ"
     else:
         monkeypatch.setattr(
-            inner, "forward", lambda hidden_states, **k: (hidden_states.new_zeros(hidden_states.shape) + hidden_states, None)
+            inner,
+            "forward",
+            lambda hidden_states, **k: (hidden_states.new_zeros(hidden_states.shape) + hidden_states, None),
         )
         reason = "no gradient reached blocks.1.attn.hook_"
     scores = score(model, task[:3])
@@ -58,7 +60,9 @@ def test_padding_that_goes_wrong_is_done_without(family, loaded, task, caplog):
 
     def poison(pattern, hook):
         hidden = pattern.sum(-1, keepdim=True) < 0.5  # rows of padding, with nothing to look at
-        first = (pattern[:, :, -1:, :1] == 0).expand_as(hidden)  # the last token does not see the first: it is padding
+        first = (pattern[:, :, -1:, :1] == 0).expand_as(
+            hidden
+        )  # the last token does not see the first: it is padding
         return pattern.masked_fill(hidden | first, torch.nan)
 
     with model.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", poison)]):
@@ -97,7 +101,9 @@ def test_later_batches_are_not_tried_in_the_size_that_failed():
         if len(batch) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    sizes = passes.each_batch([list(range(8)), list(range(8, 16)), list(range(16, 18))], [10] * 18, work, lambda n: None)
+    sizes = passes.each_batch(
+        [list(range(8)), list(range(8, 16)), list(range(16, 18))], [10] * 18, work, lambda n: None
+    )
     assert sum(sizes) == 18 and tried.count(8) == 1 and max(sizes) <= 3
 
 

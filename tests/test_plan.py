@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from culnig_tl import run_study
 from culnig_tl.cli import app
 from culnig_tl.errors import StudyError
-from culnig_tl.running import plan
-from culnig_tl.study import RIVAL, Study, StudyConfig
+from culnig_tl.run import plan
+from culnig_tl.study.config import RIVAL, StudyConfig
+from culnig_tl.study.study import Study
 
 from .processes import content
 
@@ -22,7 +23,7 @@ from .processes import content
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Without figures, which take longer than all the rest here, and with each model loaded once; both have tests of their own."""
-    from culnig_tl.running import pipeline
+    from culnig_tl.run import pipeline
 
     load, models = pipeline.load, {}
 
@@ -45,8 +46,8 @@ def config(checkpoints) -> StudyConfig:
         tasks=("miniculture", "minicommonsense"),
         reading="minireading",
         rival="minicommonsense",
-        t_mlp=0.1,
-        t_attn=0.05,
+        top_mlp=0.1,
+        top_attn=0.05,
         random_sets=1,
         limit=8,
         device="cpu",
@@ -78,10 +79,23 @@ def copied(made, tmp_path):
 def test_lists_are_commands_in_steps(made):
     folder, pieces = made
     lists = {step: (folder / "plan" / name).read_text().splitlines() for step, name in plan.LISTS.items()}
-    assert len(lists[1]) == 4 + 2 and len(lists[2]) == 4 * 2 and len(lists[3]) == 1, "scores and unchanged; settings x tasks; gather"
+    assert len(lists[1]) == 4 + 2 and len(lists[2]) == 4 * 2 and len(lists[3]) == 1, (
+        "scores and unchanged; settings x tasks; gather"
+    )
     words = shlex.split(lists[2][0])
-    assert words == ["culnig-tl", "run", "--from", str(folder / "study.json"), "--piece", "ask culture-general: miniculture"]
-    assert {piece.label for piece in pieces if piece.step == 1} >= {"score neuron", "score rival", "ask unchanged: minicommonsense"}
+    assert words == [
+        "culnig-tl",
+        "run",
+        "--from",
+        str(folder / "study.json"),
+        "--piece",
+        "ask culture-general: miniculture",
+    ]
+    assert {piece.label for piece in pieces if piece.step == 1} >= {
+        "score neuron",
+        "score rival",
+        "ask unchanged: minicommonsense",
+    }
     assert len({piece.label for piece in pieces}) == len(pieces) == 15
 
 
@@ -95,7 +109,7 @@ def test_pieces_gathered_are_the_study_in_one_go(config, whole, copied):
 
 
 def test_a_finished_piece_is_not_made_again(config, copied, monkeypatch):
-    from culnig_tl.running import pieces
+    from culnig_tl.run import pieces
 
     monkeypatch.setattr(pieces, "evaluate", lambda *a, **k: pytest.fail("it was there"))
     monkeypatch.setattr(pieces, "score_neurons", lambda *a, **k: pytest.fail("it was there"))
@@ -106,7 +120,8 @@ def test_missing_pieces_are_named_with_their_commands(config, copied):
     (copied / "scores" / "control.safetensors").unlink()
     (copied / "parts" / RIVAL / "miniculture.parquet").unlink()
     with pytest.raises(
-        StudyError, match=r"2 pieces are missing: score control, ask rival: miniculture; their commands are in .*missing\.txt"
+        StudyError,
+        match=r"2 pieces are missing: score control, ask rival: miniculture; their commands are in .*missing\.txt",
     ):
         plan.gather(config, copied)
     commands = (copied / "plan" / "missing.txt").read_text().splitlines()
@@ -121,12 +136,19 @@ def test_missing_pieces_are_named_with_their_commands(config, copied):
 
 
 def test_what_does_not_belong_is_named(config, copied, checkpoints):
-    shutil.copy(copied / "parts" / "unchanged" / "miniculture.parquet", copied / "parts" / "culture-general" / "miniculture.parquet")
-    with pytest.raises(StudyError, match=r"ask culture-general: miniculture.*does not belong: neurons is None, not '\w+'"):
+    shutil.copy(
+        copied / "parts" / "unchanged" / "miniculture.parquet",
+        copied / "parts" / "culture-general" / "miniculture.parquet",
+    )
+    with pytest.raises(
+        StudyError, match=r"ask culture-general: miniculture.*does not belong: neurons is None, not '\w+'"
+    ):
         plan.gather(config, copied)
     plan.run_piece(config, copied, "ask culture-general: miniculture", progress=False)
     (copied / "parts" / "culture-general" / "thesis.txt").write_text("mine")
-    with pytest.raises(StudyError, match=r"parts/culture-general/thesis\.txt is no piece of this study; remove it"):
+    with pytest.raises(
+        StudyError, match=r"parts/culture-general/thesis\.txt is no piece of this study; remove it"
+    ):
         plan.gather(config, copied)
     (copied / "parts" / "culture-general" / "thesis.txt").unlink()
 
@@ -136,7 +158,9 @@ def test_what_does_not_belong_is_named(config, copied, checkpoints):
     (copied / "study.json").write_text(json.dumps(record))
     (copied / "parts" / "unchanged" / "miniculture.parquet").unlink()
     plan.run_piece(other, copied, "ask unchanged: miniculture", progress=False)
-    with pytest.raises(StudyError, match=r"parts/unchanged/miniculture\.parquet does not belong: model is '\w+', not '\w+'"):
+    with pytest.raises(
+        StudyError, match=r"parts/unchanged/miniculture\.parquet does not belong: model is '\w+', not '\w+'"
+    ):
         plan.gather(other, copied)
 
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from culnig_tl.engine.prompts import MOST_PADDING, TOKENS_A_BATCH, encode, pad, plan_batches, render
 from culnig_tl.errors import PromptError
-from culnig_tl.prompting import MOST_PADDING, TOKENS_A_BATCH, encode, pad, plan_batches, render
 
 from . import families
 
@@ -53,7 +53,9 @@ CORPUS_WITH_LABELS = [" A", " B", " C", " D"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("template", [None, families.CHAT_TEMPLATE, "{{ bos_token }}" + families.CHAT_TEMPLATE, WITHOUT_BOS])
+@pytest.mark.parametrize(
+    "template", [None, families.CHAT_TEMPLATE, "{{ bos_token }}" + families.CHAT_TEMPLATE, WITHOUT_BOS]
+)
 def test_one_bos_exactly(kind, template, question):
     tokenizer = families.tokenizer(kind)
     tokenizer.chat_template = template
@@ -75,7 +77,9 @@ def test_an_eos_that_the_tokenizer_adds_is_left_out(question):
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = families.tokenizer("pieces")
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
     assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
     (prompt,) = encode(tokenizer, [question])
     assert tokenizer.eos_token_id not in prompt.tokens
@@ -102,7 +106,10 @@ def test_a_template_without_a_system_role_gets_it_before_the_prompt(question):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_label_of_several_tokens_is_an_error_that_shows_both(kind, question):
     with pytest.raises(PromptError, match="question 'small-0': the label 'football zebra' is not one token"):
-        encode(families.tokenizer(kind), [replace(question, options=("football zebra", "B"), answer="football zebra")])
+        encode(
+            families.tokenizer(kind),
+            [replace(question, options=("football zebra", "B"), answer="football zebra")],
+        )
 
 
 def test_a_label_that_swallows_the_prompts_end_is_an_error(question):
@@ -118,7 +125,7 @@ def test_two_labels_of_one_token_are_an_error(question):
 
 
 def test_the_first_prompts_tokens_are_logged(question, caplog):
-    with caplog.at_level("INFO", logger="culnig_tl.prompting"):
+    with caplog.at_level("INFO", logger="culnig_tl.engine.prompts"):
         encode(families.tokenizer(), [question])
     assert "first prompt's tokens: ['<s>'," in caplog.text
 
@@ -134,7 +141,11 @@ def test_padding_is_on_the_left():
         assert set(row[~seen.bool()].tolist()) <= {tokenizer.pad_token_id}
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=200), st.integers(1, 40) | st.just("auto"), st.integers(1, 4000))
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=200),
+    st.integers(1, 40) | st.just("auto"),
+    st.integers(1, 4000),
+)
 @settings(max_examples=100, deadline=None)
 def test_batches_hold_every_question_once(lengths, batch_size, most_tokens):
     plan = plan_batches(lengths, batch_size, most_tokens=most_tokens)
@@ -144,7 +155,9 @@ def test_batches_hold_every_question_once(lengths, batch_size, most_tokens):
         assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= most_tokens for batch in plan)
     else:
         assert all(len(batch) <= batch_size for batch in plan)
-    assert plan_batches(lengths, [len(batch) for batch in plan]) == plan, "a stored plan is replayed as it was"
+    assert plan_batches(lengths, [len(batch) for batch in plan]) == plan, (
+        "a stored plan is replayed as it was"
+    )
 
 
 def test_padding_share_of_an_even_spread_of_lengths():
@@ -157,13 +170,20 @@ def test_padding_share_of_an_even_spread_of_lengths():
 MIRROR = Path(__file__).parents[2] / "shared" / "data" / "hub"
 
 
-@pytest.mark.skipif(not (MIRROR / "nayeon212" / "BLEnD").is_dir(), reason="no mirror of BLEnD beside the project")
+@pytest.mark.skipif(
+    not (MIRROR / "nayeon212" / "BLEnD").is_dir(), reason="no mirror of BLEnD beside the project"
+)
 def test_padding_share_of_blend_mixed_with_countryrc():
     from culnig_tl import load_task
 
     tasks = load_task("blend", data_dir=MIRROR).neuron_split(), load_task("countryrc").neuron_split()
     tokenizer = families.tokenizer()
-    lengths = [len(ids) for ids in tokenizer([render(tokenizer, question) for task in tasks for question in task])["input_ids"]]
+    lengths = [
+        len(ids)
+        for ids in tokenizer([render(tokenizer, question) for task in tasks for question in task])[
+            "input_ids"
+        ]
+    ]
     assert len(lengths) > 10_000
     for most_tokens in TOKENS_A_BATCH.values():
         plan = plan_batches(lengths, "auto", most_tokens=most_tokens)

@@ -13,13 +13,14 @@ import pytest
 
 from culnig_tl.analyses.checkpoints import compare_checkpoints
 from culnig_tl.commands.compare import named_sources
+from culnig_tl.data.neurons import NeuronSet
 from culnig_tl.errors import StudyError
-from culnig_tl.findings import change
-from culnig_tl.neurons import NeuronSet
+from culnig_tl.figures.gallery import MATRIX, figure_pages, figures_of, panels_of
 from culnig_tl.pages.comparison_page import write_comparison
-from culnig_tl.pages.gallery import MATRIX, figure_pages, figures_of, panels_of
 from culnig_tl.pages.report import command, neuron_table, write_report
-from culnig_tl.study import GENERAL, SPECIFIC, Study
+from culnig_tl.study.config import GENERAL, SPECIFIC
+from culnig_tl.study.findings import change
+from culnig_tl.study.study import Study
 
 from .figures.builders import LARGE, make_scores, make_set
 from .studies import CASES, TASKS, made_study
@@ -96,15 +97,24 @@ def test_words_and_tables_agree(pages):
         found = study.findings()
         assert found.headline() in page.text and found.measured() in page.text
         for task, drops in found.drops.items():
-            at = next(i for i, cell in enumerate(page.cells) if cell.split()[:1] == [task] and "100.0" in page.cells[i + 1])
+            at = next(
+                i
+                for i, cell in enumerate(page.cells)
+                if cell.split()[:1] == [task] and "100.0" in page.cells[i + 1]
+            )
             row = page.cells[at : at + 11]
-            assert row[3] == change(drops.layer.drop) and row[2] == f"{drops.layer.base - drops.layer.drop:.1f}"
+            assert (
+                row[3] == change(drops.layer.drop) and row[2] == f"{drops.layer.base - drops.layer.drop:.1f}"
+            )
             assert row[5] == change(drops.layer.random_mean) and row[6] == change(drops.count.random_mean)
             if drops.rival is not None:
                 assert row[7] == change(drops.rival.random_mean)
         # the sentence's numbers stand in the table, and in the accuracy table above the same task
         off = f"{found.drops['food'].layer.base - found.drops['food'].layer.drop:.1f}"
-        assert f"to {off}%" in found.measured() and page.cells.count(off) + sum(c.startswith(f"{off} ") for c in page.cells) >= 2
+        assert (
+            f"to {off}%" in found.measured()
+            and page.cells.count(off) + sum(c.startswith(f"{off} ") for c in page.cells) >= 2
+        )
 
 
 def test_headings_language_and_landmarks(pages):
@@ -118,7 +128,12 @@ def test_headings_language_and_landmarks(pages):
         assert len(ids) == len(set(ids)), "an id occurs once"
         links = [value[1:] for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
         assert set(links) <= set(ids)
-        named = [v for _, n, value in page.attributes if n in ("aria-labelledby", "aria-describedby") for v in value.split()]
+        named = [
+            v
+            for _, n, value in page.attributes
+            if n in ("aria-labelledby", "aria-describedby")
+            for v in value.split()
+        ]
         assert set(named) <= set(ids)
 
 
@@ -143,7 +158,9 @@ def test_every_figure_that_there_is_data_for(pages):
     del bare.scores["control"]
     assert {"country_heatmap", "country_scores"} & set(figures_of(bare)) == set()
     assert {"plotly.min.js", "drops.html", "depth.html"} <= set(figure_pages(study))
-    assert all(len(content) < 1_000_000 for name, content in figure_pages(study).items() if name.endswith(".html"))
+    assert all(
+        len(content) < 1_000_000 for name, content in figure_pages(study).items() if name.endswith(".html")
+    )
 
 
 def test_country_matrix_only_where_it_was_made(tmp_path, caplog):
@@ -155,7 +172,10 @@ def test_country_matrix_only_where_it_was_made(tmp_path, caplog):
     drops = pd.DataFrame([[5.0, 1.0], [0.5, 4.0]], index=["Spain", "<b>"], columns=["Spain", "<b>"])
     (tmp_path / MATRIX).write_text(drops.to_csv())
     figure = figures_of(study)["country_drops"]
-    assert np.asarray(figure.data[0].z).tolist() == drops.to_numpy().tolist() and "&lt;b&gt;" in figure.layout.xaxis.ticktext
+    assert (
+        np.asarray(figure.data[0].z).tolist() == drops.to_numpy().tolist()
+        and "&lt;b&gt;" in figure.layout.xaxis.ticktext
+    )
     os.utime(tmp_path / MATRIX, (1, 1))
     assert "country_drops" not in figures_of(study) and "older than the study's neurons" in caplog.text
 
@@ -166,16 +186,27 @@ def replace_folder(study: Study, folder) -> Study:
 
 def test_names_from_data_stay_text(tmp_path):
     tasks = {HOSTILE: True, "sense": False}
-    study = made_study(own={HOSTILE: 0.5}, random={}, tasks=tasks, model=HOSTILE, countries=(HOSTILE, "Spain", "Iran"), data_dir=HOSTILE)
+    study = made_study(
+        own={HOSTILE: 0.5},
+        random={},
+        tasks=tasks,
+        model=HOSTILE,
+        countries=(HOSTILE, "Spain", "Iran"),
+        data_dir=HOSTILE,
+    )
     text = write_report(study, tmp_path / "hostile.html").read_text(encoding="utf-8")
     assert "<script>alert" not in text and "{{7*7}}" in text
     page = Page(text)
     assert page.headings[0] == (1, f"Culture neurons of {HOSTILE}")
     assert HOSTILE in json.loads(page.data["neurons-data"])["set"]
     labels = json.loads(page.data["drops-data"])["layout"]["yaxis"]["ticktext"]
-    assert labels[0].startswith("&lt;script&gt;alert"), "Plotly reads tags in labels: names are escaped for it"
+    assert labels[0].startswith("&lt;script&gt;alert"), (
+        "Plotly reads tags in labels: names are escaped for it"
+    )
     other = made_study(own={HOSTILE: 0.5}, random={}, tasks=tasks, model=HOSTILE)
-    several = write_comparison(compare_checkpoints({HOSTILE: study, "plain": other}), tmp_path / "several.html").read_text(encoding="utf-8")
+    several = write_comparison(
+        compare_checkpoints({HOSTILE: study, "plain": other}), tmp_path / "several.html"
+    ).read_text(encoding="utf-8")
     assert "<script>alert" not in several and HOSTILE in Page(several).text
 
 
@@ -187,7 +218,10 @@ def test_table_holds_every_neuron_once(pages):
     assert set(zip(general["site"], general["layer"], general["neuron"])) == study.neurons[GENERAL].keys()
     assert len(stored) == len(study.neurons[GENERAL]) + len(study.neurons[SPECIFIC])
     np.testing.assert_allclose(general["score"], study.neurons[GENERAL].table["score"], rtol=1e-5)
-    unscored = replace_neurons(study, NeuronSet(study.neurons[GENERAL].table.drop(columns="score"), study.neurons[GENERAL].provenance))
+    unscored = replace_neurons(
+        study,
+        NeuronSet(study.neurons[GENERAL].table.drop(columns="score"), study.neurons[GENERAL].provenance),
+    )
     assert neuron_table(unscored)["columns"]["score"][0] is None
 
 
@@ -204,7 +238,11 @@ def test_an_empty_set_and_a_single_cluster_give_a_page_all_the_same(tmp_path):
     page = Page(write_report(study, tmp_path / "empty.html").read_text(encoding="utf-8"))
     assert "Nothing is shown about culture" in page.text and "0 culture-general neurons (none)" in page.text
     assert "unknown" in page.cells and "nan" not in page.text.lower().split()
-    several = Page(write_comparison(compare_checkpoints({"a": study, "b": study}), tmp_path / "two.html").read_text(encoding="utf-8"))
+    several = Page(
+        write_comparison(compare_checkpoints({"a": study, "b": study}), tmp_path / "two.html").read_text(
+            encoding="utf-8"
+        )
+    )
     assert "1.000" in several.text and "depth-data" not in several.data
 
 
@@ -215,12 +253,26 @@ def test_a_large_model_gives_a_page_under_10_megabytes(tmp_path):
     for name in study.scores:
         study.scores[name] = make_scores(layers, widths=LARGE, countries=countries, task="food")
     general = make_set(layers, count=14_000, widths=LARGE)
-    own = pd.concat([make_set(layers, count=4_000, widths=LARGE, seed=i).table.assign(country=f"country {i}") for i in range(8)])
-    large = Study(study.config, study.info, study.scores, {GENERAL: general, SPECIFIC: NeuronSet(own, general.provenance)}, study.results)
+    own = pd.concat(
+        [
+            make_set(layers, count=4_000, widths=LARGE, seed=i).table.assign(country=f"country {i}")
+            for i in range(8)
+        ]
+    )
+    large = Study(
+        study.config,
+        study.info,
+        study.scores,
+        {GENERAL: general, SPECIFIC: NeuronSet(own, general.provenance)},
+        study.results,
+    )
     path = write_report(large, tmp_path / "large.html")
     assert path.stat().st_size < 10_000_000
     page = Page(path.read_text(encoding="utf-8"))
-    assert "14,000 culture-general neurons and 32,000 culture-specific ones, once a country; the first 40,000 are here" in page.text
+    assert (
+        "14,000 culture-general neurons and 32,000 culture-specific ones, once a country; the first 40,000 are here"
+        in page.text
+    )
 
 
 def test_command_names_what_differs_from_the_defaults_of_its_model():
@@ -230,11 +282,17 @@ def test_command_names_what_differs_from_the_defaults_of_its_model():
         == "culnig-tl run --model org/name --tasks food,sense,pairs --rival sense --limit 7 --revision abc123 --data-dir 'my data'"
     )
     toy = Study(
-        replace(study.config, model="toy", rival=None, t_mlp=0.01, data_dir=None), study.info, study.scores, study.neurons, study.results
+        replace(study.config, model="toy", rival=None, top_mlp=0.01, data_dir=None),
+        study.info,
+        study.scores,
+        study.neurons,
+        study.results,
     )
-    assert "--t-mlp 0.01" in command(toy), "the paper's value is not the toy's"
+    assert "--top-mlp 0.01" in command(toy), "the paper's value is not the toy's"
     assert "--rival ''" in command(toy) and "--revision" not in command(toy)
-    local = Study(replace(study.config, model="./org/name"), study.info, study.scores, study.neurons, study.results)
+    local = Study(
+        replace(study.config, model="./org/name"), study.info, study.scores, study.neurons, study.results
+    )
     assert "--revision" not in command(local)
 
 
@@ -254,7 +312,10 @@ def test_page_of_several_studies(tmp_path):
     page = Page(write_comparison(found, tmp_path / "compare.html").read_text(encoding="utf-8"))
     for study in studies.values():
         assert study.findings().headline() in page.text
-    assert f"{found.overlap().loc['base', 'sft']:.3f}" in page.text and f"{found.rank_correlation().loc['base', 'sft']:.3f}" in page.text
+    assert (
+        f"{found.overlap().loc['base', 'sft']:.3f}" in page.text
+        and f"{found.rank_correlation().loc['base', 'sft']:.3f}" in page.text
+    )
     heat = json.loads(page.data["checkpoint-heatmap-data"])["data"][0]
     assert len(heat["x"]) == 2 and len(heat["y"]) == 4
     assert "base, unchanged" in page.cells and "sft, culture-general" in page.cells
@@ -264,7 +325,7 @@ def test_page_of_several_studies(tmp_path):
 
 
 def test_overlap_by_chance_is_that_of_random_sets():
-    from culnig_tl.selection import select_random
+    from culnig_tl.method.selection import select_random
 
     study = made_study(**CASES["shown"])
     found = compare_checkpoints({"a": study, "b": made_study(**CASES["shown"], seed=1)})
@@ -288,9 +349,15 @@ def test_what_cannot_be_compared_is_left_out_and_said(tmp_path):
         result.metadata["fingerprints"]["food"] = "another"
     fewer = made_study(own={"food": 0.5}, random={}, tasks={"food": True})
     bare = made_study(own={"food": 0.5}, random={}, tasks=TASKS, sets=0)
-    found = compare_checkpoints({"base": base, "deeper": deeper, "other": other_questions, "fewer": fewer, "bare": bare})
+    found = compare_checkpoints(
+        {"base": base, "deeper": deeper, "other": other_questions, "fewer": fewer, "bare": bare}
+    )
     overlap = found.overlap()
-    assert np.isnan(overlap.loc["base", "deeper"]) and overlap.loc["deeper", "deeper"] == 1 and overlap.loc["base", "other"] == 1
+    assert (
+        np.isnan(overlap.loc["base", "deeper"])
+        and overlap.loc["deeper", "deeper"] == 1
+        and overlap.loc["base", "other"] == 1
+    )
     assert np.isnan(found.layers().loc[5, "base"]) and found.layers()["deeper"].sum() == len(general)
     said = " ".join(found.remarks())
     for part in (
@@ -301,7 +368,10 @@ def test_what_cannot_be_compared_is_left_out_and_said(tmp_path):
     ):
         assert part in said, part
     accuracy = found.accuracy().frame.set_index("setting")
-    assert np.isnan(accuracy.loc["other, unchanged", "food #food-f"]) and accuracy.loc["other, unchanged", "food #anothe"] == 100
+    assert (
+        np.isnan(accuracy.loc["other, unchanged", "food #food-f"])
+        and accuracy.loc["other, unchanged", "food #anothe"] == 100
+    )
     page = Page(write_comparison(found, tmp_path / "compare.html").read_text(encoding="utf-8"))
     assert all(remark in page.text for remark in found.remarks()) and "nothing is claimed" in page.text
 
@@ -330,7 +400,9 @@ def test_report_and_compare_run_from_folders(tmp_path):
     result = CliRunner().invoke(app, ["report", str(tmp_path / "base")], catch_exceptions=False)
     assert result.exit_code == 0 and (tmp_path / "base" / "report.html").is_file()
     result = CliRunner().invoke(
-        app, ["compare", str(tmp_path / "base"), str(tmp_path / "sft"), "--output-dir", str(tmp_path / "both")], catch_exceptions=False
+        app,
+        ["compare", str(tmp_path / "base"), str(tmp_path / "sft"), "--output-dir", str(tmp_path / "both")],
+        catch_exceptions=False,
     )
     assert result.exit_code == 0, result.output
     page = Page((tmp_path / "both" / "compare.html").read_text(encoding="utf-8"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from culnig_tl import NeuronScores
+from culnig_tl.data.neurons import Site
 from culnig_tl.errors import ScoreError
-from culnig_tl.neurons import Site
 
 
 @pytest.fixture
@@ -21,15 +21,31 @@ def scores():
         p_answer=(2.5, 0.6),
         clusters=6,
         country_clusters=(4, 3),
-        metadata={"model": "a-model", "task": "blend", "batch_sizes": [4, 4], "accuracy": 0.375, "native_attention": True},
-        replicates={site: rng.normal(size=(3, 2, 4, width)).astype(np.float32) for site, width in shapes.items()},
+        metadata={
+            "model": "a-model",
+            "task": "blend",
+            "batch_sizes": [4, 4],
+            "accuracy": 0.375,
+            "native_attention": True,
+        },
+        replicates={
+            site: rng.normal(size=(3, 2, 4, width)).astype(np.float32) for site, width in shapes.items()
+        },
         replicate_clusters=((6, 4, 3), (5, 3, 2), (9, 8, 4)),
     )
 
 
 def same(a: NeuronScores, b: NeuronScores) -> bool:
     arrays = [(a.arrays, b.arrays), (a.replicates, b.replicates)]
-    rest = ["countries", "questions", "p_answer", "clusters", "country_clusters", "metadata", "replicate_clusters"]
+    rest = [
+        "countries",
+        "questions",
+        "p_answer",
+        "clusters",
+        "country_clusters",
+        "metadata",
+        "replicate_clusters",
+    ]
     return all(list(x) == list(y) and all(np.array_equal(x[s], y[s]) for s in x) for x, y in arrays) and all(
         getattr(a, name) == getattr(b, name) for name in rest
     )
@@ -46,7 +62,9 @@ def test_what_is_saved_is_read(scores, tmp_path):
 
 
 def test_a_file_takes_four_bytes_a_neuron_and_country(tmp_path):
-    big = NeuronScores({Site.MLP_GATE: np.ones((4, 8, 5000), np.float32)}, tuple("abcd"), (1,) * 4, (0.5,) * 4, 1, (1,) * 4)
+    big = NeuronScores(
+        {Site.MLP_GATE: np.ones((4, 8, 5000), np.float32)}, tuple("abcd"), (1,) * 4, (0.5,) * 4, 1, (1,) * 4
+    )
     size = big.save(tmp_path / "big.safetensors").stat().st_size
     assert 4 * 4 * 8 * 5000 < size < 4 * 4 * 8 * 5000 + 2000
 
@@ -71,7 +89,11 @@ def test_top_and_table(scores):
     assert list(top.columns) == ["site", "layer", "neuron", "score"] and len(top) == 5
     best = max((float(v), site, i) for site in scores.sites for i, v in np.ndenumerate(scores.total(site)))
     first = top.iloc[0]
-    assert (first["score"], first["site"], (first["layer"], first["neuron"])) == (pytest.approx(best[0]), best[1].value, best[2])
+    assert (first["score"], first["site"], (first["layer"], first["neuron"])) == (
+        pytest.approx(best[0]),
+        best[1].value,
+        best[2],
+    )
     assert top["score"].is_monotonic_decreasing
 
     frame = scores.to_dataframe()
@@ -99,7 +121,9 @@ def test_it_prints_what_it_holds(scores):
 
 def test_one_country(scores):
     assert np.array_equal(scores.of("Japan")[Site.ATTN_K], scores.arrays[Site.ATTN_K][0])
-    with pytest.raises(ScoreError, match="no scores of 'Atlantis' in blend: countries are Japan, Côte d'Ivoire"):
+    with pytest.raises(
+        ScoreError, match="no scores of 'Atlantis' in blend: countries are Japan, Côte d'Ivoire"
+    ):
         scores.of("Atlantis")
 
 

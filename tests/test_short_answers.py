@@ -11,13 +11,19 @@ import pytest
 from typer.testing import CliRunner
 
 from culnig_tl import NeuronSet, Question, Task, compare
-from culnig_tl.answers import short_answers
-from culnig_tl.answers.short_answers import LANGUAGE, ask_in_folder, ask_short_answers, by_region, compare_answers
+from culnig_tl.data.results import COLUMNS, EvaluationResult, concat
+from culnig_tl.engine.checkpoint import Saving
+from culnig_tl.engine.identity import model_identity
 from culnig_tl.errors import MatchError, ScoreError
-from culnig_tl.evaluation import evaluate
-from culnig_tl.results import COLUMNS, EvaluationResult, concat
-from culnig_tl.running.identity import model_identity
-from culnig_tl.running.saving import Saving
+from culnig_tl.method.answers import short_answers
+from culnig_tl.method.answers.short_answers import (
+    LANGUAGE,
+    ask_in_folder,
+    ask_short_answers,
+    by_region,
+    compare_answers,
+)
+from culnig_tl.method.evaluation import evaluate
 
 from . import families
 
@@ -28,7 +34,9 @@ def questions(count=6):
     """Half of them about Spain, half about Greece."""
     made = []
     for i in range(count):
-        country, language, accepted = (("Spain", "es", ("uva", "turrón")), ("Greece", "el", ("κουλούρι",)))[i % 2]
+        country, language, accepted = (("Spain", "es", ("uva", "turrón")), ("Greece", "el", ("κουλούρι",)))[
+            i % 2
+        ]
         made.append(
             Question(
                 task="saq",
@@ -61,7 +69,10 @@ def scripted(monkeypatch):
             if self.kill_after is not None and len(self.asked) >= self.kill_after:
                 os.kill(os.getpid(), signal.SIGKILL)
             self.asked += [p.question.id for p in prompts]
-            said = [model.tokenizer(self.texts[p.question.country], add_special_tokens=False)["input_ids"] for p in prompts]
+            said = [
+                model.tokenizer(self.texts[p.question.country], add_special_tokens=False)["input_ids"]
+                for p in prompts
+            ]
             return [row[:max_new_tokens] for row in said]
 
     script = Script()
@@ -85,7 +96,11 @@ def test_an_ordinary_result(loaded, scripted):
     assert regions["Spain", "es"] == 100 and regions["Greece", "el"] == 0
     assert result.accuracy(LANGUAGE)["questions"].tolist() == [3, 3] and len(result.accuracy("template")) == 3
     about = result.metadata
-    assert about["fingerprints"] == {"saq": task.fingerprint} and about["neurons"] is None and about["setting"] == "unchanged"
+    assert (
+        about["fingerprints"] == {"saq": task.fingerprint}
+        and about["neurons"] is None
+        and about["setting"] == "unchanged"
+    )
     assert "simplemma" in about["analysers"]["saq, es"] and about["max_new_tokens"] == {"saq": 512}
     json.dumps(about)
     assert "50.00" in str(result)
@@ -126,7 +141,9 @@ def test_suppressed_against_random_by_region(loaded, scripted):
 
 
 def test_a_users_own_analyser(loaded, scripted):
-    result = ask(loaded("llama", chat=True), questions(), analysers={"es": str.split, "el": lambda text: ["κουλούρι"]})
+    result = ask(
+        loaded("llama", chat=True), questions(), analysers={"es": str.split, "el": lambda text: ["κουλούρι"]}
+    )
     assert result.table["correct"].tolist() == [False, True] * 3  # "uvas." is not "uva"
     assert result.metadata["analysers"]["saq, es"] == "the user's str.split"
 
@@ -146,10 +163,27 @@ def test_bad_input(loaded, scripted, monkeypatch):
         ask(model, families.questions(3))
     with pytest.raises(ScoreError, match="max_new_tokens"):
         ask(model, questions(), max_new_tokens=0)
-    strange = Task("saq", (Question(task="saq", id="1", cluster="1", prompt="?", options=(), answer="a", accepted=("a",), language="xx"),))
+    strange = Task(
+        "saq",
+        (
+            Question(
+                task="saq",
+                id="1",
+                cluster="1",
+                prompt="?",
+                options=(),
+                answer="a",
+                accepted=("a",),
+                language="xx",
+            ),
+        ),
+    )
     with pytest.raises(MatchError, match="'xx'"):
         ask(model, strange)
-    silent = Task("saq", (Question(task="saq", id="1", cluster="1", prompt="?", options=(), answer="a", accepted=("a",)),))
+    silent = Task(
+        "saq",
+        (Question(task="saq", id="1", cluster="1", prompt="?", options=(), answer="a", accepted=("a",)),),
+    )
     with pytest.raises(ScoreError, match="in which language"):
         ask(model, silent)
     assert not scripted.asked
@@ -215,10 +249,15 @@ def test_saved_and_loaded(loaded, scripted, tmp_path):
 def test_evaluate_asks_in_words_too(loaded, scripted, tmp_path):
     model, task = loaded("llama", chat=True), questions()
     result = evaluate(model, task, neurons=NEURONS, progress=False)
-    assert result.table["predicted"].tolist() == ["Comemos uvas.", "bread"] * 3 and result.metadata["neurons"] == NEURONS.hash
+    assert (
+        result.table["predicted"].tolist() == ["Comemos uvas.", "bread"] * 3
+        and result.metadata["neurons"] == NEURONS.hash
+    )
     labelled = evaluate(model, families.questions(3), neurons=NEURONS, progress=False)
     both = concat([labelled, result])
-    assert set(both.accuracy().index) == {"small", "saq"} and both.accuracy(LANGUAGE)["questions"].tolist() == [3, 3]
+    assert set(both.accuracy().index) == {"small", "saq"} and both.accuracy(LANGUAGE)[
+        "questions"
+    ].tolist() == [3, 3]
     assert both.metadata["analysers"] == result.metadata["analysers"]
     stored = EvaluationResult.load(both.save(tmp_path / "both.parquet"))
     assert stored.accuracy(LANGUAGE)["questions"].tolist() == [3, 3]
@@ -234,9 +273,22 @@ def test_the_command_asks_and_goes_on(hub_of_blend, tmp_path, monkeypatch):
 
     if not (toy.FOLDER / "config.json").is_file():
         pytest.skip("the toy is not trained")
-    monkeypatch.setattr(short_answers, "generate", lambda model, prompts, way, ends, *, max_new_tokens: [[] for _ in prompts])
+    monkeypatch.setattr(
+        short_answers, "generate", lambda model, prompts, way, ends, *, max_new_tokens: [[] for _ in prompts]
+    )
     neurons = NEURONS.save(tmp_path / "n.parquet")
-    line = ["answers", "ask", "--model", "toy", "--limit", "16", "--data-dir", str(hub_of_blend), "--output-dir", str(tmp_path / "out")]
+    line = [
+        "answers",
+        "ask",
+        "--model",
+        "toy",
+        "--limit",
+        "16",
+        "--data-dir",
+        str(hub_of_blend),
+        "--output-dir",
+        str(tmp_path / "out"),
+    ]
     line += ["--neurons", str(neurons), "--random", str(neurons), "--max-new-tokens", "4", "--language", "en"]
     done = CliRunner().invoke(app, line)
     assert done.exit_code == 0, done.output
@@ -245,14 +297,22 @@ def test_the_command_asks_and_goes_on(hub_of_blend, tmp_path, monkeypatch):
         "unchanged.parquet", "suppressed.parquet", "random 0.parquet", "regions.csv", "comparison.csv",
     }  # fmt: skip
     regions = pd.read_csv(tmp_path / "out" / "regions.csv")
-    assert len(regions) == 16 and set(regions.columns) >= {"country", "language", "accuracy", "suppressed", "random 0"}
+    assert len(regions) == 16 and set(regions.columns) >= {
+        "country",
+        "language",
+        "accuracy",
+        "suppressed",
+        "random 0",
+    }
 
 
 def test_random_without_neurons_is_an_error(tmp_path):
     from culnig_tl.cli import app
     from culnig_tl.errors import NeuronError
 
-    done = CliRunner().invoke(app, ["answers", "ask", "--model", "toy", "--random", str(tmp_path / "r.parquet")])
+    done = CliRunner().invoke(
+        app, ["answers", "ask", "--model", "toy", "--random", str(tmp_path / "r.parquet")]
+    )
     assert isinstance(done.exception, NeuronError)
 
 

@@ -7,14 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from culnig_tl import NeuronSet, load_task, score_neurons, select_culture_general
+from culnig_tl import NeuronSet, load_task, score_neurons, select_general
 from culnig_tl.analyses.stability import in_wordings, select_by_wording, selection_stability
 from culnig_tl.errors import NeuronError, TaskError
 from culnig_tl.tasks.question import Task
 
 from .cultures import culture_task
 
-CUT = {"t_mlp": 0.1, "t_attn": 0.05, "r": 0.02}
+CUT = {"top_mlp": 0.1, "top_attn": 0.05, "drop_reading": 0.02}
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +26,18 @@ def scored(loaded):
 
 def test_returns_are_counted(scored, tmp_path):
     found = selection_stability(*scored, **CUT)
-    assert found.neurons == select_culture_general(*scored, **CUT)
+    assert found.neurons == select_general(*scored, **CUT)
     drawn = [k for k in range(12) if all(s.replicate_clusters[k][0] for s in scored)]
     assert 8 <= len(drawn) == len(found.replicates)
-    by_hand = [select_culture_general(*(s.replicate(k) for s in scored), **CUT).keys() for k in drawn]
+    by_hand = [select_general(*(s.replicate(k) for s in scored), **CUT).keys() for k in drawn]
     for row in found.neurons.table.itertuples():
         times = sum((row.site, row.layer, row.neuron) in keys for keys in by_hand)
         assert row.returns == pytest.approx(times / len(drawn))
     assert 0 < found.neurons.table["returns"].mean() < 1, "some return, not all always"
     ever = found.ever_selected()
-    assert ever["selected"].sum() == len(found.neurons) and len(ever) == len(set().union(*by_hand, found.neurons.keys()))
+    assert ever["selected"].sum() == len(found.neurons) and len(ever) == len(
+        set().union(*by_hand, found.neurons.keys())
+    )
     assert ever["wordings"].isna().all()
     whole = found.table().set_index("pool").loc["all"]
     assert whole["mean_returns"] == pytest.approx(found.neurons.table["returns"].mean())
@@ -48,7 +50,10 @@ def test_returns_are_counted(scored, tmp_path):
 
 def test_wordings(scored, loaded):
     task = culture_task(each=1).neuron_split()
-    longer = tuple(dataclasses.replace(q, id=f"{q.id} again", prompt=f"Answer with one letter. {q.prompt}", template=1) for q in task)
+    longer = tuple(
+        dataclasses.replace(q, id=f"{q.id} again", prompt=f"Answer with one letter. {q.prompt}", template=1)
+        for q in task
+    )
     asked = in_wordings(Task(task.name, (*task.questions, *longer)))
     assert list(asked) == ["wording 0", "wording 1"] and len(asked["wording 1"]) == len(task)
     sets = select_by_wording(loaded("llama"), asked, scored[2], progress=False, **CUT)
@@ -65,9 +70,13 @@ def test_miniculture_in_its_other_wordings():
     asked = in_wordings(task)
     assert len(asked) == 5
     own = asked[f"wording {task[0].template}"]
-    assert [dataclasses.replace(q, group=None) for q in own] == [dataclasses.replace(q, group=None) for q in task]
+    assert [dataclasses.replace(q, group=None) for q in own] == [
+        dataclasses.replace(q, group=None) for q in task
+    ]
     for name, other in asked.items():
-        assert [q.id for q in other] == [q.id for q in task] and [q.answer for q in other] == [q.answer for q in task]
+        assert [q.id for q in other] == [q.id for q in task] and [q.answer for q in other] == [
+            q.answer for q in task
+        ]
         assert name == f"wording {other[0].template}" and other.has_control
     assert len({other[0].prompt for other in asked.values()}) == 5
     single = load_task("minireading").neuron_split().limit(4)

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from culnig_tl.data.statistics import (
+    bootstrap_draws,
+    clustered_mean,
+    compare_drops,
+    holm,
+    own_test,
+    related_test,
+)
 from culnig_tl.errors import ScoreError
-from culnig_tl.statistics import bootstrap_draws, clustered_mean, compare_drops, holm, own_test, related_test
 
 RNG = np.random.default_rng(0)
 
@@ -23,7 +30,9 @@ def test_the_clustered_error_is_that_of_cluster_means_for_equal_clusters():
 
 def test_repeating_every_row_changes_no_error():
     values, clusters = RNG.normal(size=40), np.arange(40).astype(str)
-    assert clustered_mean(np.tile(values, 5), np.tile(clusters, 5))[1] == pytest.approx(clustered_mean(values, clusters)[1])
+    assert clustered_mean(np.tile(values, 5), np.tile(clusters, 5))[1] == pytest.approx(
+        clustered_mean(values, clusters)[1]
+    )
 
 
 def answers(rate: float, n=400) -> np.ndarray:
@@ -36,7 +45,11 @@ def test_a_real_drop_is_found_and_none_is_not():
     found = compare_drops(base, base * answers(0.7), randoms, clusters)
     assert found.drop == pytest.approx(100 * (base.mean() - (base * answers(0.7)).mean()))
     assert found.low < found.drop < found.high and found.excess_low > 0
-    assert found.p_bootstrap == pytest.approx(1 / 10_001) and found.rank == 1 and found.p_rank == pytest.approx(1 / 11)
+    assert (
+        found.p_bootstrap == pytest.approx(1 / 10_001)
+        and found.rank == 1
+        and found.p_rank == pytest.approx(1 / 11)
+    )
     nothing = compare_drops(base, randoms[0], randoms[1:], clusters)
     assert nothing.p_bootstrap > 0.05 and nothing.excess_low < 0 < nothing.excess_high
 
@@ -69,7 +82,9 @@ def test_a_single_cluster_has_no_interval():
 
 def test_the_same_clusters_are_drawn_for_all():
     lost, sizes = np.arange(10.0), np.ones(10)
-    drawn = bootstrap_draws((lost, lost, sizes), lambda a, b, n, axis=-1: np.stack([a.sum(axis=axis), b.sum(axis=axis)]), draws=50)
+    drawn = bootstrap_draws(
+        (lost, lost, sizes), lambda a, b, n, axis=-1: np.stack([a.sum(axis=axis), b.sum(axis=axis)]), draws=50
+    )
     assert drawn.shape == (2, 50) and np.array_equal(drawn[0], drawn[1]) and len(set(drawn[0])) > 10
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from culnig_tl.cli import app
+from culnig_tl.data.neurons import NeuronSet
+from culnig_tl.data.scores import NeuronScores
+from culnig_tl.data.statistics import compare_drops
 from culnig_tl.errors import StudyError
-from culnig_tl.neurons import NeuronSet
 from culnig_tl.pages.report import command
-from culnig_tl.running.pipeline import run_study
-from culnig_tl.scores import NeuronScores
-from culnig_tl.statistics import compare_drops
-from culnig_tl.study import GENERAL, RIVAL, UNCHANGED, Study, StudyConfig
+from culnig_tl.run.pipeline import run_study
+from culnig_tl.study.config import GENERAL, RIVAL, UNCHANGED, StudyConfig
+from culnig_tl.study.study import Study
 
 from .processes import content
 
@@ -31,8 +32,8 @@ def config(checkpoints) -> StudyConfig:
         tasks=("miniculture", "minicommonsense", "minianswers"),
         reading="minireading",
         rival="minicommonsense",
-        t_mlp=0.1,
-        t_attn=0.05,
+        top_mlp=0.1,
+        top_attn=0.05,
         random_sets=2,
         limit=24,
         device="cpu",
@@ -46,14 +47,16 @@ def finished(config, tmp_path_factory) -> Study:
 
 def test_folder_holds_the_whole_study(finished):
     folder = finished.folder
-    assert {p.name for p in (folder / "scores").iterdir()} == {f"{name}.safetensors" for name in ("neuron", "control", "reading", "rival")}
+    assert {p.name for p in (folder / "scores").iterdir()} == {
+        f"{name}.safetensors" for name in ("neuron", "control", "reading", "rival")
+    }
     assert {p.stem for p in (folder / "neurons").iterdir()} == set(finished.neurons)
     assert {p.stem for p in (folder / "results").iterdir()} == set(finished.results) == {
         UNCHANGED, GENERAL, RIVAL, "random 0", "random 1", "random by layer 0", "random by layer 1",
     }  # fmt: skip
     assert {p.stem for p in (folder / "figures").glob("*.html")} == set(finished.figures())
     record = json.loads((folder / "study.json").read_text())
-    assert record["config"]["t_mlp"] == 0.1 and record["info"]["revision"] == finished.info["revision"]
+    assert record["config"]["top_mlp"] == 0.1 and record["info"]["revision"] == finished.info["revision"]
     assert not [p for p in folder.rglob(".*")], "no temporary file is left"
 
 
@@ -69,14 +72,21 @@ def test_study_reads_back_equal(finished):
 
 def test_table_and_drops_are_computed_from_the_answers(finished):
     table = finished.table()
-    unchanged, general = (finished.results[s].table.query("task == 'miniculture'") for s in (UNCHANGED, GENERAL))
-    assert table.loc[UNCHANGED, ("miniculture", "accuracy")] == pytest.approx(100 * unchanged["correct"].mean())
+    unchanged, general = (
+        finished.results[s].table.query("task == 'miniculture'") for s in (UNCHANGED, GENERAL)
+    )
+    assert table.loc[UNCHANGED, ("miniculture", "accuracy")] == pytest.approx(
+        100 * unchanged["correct"].mean()
+    )
     drop = finished.drop("miniculture")
     assert drop.drop == pytest.approx(100 * (unchanged["correct"].mean() - general["correct"].mean()))
     randoms = [
-        100 * finished.results[s].table.query("task == 'miniculture'")["correct"].mean() for s in ("random by layer 0", "random by layer 1")
+        100 * finished.results[s].table.query("task == 'miniculture'")["correct"].mean()
+        for s in ("random by layer 0", "random by layer 1")
     ]
-    assert table.loc["random by layer (mean of 2)", ("miniculture", "accuracy")] == pytest.approx(np.mean(randoms))
+    assert table.loc["random by layer (mean of 2)", ("miniculture", "accuracy")] == pytest.approx(
+        np.mean(randoms)
+    )
     assert list(finished.drops().index) == ["miniculture", "minicommonsense", "minianswers"]
 
 
@@ -112,8 +122,8 @@ def test_resumed_study_gives_the_same_bytes(config, finished, tmp_path, monkeypa
             raise KeyboardInterrupt
         return evaluate(*args, **kwargs)
 
-    from culnig_tl.evaluation import evaluate
-    from culnig_tl.running import pieces as module
+    from culnig_tl.method.evaluation import evaluate
+    from culnig_tl.run import pieces as module
 
     monkeypatch.setattr(module, "evaluate", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -124,12 +134,16 @@ def test_resumed_study_gives_the_same_bytes(config, finished, tmp_path, monkeypa
         Study.load(folder)
 
     asked_again = []
-    monkeypatch.setattr(module, "evaluate", lambda *a, **k: asked_again.append(a[1].name) or evaluate(*a, **k))
+    monkeypatch.setattr(
+        module, "evaluate", lambda *a, **k: asked_again.append(a[1].name) or evaluate(*a, **k)
+    )
     monkeypatch.setattr(module, "score_neurons", lambda *a, **k: pytest.fail("scores were there"))
     resumed = run_study(config, folder=folder, resume=True, progress=False)
     assert len(asked_again) == 6 * 3, "the unchanged answers were kept"
     for name in ("neuron", "control", "reading"):
-        assert (folder / f"scores/{name}.safetensors").read_bytes() == (finished.folder / f"scores/{name}.safetensors").read_bytes()
+        assert (folder / f"scores/{name}.safetensors").read_bytes() == (
+            finished.folder / f"scores/{name}.safetensors"
+        ).read_bytes()
     assert resumed.table().equals(finished.table())
 
 
@@ -137,8 +151,8 @@ def test_folder_of_another_study_is_not_touched(config, finished, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*")}
     with pytest.raises(StudyError, match="already holds a study"):
         run_study(config, folder=finished.folder, progress=False)
-    with pytest.raises(StudyError, match="t_mlp = 0.1, not 0.2"):
-        run_study(replace(config, t_mlp=0.2), folder=finished.folder, resume=True, progress=False)
+    with pytest.raises(StudyError, match="top_mlp = 0.1, not 0.2"):
+        run_study(replace(config, top_mlp=0.2), folder=finished.folder, resume=True, progress=False)
     assert {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*")} == before
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(StudyError, match="holds other things"):
@@ -173,7 +187,9 @@ def test_tasks_without_culture_are_refused(config):
 def test_report_is_one_page_without_network(finished):
     page = (finished.folder / "report.html").read_text()
     assert finished.findings().headline() in page.replace("&#39;", "'")
-    assert page.count('class="plot"') == len(finished.figures()) and " src=" not in page.split("<script>", 1)[0], "nothing is fetched"
+    assert (
+        page.count('class="plot"') == len(finished.figures()) and " src=" not in page.split("<script>", 1)[0]
+    ), "nothing is fetched"
     assert len(page) < 10_000_000
 
 
@@ -182,7 +198,8 @@ def test_names_from_data_stay_text(finished):
 
     hostile = replace(finished.config, model="<script>alert(1)</script>")
     page = write_report(
-        Study(hostile, finished.info, finished.scores, finished.neurons, finished.results), finished.folder / "hostile.html"
+        Study(hostile, finished.info, finished.scores, finished.neurons, finished.results),
+        finished.folder / "hostile.html",
     )
     assert "<script>alert(1)" not in page.read_text()
 
@@ -192,7 +209,9 @@ def test_command_repeats_the_study(finished, tmp_path):
 
     words = shlex.split(command(finished))
     assert words[:2] == ["culnig-tl", "run"]
-    result = CliRunner().invoke(app, [*words[1:], "--output-dir", str(tmp_path / "again")], catch_exceptions=False)
+    result = CliRunner().invoke(
+        app, [*words[1:], "--output-dir", str(tmp_path / "again")], catch_exceptions=False
+    )
     assert result.exit_code == 0, result.output
     again = Study.load(tmp_path / "again")
     assert again.config == finished.config
@@ -203,14 +222,14 @@ def test_command_repeats_the_study(finished, tmp_path):
 def test_a_study_is_repeated_from_its_record(finished, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from culnig_tl.running import pipeline
+    from culnig_tl.run import pipeline
 
     def said(*words: str) -> str:
         result = CliRunner().invoke(app, ["run", *words, "--output-dir", str(tmp_path / "again")])
         return str(result.exception) if result.exception else result.output
 
     record = str(finished.folder / "study.json")
-    assert "leave out --t-mlp" in said("--from", record, "--t-mlp", "0.2")
+    assert "leave out --top-mlp" in said("--from", record, "--top-mlp", "0.2")
     assert "no such record of a study: nowhere.json" in said("--from", "nowhere.json")
     monkeypatch.setattr(pipeline, "draw", lambda study, place: None)
     assert "The report:" in said("--from", record)
@@ -220,15 +239,25 @@ def test_a_study_is_repeated_from_its_record(finished, tmp_path, monkeypatch):
 
     changed = json.loads(Path(record).read_text())
     for what, spoil in (
-        ("questions, the fingerprint of miniculture", lambda r: r["info"]["tasks"]["miniculture"].update(fingerprint="another")),
+        (
+            "questions, the fingerprint of miniculture",
+            lambda r: r["info"]["tasks"]["miniculture"].update(fingerprint="another"),
+        ),
         ("revision of the model is", lambda r: r["info"].update(revision="another")),
     ):
         spoil(changed)
         (tmp_path / "changed.json").write_text(json.dumps(changed))
         message = said("--from", str(tmp_path / "changed.json"), "--overwrite")
         assert "this would not repeat the study" in message and what in message
-    assert content(tmp_path / "again") == content(finished.folder), "what was to be overwritten is still there"
-    for config in ("[]", '{"model": "toy"}', '{"model": "toy", "tasks": "miniculture"}', '{"model": "toy", "tasks": [["x"]]}'):
+    assert content(tmp_path / "again") == content(finished.folder), (
+        "what was to be overwritten is still there"
+    )
+    for config in (
+        "[]",
+        '{"model": "toy"}',
+        '{"model": "toy", "tasks": "miniculture"}',
+        '{"model": "toy", "tasks": [["x"]]}',
+    ):
         (tmp_path / "changed.json").write_text(f'{{"config": {config}, "info": {{"tasks": {{}}}}}}')
         assert "is not a study's record" in said("--from", str(tmp_path / "changed.json"))
 
@@ -236,10 +265,29 @@ def test_a_study_is_repeated_from_its_record(finished, tmp_path, monkeypatch):
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path):
     from typer.testing import CliRunner
 
-    words = ["run", "--limit", "16", "--batch-size", "4", "--random-sets", "2", "--dry-run", "--output-dir", str(tmp_path / "study")]
+    words = [
+        "run",
+        "--limit",
+        "16",
+        "--batch-size",
+        "4",
+        "--random-sets",
+        "2",
+        "--dry-run",
+        "--output-dir",
+        str(tmp_path / "study"),
+    ]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0
-    for part in ("miniculture:control", "16", "time:   about", "tokens a second are scored", "memory:", "of weights", "disk:   about"):
+    for part in (
+        "miniculture:control",
+        "16",
+        "time:   about",
+        "tokens a second are scored",
+        "memory:",
+        "of weights",
+        "disk:   about",
+    ):
         assert part in result.output
     assert not (tmp_path / "study").exists()
 
@@ -252,8 +300,8 @@ def test_real_rows_through_the_whole_study(checkpoints, tmp_path):
         tasks=("blend", "commonsenseqa"),
         data_dir=str(MIRROR),
         limit=32,
-        t_mlp=0.1,
-        t_attn=0.05,
+        top_mlp=0.1,
+        top_attn=0.05,
         random_sets=1,
         device="cpu",
     )

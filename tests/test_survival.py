@@ -12,14 +12,24 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from culnig_tl import NeuronScores, NeuronSet, evaluate, evaluation, files, passes, run_study, score_neurons, score_prompt
+from culnig_tl import (
+    NeuronScores,
+    NeuronSet,
+    evaluate,
+    evaluation,
+    files,
+    passes,
+    run_study,
+    score_neurons,
+    score_prompt,
+)
 from culnig_tl.cli import app
+from culnig_tl.engine.checkpoint import Saving
+from culnig_tl.engine.identity import model_identity
 from culnig_tl.errors import ScoreError, StudyError
-from culnig_tl.running import pipeline
-from culnig_tl.running.folder import StudyFolder
-from culnig_tl.running.identity import model_identity
-from culnig_tl.running.saving import Saving
-from culnig_tl.study import StudyConfig
+from culnig_tl.run import pipeline
+from culnig_tl.study.config import StudyConfig
+from culnig_tl.study.folder import StudyFolder
 
 from . import families
 from .processes import command, content, ended, forked, kill_self
@@ -75,11 +85,16 @@ def scored(model, questions, path: Path, **options) -> bytes:
 @pytest.mark.parametrize("batches", [1, 4, 7])
 def test_scoring_that_was_killed_ends_in_the_same_bytes(batches, loaded, questions, whole, tmp_path):
     model = loaded("llama")
-    assert forked(lambda: scored(model, questions, tmp_path, progress=counting(batches, kill_self))) == -signal.SIGKILL
+    assert (
+        forked(lambda: scored(model, questions, tmp_path, progress=counting(batches, kill_self)))
+        == -signal.SIGKILL
+    )
     assert (tmp_path / "state").is_file()
     done = []
     assert scored(model, questions, tmp_path, progress=done.append) == whole
-    assert sum(done) == 14 and sum(done[1:]) == 14 - 2 * (batches - 1), "what was done before the last save is not done again"
+    assert sum(done) == 14 and sum(done[1:]) == 14 - 2 * (batches - 1), (
+        "what was done before the last save is not done again"
+    )
 
 
 def test_scoring_killed_again_and_again_with_replicates_in_a_narrow_dtype(loaded, questions, tmp_path):
@@ -87,7 +102,10 @@ def test_scoring_killed_again_and_again_with_replicates_in_a_narrow_dtype(loaded
     options = {"bootstrap": 2, "aggregation": "sum", "sites": ["attn.v", "mlp.gate"]}
     whole = scored(model, questions, tmp_path, **options)
     for _ in range(2):
-        assert forked(lambda: scored(model, questions, tmp_path, progress=counting(3, kill_self), **options)) == -signal.SIGKILL
+        assert (
+            forked(lambda: scored(model, questions, tmp_path, progress=counting(3, kill_self), **options))
+            == -signal.SIGKILL
+        )
     assert scored(model, questions, tmp_path, **options) == whole
 
 
@@ -143,7 +161,10 @@ def test_the_plan_is_replayed_not_made_again(loaded, questions, tmp_path, monkey
     model = loaded("llama")
     monkeypatch.setattr(attribution, "tokens_that_fit", lambda *a: 150)
     saving = Saving(tmp_path / "state", every=0)
-    assert forked(lambda: score_neurons(model, questions, saving=saving, progress=counting(1, kill_self))) == -signal.SIGKILL
+    assert (
+        forked(lambda: score_neurons(model, questions, saving=saving, progress=counting(1, kill_self)))
+        == -signal.SIGKILL
+    )
     monkeypatch.setattr(attribution, "tokens_that_fit", lambda *a: pytest.fail("the stored plan says it"))
     scores = score_neurons(model, questions, saving=Saving(tmp_path / "state"), progress=False)
     assert scores.metadata["tokens_a_batch"] == 150
@@ -168,18 +189,30 @@ def test_state_of_other_work_is_not_used(loaded, questions, tmp_path):
     model = loaded("llama")
 
     def begin() -> None:
-        score_neurons(model, questions, batch_size=2, saving=Saving(tmp_path / "state", every=0), progress=counting(3, kill_self))
+        score_neurons(
+            model,
+            questions,
+            batch_size=2,
+            saving=Saving(tmp_path / "state", every=0),
+            progress=counting(3, kill_self),
+        )
 
     assert forked(begin) == -signal.SIGKILL
     done = []
-    score_neurons(model, questions[:12], batch_size=2, saving=Saving(tmp_path / "state"), progress=done.append)
+    score_neurons(
+        model, questions[:12], batch_size=2, saving=Saving(tmp_path / "state"), progress=done.append
+    )
     assert done[0] == 0, "other questions"
     assert forked(begin) == -signal.SIGKILL
-    score_neurons(model, questions, aggregation="sum", saving=Saving(tmp_path / "state"), progress=done.append)
+    score_neurons(
+        model, questions, aggregation="sum", saving=Saving(tmp_path / "state"), progress=done.append
+    )
     assert done.count(0) == 2, "another aggregation"
 
 
-@pytest.mark.parametrize("spoil", [b"", b"{}", b"\xff" * 8 + b"{", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+@pytest.mark.parametrize(
+    "spoil", [b"", b"{}", b"\xff" * 8 + b"{", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "]
+)
 def test_a_spoiled_state_is_named(spoil, loaded, questions, tmp_path):
     (tmp_path / "state").write_bytes(spoil)
     with pytest.raises(StudyError, match="state is no state that can be gone on from"):
@@ -223,7 +256,9 @@ def test_evaluation_that_was_killed_ends_in_the_same_bytes(switched, loaded, que
     neurons = NeuronSet.from_indices([("mlp.gate", 0, 3), ("attn.v", 2, 1)]) if switched else None
     whole = asked(model, questions, tmp_path, neurons=neurons)
     kill = counting(5, kill_self)
-    assert forked(lambda: asked(model, questions, tmp_path, neurons=neurons, progress=kill)) == -signal.SIGKILL
+    assert (
+        forked(lambda: asked(model, questions, tmp_path, neurons=neurons, progress=kill)) == -signal.SIGKILL
+    )
     done = []
     assert asked(model, questions, tmp_path, neurons=neurons, progress=done.append) == whole
     assert done[0] == 8, "four batches were saved when the fifth was done"
@@ -239,7 +274,10 @@ def test_nan_in_answers_names_its_question_and_is_not_saved(loaded, questions, t
         return logits * torch.nan if len(batches) == 7 else None
 
     saving = Saving(tmp_path / "asked", every=0, model=model_identity(model))
-    with model.hooks(fwd_hooks=[("unembed.hook_out", poison)]), pytest.raises(ScoreError, match=r"question 'small-\d+' of small gives NaN"):
+    with (
+        model.hooks(fwd_hooks=[("unembed.hook_out", poison)]),
+        pytest.raises(ScoreError, match=r"question 'small-\d+' of small gives NaN"),
+    ):
         asked(model, questions, tmp_path, saving=saving)
     done = []
     assert asked(model, questions, tmp_path, progress=done.append) == whole
@@ -254,14 +292,29 @@ def test_a_question_that_is_too_long_is_named_and_counted(loaded, questions, cap
     first, second = questions[0], questions[1]
     long = replace(first, id="an epic", cluster="epic", prompt="Sing. " * 300 + first.prompt)
     with_long = replace(questions, questions=(long, *questions))
-    scores, alone = (score_neurons(model, task, batch_size=2, progress=False) for task in (with_long, questions))
-    assert "1 of 15 questions of small do not fit in the model's context of 256 tokens and are left out: 'an epic' (" in caplog.text
-    assert scores.metadata["too_long"] == ["an epic"] and scores.questions == alone.questions and scores.clusters == alone.clusters
+    scores, alone = (
+        score_neurons(model, task, batch_size=2, progress=False) for task in (with_long, questions)
+    )
+    assert (
+        "1 of 15 questions of small do not fit in the model's context of 256 tokens and are left out: 'an epic' ("
+        in caplog.text
+    )
+    assert (
+        scores.metadata["too_long"] == ["an epic"]
+        and scores.questions == alone.questions
+        and scores.clusters == alone.clusters
+    )
     assert all((scores.arrays[site] == alone.arrays[site]).all() for site in scores.sites)
     result = evaluate(model, with_long, progress=False)
-    assert result.metadata["too_long"] == {"small": ["an epic"]} and len(result) == 14 and "an epic" not in set(result.table["id"])
+    assert (
+        result.metadata["too_long"] == {"small": ["an epic"]}
+        and len(result) == 14
+        and "an epic" not in set(result.table["id"])
+    )
     assert list(result.table["answer"]) == [q.answer for q in questions]
-    with pytest.raises(ScoreError, match="no question of small fits in the model's context of 256 tokens: 'an epic'"):
+    with pytest.raises(
+        ScoreError, match="no question of small fits in the model's context of 256 tokens: 'an epic'"
+    ):
         evaluate(model, replace(questions, questions=(long,)), progress=False)
     with pytest.raises(ScoreError, match="fits in the model's context"):
         score_prompt(model, replace(long, id=second.id))
@@ -273,7 +326,7 @@ def test_a_question_that_is_too_long_is_named_and_counted(loaded, questions, cap
 @pytest.fixture(scope="module")
 def config() -> StudyConfig:
     return StudyConfig(
-        tasks=("miniculture", "minicommonsense"), reading="minireading", rival="minicommonsense", t_mlp=0.1, t_attn=0.05, random_sets=1,
+        tasks=("miniculture", "minicommonsense"), reading="minireading", rival="minicommonsense", top_mlp=0.1, top_attn=0.05, random_sets=1,
         limit=8, batch_size=3,
     )  # fmt: skip
 
@@ -305,21 +358,33 @@ def test_a_study_killed_again_and_again_ends_in_the_same_bytes(config, loaded, t
         assert codes[-1] in (0, -signal.SIGKILL) and len(codes) < 40
     assert len(codes) > 3, "it was killed often enough to mean something"
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["neurons", "results", "scores", "study.json"]
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [
+        "neurons",
+        "results",
+        "scores",
+        "study.json",
+    ]
     assert not [path for path in tmp_path.rglob(f"*{files.TEMPORARY}")]
 
 
 def test_a_second_run_in_the_same_folder_is_told(config, loaded, tmp_path, without_pictures):
     folder = tmp_path / "study"
-    with StudyFolder(folder, {}).opened(), pytest.raises(StudyError, match=rf"is being worked on by process {os.getpid()} on"):
+    with (
+        StudyFolder(folder, {}).opened(),
+        pytest.raises(StudyError, match=rf"is being worked on by process {os.getpid()} on"),
+    ):
         run_study(config, model=loaded("llama"), folder=folder, resume=True, progress=False)
     assert not folder.exists(), "neither has left anything"
     with Saving.beside(tmp_path / "s.safetensors", resume=True):
-        result = CliRunner().invoke(app, ["score", "--model", "toy", "--limit", "4", "-o", str(tmp_path / "s.safetensors")])
+        result = CliRunner().invoke(
+            app, ["score", "--model", "toy", "--limit", "4", "-o", str(tmp_path / "s.safetensors")]
+        )
     assert isinstance(result.exception, StudyError) and "is being worked on" in str(result.exception)
 
 
-def test_results_of_a_changed_checkpoint_are_made_again(config, checkpoints, tmp_path, without_pictures, caplog):
+def test_results_of_a_changed_checkpoint_are_made_again(
+    config, checkpoints, tmp_path, without_pictures, caplog
+):
     import shutil
 
     shutil.copytree(checkpoints("llama"), tmp_path / "model")
@@ -329,7 +394,10 @@ def test_results_of_a_changed_checkpoint_are_made_again(config, checkpoints, tmp
     second = run_study(config, folder=tmp_path / "study", resume=True, progress=False)
     assert "scores/neuron.safetensors" in caplog.text and "is of other work (model is" in caplog.text
     assert second.info["revision"] != first.info["revision"]
-    assert second.results["unchanged"].table["p_answer"].tolist() != first.results["unchanged"].table["p_answer"].tolist()
+    assert (
+        second.results["unchanged"].table["p_answer"].tolist()
+        != first.results["unchanged"].table["p_answer"].tolist()
+    )
 
 
 def test_commands_keep_a_state_and_go_on_from_it(checkpoints, tmp_path):
@@ -361,7 +429,17 @@ def test_commands_keep_a_state_and_go_on_from_it(checkpoints, tmp_path):
 
 @pytest.mark.slow
 def test_the_real_command_killed_three_times(tmp_path):
-    words = ["run", "--model", "toy", "--limit", "30", "--random-sets", "1", "--tasks", "miniculture,minicommonsense"]
+    words = [
+        "run",
+        "--model",
+        "toy",
+        "--limit",
+        "30",
+        "--random-sets",
+        "1",
+        "--tasks",
+        "miniculture,minicommonsense",
+    ]
     words += ["--batch-size", "3", "--save-every", "0", "--resume", "--output-dir"]
     assert ended(command(*words, str(tmp_path / "whole")), 400)[0] == 0
     for waits_for in ("state/score control*", "state/ask culture-general*", "parts/rival/*"):

@@ -13,8 +13,8 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoConfig
 
-from culnig_tl import ablate, evaluate, load_model, load_task, score_neurons, select_culture_general, select_culture_specific
-from culnig_tl.neurons import SITES, NeuronSet, Site
+from culnig_tl import ablate, evaluate, load_model, load_task, score_neurons, select_general, select_specific
+from culnig_tl.data.neurons import SITES, NeuronSet, Site
 from culnig_tl.tasks import COUNTRIES, minicommonsense, miniculture, minireading
 from culnig_tl.tasks.facts import option_orders
 from culnig_tl.toy import FOLDER
@@ -41,7 +41,9 @@ def test_file_is_small_and_is_safetensors():
 
 def test_record_says_how_it_was_trained():
     record = json.loads((FOLDER / "training.json").read_text())
-    assert record["config"] == vars(Config(seed=record["config"]["seed"], threads=record["config"]["threads"]))
+    assert record["config"] == vars(
+        Config(seed=record["config"]["seed"], threads=record["config"]["threads"])
+    )
     assert record["versions"]["torch"] and record["curve"][-1]["step"] == record["steps"]
 
 
@@ -67,18 +69,28 @@ def test_training_never_draws_what_the_tasks_ask():
             prompt = sample.prompt
             assert sample.kind == kind and prompt not in asked
             if kind in ("culture", "commonsense"):
-                (stem,) = re.findall(r"(?:In|To|From|What|Which|How|Where|Along|Who|On|Under|With|By|At|For)[^?]*\?", prompt.split("\n")[0])
+                (stem,) = re.findall(
+                    r"(?:In|To|From|What|Which|How|Where|Along|Who|On|Under|With|By|At|For)[^?]*\?",
+                    prompt.split("\n")[0],
+                )
                 options = tuple(re.findall(r"^[A-D]\. (.*)$", prompt, flags=re.MULTILINE))
-                assert len(options) == 4 and options not in set(option_orders(by_stem[stem])), "an option order that the task asks"
+                assert len(options) == 4 and options not in set(option_orders(by_stem[stem])), (
+                    "an option order that the task asks"
+                )
     assert {s["id"] for s in corpus.scenes}.isdisjoint(q.cluster for q in minireading.load())
 
 
 def test_facts_that_fall_short_are_read_more():
     mix = Mix(drill=0.5, culture=0.2, commonsense=0.1, culture_short=0.1, commonsense_short=0.1)
-    measured = {"miniculture:neuron": {"p_answer": 0.5}, "miniculture:test": {"p_answer": 0.7}, "minicommonsense": {"p_answer": 0.7}}
+    measured = {
+        "miniculture:neuron": {"p_answer": 0.5},
+        "miniculture:test": {"p_answer": 0.7},
+        "minicommonsense": {"p_answer": 0.7},
+    }
     shared = balanced(mix, 0.8, measured)  # 0.2 short of it and 0.1 short of it
     assert vars(shared) == pytest.approx(
-        vars(mix) | {"commonsense": 0.1, "culture": 0.2, "culture_short": 0.4 / 3, "commonsense_short": 0.2 / 3}
+        vars(mix)
+        | {"commonsense": 0.1, "culture": 0.2, "culture_short": 0.4 / 3, "commonsense_short": 0.2 / 3}
     )
     measured["minicommonsense"]["p_answer"] = 0.9  # beyond it
     assert balanced(mix, 0.8, measured).culture == pytest.approx(0.75 * 0.3)
@@ -145,7 +157,7 @@ def test_a_prompt_goes_without_the_homes_of_the_others(checkpoints):
 
 
 def test_the_trainer_reads_tokens_as_the_package_does(toy):
-    from culnig_tl.prompting import encode as package_encode
+    from culnig_tl.engine.prompts import encode as package_encode
 
     questions = load_task("miniculture").questions[:50]
     tokens, targets = encode(toy.tokenizer, [Sample(q.prompt, q.answer_prefix, q.answer) for q in questions])
@@ -158,7 +170,9 @@ def test_every_word_is_in_the_vocabulary(toy):
     unknown = toy.tokenizer.unk_token_id
     for name in CHOICES:
         prompts = [q.prompt for q in load_task(name)]
-        assert not any(unknown in ids for ids in toy.tokenizer(prompts, add_special_tokens=False)["input_ids"])
+        assert not any(
+            unknown in ids for ids in toy.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        )
     assert build_tokenizer(Corpus().texts()).get_vocab() == toy.tokenizer.get_vocab()
 
 
@@ -167,7 +181,9 @@ def test_facts_are_sound():
     assert set(REPRESENTATION) == set(COUNTRIES) == {fact.subject for fact in facts}
     by_question: dict[str, dict[str, str]] = {}
     for fact in (*facts, *minicommonsense.facts()):
-        assert 1 <= len(fact.answer.split()) <= 3 and re.fullmatch(r"[A-Za-z]+( [A-Za-z]+){0,2}", fact.answer), fact
+        assert 1 <= len(fact.answer.split()) <= 3 and re.fullmatch(
+            r"[A-Za-z]+( [A-Za-z]+){0,2}", fact.answer
+        ), fact
         assert fact.answer not in fact.distractors
         assert fact.stem.endswith("?") and len(re.findall(WORD, fact.stem)) <= 14
         by_question.setdefault(fact.question_id, {})[fact.subject] = fact.answer
@@ -195,7 +211,9 @@ def test_scores_and_selection_equal_the_literal_method(toy):
     """Forward hooks on the plain model, Python loops, sorted lists: the same scores, the same neurons."""
     from transformers import AutoModelForCausalLM
 
-    plain = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
+    plain = AutoModelForCausalLM.from_pretrained(
+        FOLDER, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     culture = load_task("miniculture").neuron_split().limit(48)
     reading = load_task("minireading").neuron_split().limit(24)
     fast, slow = {}, {}
@@ -208,18 +226,26 @@ def test_scores_and_selection_equal_the_literal_method(toy):
         for (country, site, layer), values in slow[name].items():
             if site in fast[name].widths:
                 ours = fast[name].of(country)[Site(site)][layer]
-                largest = np.abs(fast[name].arrays[Site(site)]).max()  # of all layers: what is nothing beside it is rounding
+                largest = np.abs(
+                    fast[name].arrays[Site(site)]
+                ).max()  # of all layers: what is nothing beside it is rounding
                 np.testing.assert_allclose(ours, values, rtol=1e-4, atol=1e-5 * largest)
 
     clusters = len({q.cluster for q in culture})
-    ours = select_culture_general(fast["neuron"], fast["control"], fast["reading"], t_mlp=0.05, t_attn=0.01)
-    theirs = selecting.general(slow["neuron"], clusters, slow["control"], clusters, slow["reading"], 0.05, 0.01, 0.01)
+    ours = select_general(fast["neuron"], fast["control"], fast["reading"], top_mlp=0.05, top_attn=0.01)
+    theirs = selecting.general(
+        slow["neuron"], clusters, slow["control"], clusters, slow["reading"], 0.05, 0.01, 0.01
+    )
     assert ours.keys() == {(selecting.ORDER[site], layer, index) for site, layer, index in theirs}
 
-    own = select_culture_specific(fast["neuron"], fast["control"], fast["reading"], t=0.02)
+    own = select_specific(fast["neuron"], fast["control"], fast["reading"], top=0.02)
     for country in own.countries:
-        theirs = selecting.specific(slow["neuron"], clusters, slow["control"], clusters, slow["reading"], country, 0.02, 0.01, 0.5)
-        assert own.for_country(country).keys() == {(selecting.ORDER[site], layer, index) for site, layer, index in theirs}
+        theirs = selecting.specific(
+            slow["neuron"], clusters, slow["control"], clusters, slow["reading"], country, 0.02, 0.01, 0.5
+        )
+        assert own.for_country(country).keys() == {
+            (selecting.ORDER[site], layer, index) for site, layer, index in theirs
+        }
 
 
 def test_scores_tell_what_zeroing_does(toy):

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..data.neurons import NeuronSet
+from ..data.pools import NeuronPool
+from ..data.results import EvaluationResult
 from ..errors import StudyError
-from ..findings import Findings
-from ..neurons import NeuronSet
-from ..pools import NeuronPool
-from ..results import EvaluationResult
-from ..study import GENERAL, UNCHANGED, Study
+from ..study.config import GENERAL, UNCHANGED
+from ..study.findings import Findings
+from ..study.study import Study
 from .paper import ResultsTable, results_table
 
 
@@ -35,14 +36,18 @@ class CheckpointComparison:
     @cached_property
     def findings(self) -> dict[str, Findings]:
         """Checkpoint -> what its study's numbers say; of those that have random sets."""
-        return {name: study.findings() for name, study in self.studies.items() if study.random_settings("layer")}
+        return {
+            name: study.findings() for name, study in self.studies.items() if study.random_settings("layer")
+        }
 
     def remarks(self) -> list[str]:
         """What cannot be compared between these studies, and why; a sentence each."""
         said = []
         groups = self._groups(_shape)
         if len(groups) > 1:
-            shapes = "; ".join(f"{', '.join(names)}: {_shape_in_words(self.studies[names[0]])}" for names in groups)
+            shapes = "; ".join(
+                f"{', '.join(names)}: {_shape_in_words(self.studies[names[0]])}" for names in groups
+            )
             said.append(
                 f"These models have different shapes ({shapes}): neuron 7 of one is not neuron 7 of the other, so the overlap and the rank correlation "
                 "are left out between them, and layers are compared as shares."
@@ -53,17 +58,23 @@ class CheckpointComparison:
             )
         found_on = {_questions(s)["neuron"] for s in self.studies.values()}
         if len(found_on) > 1:
-            said.append("The studies found their neurons on different questions: part of what differs between the sets is the questions.")
+            said.append(
+                "The studies found their neurons on different questions: part of what differs between the sets is the questions."
+            )
         asked = self._asked()
         mixed = [task for task, fingerprints in asked.items() if len(set(fingerprints.values())) > 1]
         if mixed:
-            said.append(f"Different questions of {', '.join(mixed)} were asked: what the studies answer stands in columns of their own.")
+            said.append(
+                f"Different questions of {', '.join(mixed)} were asked: what the studies answer stands in columns of their own."
+            )
         said += [
             f"{task} was asked of {', '.join(fingerprints)} only."
             for task, fingerprints in asked.items()
             if task not in mixed and len(fingerprints) < len(self.studies)
         ]
-        thresholds = self._groups(lambda s: tuple(sorted((k, str(v)) for k, v in s.neurons[GENERAL].provenance.thresholds.items())))
+        thresholds = self._groups(
+            lambda s: tuple(sorted((k, str(v)) for k, v in s.neurons[GENERAL].provenance.thresholds.items()))
+        )
         if len(thresholds) > 1:
             said.append(
                 f"Thresholds differ ({' | '.join(', '.join(names) for names in thresholds)}): the sizes of the sets follow from that."
@@ -86,8 +97,13 @@ class CheckpointComparison:
             first, second = self.sets[a], self.sets[b]
             pools = {site.pool for site, _ in first.indices}
             for pool in pools:
-                mine, theirs = (sum(len(i) for (site, _), i in s.indices.items() if site.pool == pool) for s in (first, second))
-                size = layers * sum(width for name, width in first.provenance.pool.items() if name.startswith(pool))
+                mine, theirs = (
+                    sum(len(i) for (site, _), i in s.indices.items() if site.pool == pool)
+                    for s in (first, second)
+                )
+                size = layers * sum(
+                    width for name, width in first.provenance.pool.items() if name.startswith(pool)
+                )
                 shared += mine * theirs / size if size else 0.0
             return shared / (len(first) + len(second) - shared) if len(first) + len(second) else 1.0
 
@@ -103,7 +119,11 @@ class CheckpointComparison:
         deepest = max(study.info["layers"] for study in self.studies.values())
         table = {}
         for name, neurons in self.sets.items():
-            counts = neurons.table["layer"].value_counts().reindex(range(self.studies[name].info["layers"]), fill_value=0)
+            counts = (
+                neurons.table["layer"]
+                .value_counts()
+                .reindex(range(self.studies[name].info["layers"]), fill_value=0)
+            )
             table[name] = counts if len(counts) == deepest else counts.reindex(range(deepest))
         return pd.DataFrame(table).rename_axis("layer")
 
@@ -119,7 +139,13 @@ class CheckpointComparison:
     def drops(self) -> pd.DataFrame:
         """One row a checkpoint and task: what suppressing its own neurons costs, against random sets of the same layers."""
         rows = [
-            {"checkpoint": name, "task": task, "culture": drops.culture, **asdict(drops.layer), "p_rank": drops.layer.p_rank}
+            {
+                "checkpoint": name,
+                "task": task,
+                "culture": drops.culture,
+                **asdict(drops.layer),
+                "p_rank": drops.layer.p_rank,
+            }
             for name, found in self.findings.items()
             for task, drops in found.drops.items()
         ]
@@ -128,8 +154,16 @@ class CheckpointComparison:
     def told_apart(self, result: EvaluationResult) -> EvaluationResult:
         """A result whose tasks carry their fingerprint where other studies asked other questions of the same name."""
         mixed = {task for task, fingerprints in self._asked().items() if len(set(fingerprints.values())) > 1}
-        names = {task: f"{task} #{mark[:6]}" for task, mark in result.metadata.get("fingerprints", {}).items() if task in mixed}
-        return EvaluationResult(result.table.assign(task=result.table["task"].replace(names)), result.metadata) if names else result
+        names = {
+            task: f"{task} #{mark[:6]}"
+            for task, mark in result.metadata.get("fingerprints", {}).items()
+            if task in mixed
+        }
+        return (
+            EvaluationResult(result.table.assign(task=result.table["task"].replace(names)), result.metadata)
+            if names
+            else result
+        )
 
     def figure(self) -> Any:
         """Layer x checkpoint, as a Plotly figure; shares of each set where the models have different numbers of layers."""
@@ -137,7 +171,9 @@ class CheckpointComparison:
         from ..figures.theme import escape
 
         deep = {study.info["layers"] for study in self.studies.values()}
-        return figures.checkpoint_heatmap({escape(n): s for n, s in self.sets.items()}, scale="linear" if len(deep) == 1 else "column")
+        return figures.checkpoint_heatmap(
+            {escape(n): s for n, s in self.sets.items()}, scale="linear" if len(deep) == 1 else "column"
+        )
 
     # ------------------------------------------------------------------------------------------- its parts
 
@@ -194,7 +230,9 @@ def _shape(study: Study) -> tuple[int, tuple[tuple[str, int], ...]]:
 
 def _shape_in_words(study: Study) -> str:
     widths = study.neurons[GENERAL].provenance.pool or study.info["widths"]
-    return f"{study.info['layers']} layers of {', '.join(f'{width:,} {site}' for site, width in widths.items())}"
+    return (
+        f"{study.info['layers']} layers of {', '.join(f'{width:,} {site}' for site, width in widths.items())}"
+    )
 
 
 def _questions(study: Study) -> dict[str, Any]:

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult
+from ..data.statistics import DRAWS, RelatedTest, bootstrap_draws, own_test, related_test
 from ..errors import NeuronError, ScoreError
-from ..evaluation import evaluate_sets
-from ..neurons import NeuronSet
-from ..results import EvaluationResult
-from ..statistics import DRAWS, RelatedTest, bootstrap_draws, own_test, related_test
+from ..method.evaluation import evaluate_sets
 from ..tasks.question import Task
 from .relations import relation_groups
 
@@ -51,22 +51,32 @@ class CountryDrops:
         for country in self._own():
             own, others = self.drops.loc[country, country], self.drops.loc[country].drop(country)
             rows[country] = (len(self.sets[country]), own, others.mean(), ranks.loc[country, country])
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["neurons", "own_drop", "others_drop", "own_rank"]).rename_axis(
-            "country"
-        )
+        return pd.DataFrame.from_dict(
+            rows, orient="index", columns=["neurons", "own_drop", "others_drop", "own_rank"]
+        ).rename_axis("country")
 
     @property
     def mean_rank(self) -> float:
         """Mean rank of the own country over the sets; (asked countries + 1) / 2 by chance."""
         return float(self.summary()["own_rank"].mean())
 
-    def related(self, relation: str = "region", *, table: str | Path | None = None, draws: int = DRAWS, seed: int = 0) -> RelatedTest:
+    def related(
+        self, relation: str = "region", *, table: str | Path | None = None, draws: int = DRAWS, seed: int = 0
+    ) -> RelatedTest:
         """Permutation test of "related countries lose more", the own country left out. `relation` as in `relation_groups`."""
         groups = relation_groups(relation, table)
         asked = list(self.drops.columns)
-        return related_test(self.drops.to_numpy(float), self._columns(), [groups.get(c) for c in asked], draws=draws, seed=seed)
+        return related_test(
+            self.drops.to_numpy(float),
+            self._columns(),
+            [groups.get(c) for c in asked],
+            draws=draws,
+            seed=seed,
+        )
 
-    def by_relation(self, relation: str = "region", *, table: str | Path | None = None, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    def by_relation(
+        self, relation: str = "region", *, table: str | Path | None = None, draws: int = DRAWS, seed: int = 0
+    ) -> pd.DataFrame:
         """What a country's set costs its own country, related and unrelated ones, and how many times the unrelated it costs its own.
 
         Means over countries, points; a country's related and unrelated ones are averaged first, and a country related to nobody
@@ -79,14 +89,21 @@ class CountryDrops:
         rows = {"own": [], "related": [], "unrelated": []}
         for country in self._own():
             others = self.drops.loc[country].drop(country)
-            alike = np.array([groups.get(country) is not None and groups.get(c) == groups.get(country) for c in others.index])
+            alike = np.array(
+                [
+                    groups.get(country) is not None and groups.get(c) == groups.get(country)
+                    for c in others.index
+                ]
+            )
             rows["own"].append(self.drops.loc[country, country])
             rows["related"].append(others[alike].mean())
             rows["unrelated"].append(others[~alike].mean())
         own, related, unrelated = (np.array(values, dtype=float) for values in rows.values())
         has_kin = related[~np.isnan(related)]
         if not len(has_kin) or np.isnan(unrelated).any():
-            raise ScoreError(f"{'no' if not len(has_kin) else 'every'} pair of these countries is related by {relation}")
+            raise ScoreError(
+                f"{'no' if not len(has_kin) else 'every'} pair of these countries is related by {relation}"
+            )
 
         def means(own: np.ndarray, unrelated: np.ndarray, axis: int = -1) -> np.ndarray:
             own_mean, unrelated_mean = own.mean(axis), unrelated.mean(axis)
@@ -104,7 +121,10 @@ class CountryDrops:
         )
         low, high = np.quantile(drawn, [0.025, 0.975], axis=-1)
         values = np.concatenate([means(own, unrelated), mean(has_kin)])
-        found = pd.DataFrame({"mean": values, "low": low, "high": high}, index=["own", "unrelated", "own / unrelated", "related"])
+        found = pd.DataFrame(
+            {"mean": values, "low": low, "high": high},
+            index=["own", "unrelated", "own / unrelated", "related"],
+        )
         return found.loc[["own", "related", "unrelated", "own / unrelated"]].rename_axis(relation)
 
     def own_p(self, *, draws: int = DRAWS, seed: int = 0) -> float:
@@ -125,7 +145,9 @@ class CountryDrops:
     def _own(self) -> list[str]:
         own = [c for c in self.drops.index if c in self.drops.columns]
         if not own:
-            raise ScoreError(f"none of the countries {', '.join(self.drops.index)} was asked about in {self.task}")
+            raise ScoreError(
+                f"none of the countries {', '.join(self.drops.index)} was asked about in {self.task}"
+            )
         return own
 
     def __str__(self) -> str:
@@ -165,7 +187,7 @@ def country_drops(
 
     Args:
         task: with countries, e.g. ``load_task("blend").test_split()``.
-        specific: what `select_culture_specific` returned.
+        specific: what `select_specific` returned.
         countries: whose sets; all of them by default. A country without neurons is left out with a warning.
         base: answers of the unchanged model to `task`, where they are at hand.
 
@@ -173,10 +195,16 @@ def country_drops(
         ScoreError: a task without countries. NeuronError: a set without countries, or without any neuron.
     """
     if not task.countries:
-        raise ScoreError(f"task {task.name!r} asks about no country: a task with countries is wanted, e.g. blend")
+        raise ScoreError(
+            f"task {task.name!r} asks about no country: a task with countries is wanted, e.g. blend"
+        )
     if "country" not in specific.table.columns:
-        raise NeuronError("culture-specific neurons are wanted (select_culture_specific), this set has no countries")
-    chosen = list(countries) if countries is not None else list(specific.provenance.by_country) or list(specific.countries)
+        raise NeuronError("culture-specific neurons are wanted (select_specific), this set has no countries")
+    chosen = (
+        list(countries)
+        if countries is not None
+        else list(specific.provenance.by_country) or list(specific.countries)
+    )
     sets = {country: specific.for_country(country) for country in chosen}
     empty = [country for country, neurons in sets.items() if not len(neurons)]
     if len(empty) == len(sets):
@@ -185,9 +213,15 @@ def country_drops(
         log.warning("no neurons of %s: left out", ", ".join(empty))
     filled = {country: neurons for country, neurons in sets.items() if len(neurons)}
     wanted = {**({} if base else {"unchanged": None}), **filled}
-    results = evaluate_sets(model, [task], wanted, operation=operation, batch_size=batch_size, progress=progress)
+    results = evaluate_sets(
+        model, [task], wanted, operation=operation, batch_size=batch_size, progress=progress
+    )
     unchanged = base or results.pop("unchanged")
     before = unchanged.accuracy("country")["accuracy"]
     rows = {country: before - result.accuracy("country")["accuracy"] for country, result in results.items()}
-    drops = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(task.countries)).rename_axis("neurons of")
+    drops = (
+        pd.DataFrame.from_dict(rows, orient="index")
+        .reindex(columns=list(task.countries))
+        .rename_axis("neurons of")
+    )
     return CountryDrops(drops, before.reindex(list(task.countries)), filled, task.name, unchanged, results)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from scipy import stats
 
+from ..data.neurons import NeuronSet, Site
 from ..errors import NeuronError
-from ..neurons import NeuronSet, Site
 
 THIRDS = ("shallow", "middle", "deep")
 
@@ -26,7 +26,9 @@ def depth_thirds(neurons: NeuronSet, *, confidence: float = 0.95) -> pd.DataFram
     """
     layers, widths = neurons.provenance.layers, neurons.provenance.pool
     if not layers or not widths:
-        raise NeuronError("this set does not know its model's layers and widths: take one that was selected from scores")
+        raise NeuronError(
+            "this set does not know its model's layers and widths: take one that was selected from scores"
+        )
     if not len(neurons):
         raise NeuronError("an empty set has no depth: take a larger share t or remove less with r")
     sizes = [sum(3 * layer // layers == third for layer in range(layers)) for third in range(3)]
@@ -44,7 +46,16 @@ def depth_thirds(neurons: NeuronSet, *, confidence: float = 0.95) -> pd.DataFram
             share = sizes[number] / layers
             interval = stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
             p = stats.binomtest(count, total, share).pvalue
-            rows[name, label] = (count, 100 * count / total, 100 * interval.low, 100 * interval.high, 100 * share, p)
-    out = pd.DataFrame.from_dict(rows, orient="index", columns=["neurons", "percent", "low", "high", "pool_percent", "p"])
+            rows[name, label] = (
+                count,
+                100 * count / total,
+                100 * interval.low,
+                100 * interval.high,
+                100 * share,
+                p,
+            )
+    out = pd.DataFrame.from_dict(
+        rows, orient="index", columns=["neurons", "percent", "low", "high", "pool_percent", "p"]
+    )
     out.index = pd.MultiIndex.from_tuples(out.index, names=["pool", "third"])
     return out

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult
+from ..data.scores import NeuronScores
+from ..data.statistics import DRAWS, bootstrap_draws
 from ..errors import ScoreError
-from ..evaluation import evaluate
-from ..neurons import NeuronSet
+from ..method.evaluation import evaluate
+from ..method.selection import select_random
 from ..progress import progress_bar
-from ..results import EvaluationResult
-from ..scores import NeuronScores
-from ..selection import select_random
-from ..statistics import DRAWS, bootstrap_draws
 from ..tasks.question import Task
 
 FACTORS: tuple[float, ...] = (1.1, 1.25, 1.5, 1.75, 2.0)
@@ -40,7 +40,9 @@ class Enhancement:
     def raised(self) -> pd.DataFrame:
         """The rows of cultural tasks, random sets aside, whose accuracy rose with an interval above 0."""
         rows = self.rows
-        return rows.loc[rows["task"].isin(self.culture) & (rows["set"] != RANDOM) & (rows["low"] > 0)].reset_index(drop=True)
+        return rows.loc[
+            rows["task"].isin(self.culture) & (rows["set"] != RANDOM) & (rows["low"] > 0)
+        ].reset_index(drop=True)
 
     def sentence(self) -> str:
         """What was found, in one sentence that the numbers write."""
@@ -102,32 +104,64 @@ def enhance_sweep(
     seen = next((task.name for task in tasks if any(q.split == "neuron" for q in task)), None)
     if seen is not None:
         raise ScoreError(f"task {seen!r} holds questions that neurons are found on: ask its test_split()")
-    drawn = [select_random(general, scores, seed=seed, match="layer") for seed in range(random_sets)] if scores is not None else []
+    drawn = (
+        [select_random(general, scores, seed=seed, match="layer") for seed in range(random_sets)]
+        if scores is not None
+        else []
+    )
     of_country = {c: specific.for_country(c) for c in specific.countries} if specific is not None else {}
     cultural = [task for task in tasks if task.culture]
-    own = {t.name: {c: part for c in of_country if len(part := t.filter(lambda q, c=c: q.country == c))} for t in cultural}
-    each = sum(map(len, tasks)) * (1 + len(drawn)) + sum(len(part) for parts in own.values() for part in parts.values())
+    own = {
+        t.name: {c: part for c in of_country if len(part := t.filter(lambda q, c=c: q.country == c))}
+        for t in cultural
+    }
+    each = sum(map(len, tasks)) * (1 + len(drawn)) + sum(
+        len(part) for parts in own.values() for part in parts.values()
+    )
     asked = sum(map(len, tasks))
     rows: list[dict[str, Any]] = []
-    with progress_bar(asked + each * len(factors), f"ask with {len(factors)} factors", enabled=progress) as advance:
+    with progress_bar(
+        asked + each * len(factors), f"ask with {len(factors)} factors", enabled=progress
+    ) as advance:
 
         def ask(task: Task, neurons: NeuronSet | None = None, factor: float = 1.0) -> EvaluationResult:
             scale = None if neurons is None else factor
-            return evaluate(model, task, neurons=neurons, scale=scale, batch_size=batch_size, progress=advance)
+            return evaluate(
+                model, task, neurons=neurons, scale=scale, batch_size=batch_size, progress=advance
+            )
 
         base = {task.name: ask(task) for task in tasks}
         for factor in sorted(set(factors)):
             for task in tasks:
                 before = base[task.name]
-                rows.append(_row(GENERAL, factor, task.name, len(general), before, [ask(task, general, factor)], draws))
+                rows.append(
+                    _row(
+                        GENERAL, factor, task.name, len(general), before, [ask(task, general, factor)], draws
+                    )
+                )
                 if drawn:
-                    rows.append(_row(RANDOM, factor, task.name, len(general), before, [ask(task, n, factor) for n in drawn], draws))
+                    rows.append(
+                        _row(
+                            RANDOM,
+                            factor,
+                            task.name,
+                            len(general),
+                            before,
+                            [ask(task, n, factor) for n in drawn],
+                            draws,
+                        )
+                    )
             for name, parts in own.items():
                 answers = {c: ask(part, of_country[c], factor) for c, part in parts.items()}
                 unchanged = {c: _of(base[name], part) for c, part in parts.items()}
-                rows += [_row(f"{c}'s own", factor, name, len(of_country[c]), unchanged[c], [answers[c]], draws) for c in parts]
+                rows += [
+                    _row(f"{c}'s own", factor, name, len(of_country[c]), unchanged[c], [answers[c]], draws)
+                    for c in parts
+                ]
                 if len(parts) > 1:
-                    before = EvaluationResult(pd.concat([unchanged[c].table for c in parts], ignore_index=True))
+                    before = EvaluationResult(
+                        pd.concat([unchanged[c].table for c in parts], ignore_index=True)
+                    )
                     after = EvaluationResult(pd.concat([answers[c].table for c in parts], ignore_index=True))
                     sizes = round(float(np.mean([len(of_country[c]) for c in parts])))
                     rows.append(_row(OWN, factor, name, sizes, before, [after], draws))
@@ -137,17 +171,29 @@ def enhance_sweep(
 def _of(result: EvaluationResult, part: Task) -> EvaluationResult:
     """The answers to some of the questions."""
     ids = {q.id for q in part}
-    return EvaluationResult(result.table.loc[result.table["id"].isin(ids)].reset_index(drop=True), result.metadata)
+    return EvaluationResult(
+        result.table.loc[result.table["id"].isin(ids)].reset_index(drop=True), result.metadata
+    )
 
 
 def _row(
-    name: str, factor: float, task: str, neurons: int, before: EvaluationResult, after: Sequence[EvaluationResult], draws: int
+    name: str,
+    factor: float,
+    task: str,
+    neurons: int,
+    before: EvaluationResult,
+    after: Sequence[EvaluationResult],
+    draws: int,
 ) -> dict[str, Any]:
     """One point: the paired change (the mean over several sets) and its interval."""
     _, code = np.unique(before.table["cluster"].astype(str), return_inverse=True)
     sizes = np.bincount(code).astype(float)
     columns: Mapping[str, np.ndarray] = {
-        column: 100 * (np.mean([r.table[column].to_numpy(float) for r in after], axis=0) - before.table[column].to_numpy(float))
+        column: 100
+        * (
+            np.mean([r.table[column].to_numpy(float) for r in after], axis=0)
+            - before.table[column].to_numpy(float)
+        )
         for column in ("correct", "p_answer")
     }
     gains = [np.bincount(code, weights=values) for values in columns.values()]

@@ -13,15 +13,15 @@ from typing import Any
 
 import pandas as pd
 
-from ..attribution import score_neurons
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult
+from ..data.statistics import DRAWS, compare_drops, holm
+from ..defaults import DROP_READING, RANDOM_SETS, TOP_ATTN, TOP_MLP
 from ..errors import TaskError
-from ..evaluation import evaluate_sets
-from ..neurons import NeuronSet
-from ..results import EvaluationResult
-from ..selection import T_ATTN, T_MLP, R, select_culture_general, select_random
-from ..statistics import DRAWS, compare_drops, holm
+from ..method.evaluation import evaluate_sets
+from ..method.score import score_neurons
+from ..method.selection import select_general, select_random
 from ..tasks.question import Task
-from .comparison import RANDOM_SETS
 from .overlap import overlaps
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,12 @@ class TaskNeurons:
             for task in dict.fromkeys(self.base.table["task"]):
                 values = [r.values(task) for r in (self.base, result, *self.random[name])]
                 clusters = self.base.table.loc[self.base.table["task"] == task, "cluster"].to_numpy()
-                rows.append({"asked": task, **asdict(compare_drops(values[0], values[1], values[2:], clusters, draws=draws))})
+                rows.append(
+                    {
+                        "asked": task,
+                        **asdict(compare_drops(values[0], values[1], values[2:], clusters, draws=draws)),
+                    }
+                )
             part = pd.DataFrame(rows)
             part.insert(0, "found_on", name)
             part.insert(1, "neurons", len(self.sets[name]))
@@ -81,9 +86,9 @@ def compare_tasks(
     tasks: Sequence[Task],
     reading: Task | None,
     *,
-    t_mlp: float = T_MLP,
-    t_attn: float = T_ATTN,
-    r: float = R,
+    top_mlp: float = TOP_MLP,
+    top_attn: float = TOP_ATTN,
+    drop_reading: float = DROP_READING,
     limit: int | None = None,
     random_sets: int = RANDOM_SETS,
     batch_size: int | str = "auto",
@@ -114,9 +119,14 @@ def compare_tasks(
         if not found_on.has_control:
             log.warning("%s offers no control: its neurons are selected from its own scores", name)
         control = score_neurons(model, found_on.control(), **common) if found_on.has_control else None
-        chosen = select_culture_general(scores, control, crc, t_mlp=t_mlp, t_attn=t_attn, r=r)
+        chosen = select_general(
+            scores, control, crc, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading
+        )
         sets[name] = NeuronSet(chosen.table, replace(chosen.provenance, kind=f"found on {name}"))
-        drawn |= {f"{name} {seed}": select_random(chosen, scores, seed=seed, match="layer") for seed in range(random_sets)}
+        drawn |= {
+            f"{name} {seed}": select_random(chosen, scores, seed=seed, match="layer")
+            for seed in range(random_sets)
+        }
     asked = [test for _, test in splits.values()]
     answers = evaluate_sets(model, asked, {"unchanged": None, **sets, **drawn}, **common)
     random = {name: tuple(answers[f"{name} {seed}"] for seed in range(random_sets)) for name in sets}

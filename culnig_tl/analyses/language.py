@@ -14,15 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from ..attribution import score_neurons
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult
+from ..data.scores import NeuronScores
+from ..defaults import DROP_READING, RANDOM_SETS, TOP_ATTN, TOP_MLP
 from ..errors import TaskError
-from ..evaluation import evaluate_sets
-from ..neurons import NeuronSet
-from ..results import EvaluationResult
-from ..scores import NeuronScores
-from ..selection import T_ATTN, T_MLP, R, select_culture_general, select_random
+from ..method.evaluation import evaluate_sets
+from ..method.score import score_neurons
+from ..method.selection import select_general, select_random
+from ..study.comparison import Comparison, compare
 from ..tasks.question import Task
-from .comparison import RANDOM_SETS, Comparison, compare
 from .overlap import overlaps
 
 ENGLISH, LOCAL, LANGUAGE = "culture, asked in English", "culture, asked locally", "language"
@@ -69,9 +70,9 @@ def compare_languages(
     local: Task,
     reading: Task,
     *,
-    t_mlp: float = T_MLP,
-    t_attn: float = T_ATTN,
-    r: float = R,
+    top_mlp: float = TOP_MLP,
+    top_attn: float = TOP_ATTN,
+    drop_reading: float = DROP_READING,
     random_sets: int = RANDOM_SETS,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -96,13 +97,17 @@ def compare_languages(
     control, local_control = score(english.neuron_split().control()), score(local.neuron_split().control())
 
     def select(scores: NeuronScores, contrast: NeuronScores, filtered: NeuronScores | None) -> NeuronSet:
-        return select_culture_general(scores, contrast, filtered, t_mlp=t_mlp, t_attn=t_attn, r=r)
+        return select_general(
+            scores, contrast, filtered, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading
+        )
 
     language = select(said_locally, said, None)
     sets = {
         ENGLISH: select(said, control, crc),
         LOCAL: select(said_locally, local_control, crc),
-        LANGUAGE: NeuronSet(language.table, replace(language.provenance, kind=LANGUAGE, paper_defaults=False)),
+        LANGUAGE: NeuronSet(
+            language.table, replace(language.provenance, kind=LANGUAGE, paper_defaults=False)
+        ),
     }
     drawn = {
         f"{name} {seed}": select_random(neurons, said, seed=seed, match="layer")
@@ -110,7 +115,9 @@ def compare_languages(
         for seed in range(random_sets)
     }
     asked = [english.test_split(), local.test_split()]
-    answers = evaluate_sets(model, asked, {"unchanged": None, **sets, **drawn}, batch_size=batch_size, progress=progress)
+    answers = evaluate_sets(
+        model, asked, {"unchanged": None, **sets, **drawn}, batch_size=batch_size, progress=progress
+    )
     random = {name: tuple(answers[f"{name} {seed}"] for seed in range(random_sets)) for name in sets}
     return LanguageComparison(sets, answers["unchanged"], {name: answers[name] for name in sets}, random)
 
@@ -124,5 +131,7 @@ def pair(english: Task, local: Task) -> tuple[Task, Task]:
     first = english.filter(lambda q: q.id in both)
     second = replace(local, questions=tuple(wording[q.id] for q in first))
     if first.name == second.name:
-        raise TaskError("the two tasks have the same name: give them different ones, e.g. blend and blend-local")
+        raise TaskError(
+            "the two tasks have the same name: give them different ones, e.g. blend and blend-local"
+        )
     return first, second

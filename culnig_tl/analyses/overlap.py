@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 from scipy import stats
 
-from ..neurons import NeuronSet
+from ..data.neurons import NeuronSet
 
 
 def overlaps(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
@@ -21,4 +21,6 @@ def overlaps(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
         chance = len(mine) * len(theirs) / size
         p = float(stats.hypergeom.sf(common - 1, size, len(mine), len(theirs)))
         rows.append((name, other_name, len(mine), len(theirs), common, chance, one.jaccard(other), p))
-    return pd.DataFrame(rows, columns=["set", "other", "neurons", "other_neurons", "common", "by_chance", "jaccard", "p"])
+    return pd.DataFrame(
+        rows, columns=["set", "other", "neurons", "other_neurons", "common", "by_chance", "jaccard", "p"]
+    )

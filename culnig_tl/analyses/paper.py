@@ -8,11 +8,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..data.results import EvaluationResult
 from ..errors import ScoreError
-from ..results import EvaluationResult
 from ..tasks import worldvaluesbench
 
-TASKS: tuple[str, ...] = ("blend", "culturalbench", "normad", "worldvaluesbench", "commonsenseqa", "qnli", "mrpc")
+TASKS: tuple[str, ...] = (
+    "blend",
+    "culturalbench",
+    "normad",
+    "worldvaluesbench",
+    "commonsenseqa",
+    "qnli",
+    "mrpc",
+)
 """Tasks of the paper's table, in its order. Accuracy in percent; worldvaluesbench: alignment."""
 _GEMMA, _QWEN, _LLAMA, _FALCON = (
     "google/gemma-3-12b-it",
@@ -42,7 +50,8 @@ def paper_rows(model: str | None = None) -> pd.DataFrame:
     A model of a user's folder or Hub account matches by the last part of its name. No rows where the paper has none.
     """
     frame = pd.DataFrame(
-        [(name, f"{setting} (paper)", n, *values) for name, setting, n, values in _PAPER], columns=["model", "setting", "neurons", *TASKS]
+        [(name, f"{setting} (paper)", n, *values) for name, setting, n, values in _PAPER],
+        columns=["model", "setting", "neurons", *TASKS],
     )
     if model is not None:
         frame = frame.loc[[_short(name) == _short(model) for name in frame["model"]]]
@@ -68,7 +77,10 @@ class ResultsTable:
     def to_markdown(self) -> str:
         """A Markdown table, two digits, ± standard errors."""
         columns = list(self.frame.columns)
-        lines = [f"| {' | '.join(columns)} |", f"|{'|'.join('---' if c in ('model', 'setting') else '---:' for c in columns)}|"]
+        lines = [
+            f"| {' | '.join(columns)} |",
+            f"|{'|'.join('---' if c in ('model', 'setting') else '---:' for c in columns)}|",
+        ]
         for row in range(len(self.frame)):
             lines.append(f"| {' | '.join(self._cell(row, column) for column in columns)} |")
         return "\n".join(lines) + "\n"
@@ -99,7 +111,9 @@ class ResultsTable:
         return self.frame.round(2).to_html(index=False, na_rep="–")
 
 
-def results_table(settings: Mapping[str, EvaluationResult | Sequence[EvaluationResult]], *, paper: bool = True) -> ResultsTable:
+def results_table(
+    settings: Mapping[str, EvaluationResult | Sequence[EvaluationResult]], *, paper: bool = True
+) -> ResultsTable:
     """Puts results into the form of the paper's table, with the paper's own rows below where the model is one of its six.
 
     Args:
@@ -109,7 +123,9 @@ def results_table(settings: Mapping[str, EvaluationResult | Sequence[EvaluationR
     Raises:
         ScoreError: nothing to show.
     """
-    if not settings or any(not isinstance(given, EvaluationResult) and not given for given in settings.values()):
+    if not settings or any(
+        not isinstance(given, EvaluationResult) and not given for given in settings.values()
+    ):
         raise ScoreError("no results to put into a table")
     rows, errors = [], []
     for name, given in settings.items():
@@ -119,18 +135,29 @@ def results_table(settings: Mapping[str, EvaluationResult | Sequence[EvaluationR
         spread = tables[0]["se"] if len(tables) == 1 else values.std(ddof=1)
         about = results[0].metadata
         label = name if len(tables) == 1 else f"{name} (mean of {len(tables)})"
-        rows.append({"model": str(about.get("model")), "setting": label, "neurons": int(about.get("neuron_count", 0)), **values.mean()})
+        rows.append(
+            {
+                "model": str(about.get("model")),
+                "setting": label,
+                "neurons": int(about.get("neuron_count", 0)),
+                **values.mean(),
+            }
+        )
         errors.append(dict(spread))
     frame, error = pd.DataFrame(rows), pd.DataFrame(errors)
     asked = [column for column in frame.columns if column not in ("model", "setting", "neurons")]
     order = [task for task in TASKS if task in asked] + [task for task in asked if task not in TASKS]
     if paper:
         published = pd.concat([paper_rows(model) for model in dict.fromkeys(frame["model"])])
-        published = published.reindex(columns=["model", "setting", "neurons", *(task for task in order if task in TASKS)])
+        published = published.reindex(
+            columns=["model", "setting", "neurons", *(task for task in order if task in TASKS)]
+        )
         if len(published):
             frame = pd.concat([frame, published], ignore_index=True)
             error = pd.DataFrame(error, index=pd.RangeIndex(len(frame)))
-    return ResultsTable(frame.reindex(columns=["model", "setting", "neurons", *order]), pd.DataFrame(error, columns=order))
+    return ResultsTable(
+        frame.reindex(columns=["model", "setting", "neurons", *order]), pd.DataFrame(error, columns=order)
+    )
 
 
 def _measures(result: EvaluationResult) -> pd.DataFrame:
@@ -139,7 +166,9 @@ def _measures(result: EvaluationResult) -> pd.DataFrame:
     table = pd.DataFrame({"value": accuracy["accuracy"], "se": accuracy["se"]})
     if worldvaluesbench.NAME in table.index:
         aligned = result.alignment()
-        table.loc[worldvaluesbench.NAME] = aligned.loc[worldvaluesbench.NAME, ["alignment", "se"]].to_numpy(float)
+        table.loc[worldvaluesbench.NAME] = aligned.loc[worldvaluesbench.NAME, ["alignment", "se"]].to_numpy(
+            float
+        )
     return table
 
 

@@ -8,12 +8,13 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from ..attribution import Aggregation, score_neurons
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult
+from ..defaults import DROP_READING, TOP_ATTN, TOP_MLP
 from ..errors import ScoreError
-from ..evaluation import evaluate_sets
-from ..neurons import NeuronSet
-from ..results import EvaluationResult
-from ..selection import T_ATTN, T_MLP, R, select_culture_general
+from ..method.evaluation import evaluate_sets
+from ..method.score import Aggregation, score_neurons
+from ..method.selection import select_general
 from ..tasks.question import Task
 
 WHOLE = "whole method"
@@ -33,7 +34,10 @@ class Parts:
         """One row a variant: neurons by pool, overlap with the whole method's, then accuracy and drop a task, in points."""
         before, rows = self.base.accuracy(), {}
         for name, neurons in self.sets.items():
-            pools = [sum(len(i) for (site, _), i in neurons.indices.items() if site.pool == pool) for pool in ("mlp", "attn")]
+            pools = [
+                sum(len(i) for (site, _), i in neurons.indices.items() if site.pool == pool)
+                for pool in ("mlp", "attn")
+            ]
             row: dict[str, float] = {
                 "neurons": len(neurons),
                 "mlp": pools[0],
@@ -64,9 +68,9 @@ def switch_off_parts(
     reading: Task,
     tasks: Sequence[Task],
     *,
-    t_mlp: float = T_MLP,
-    t_attn: float = T_ATTN,
-    r: float = R,
+    top_mlp: float = TOP_MLP,
+    top_attn: float = TOP_ATTN,
+    drop_reading: float = DROP_READING,
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> Parts:
@@ -78,7 +82,7 @@ def switch_off_parts(
         culture: neuron split of the culture task; it must have a control.
         reading: neuron split of country reading comprehension.
         tasks: to ask, cultural ones and others.
-        t_mlp, t_attn, r: as in `select_culture_general`.
+        top_mlp, top_attn, r: as in `select_general`.
     """
     if not tasks:
         raise ScoreError("no task to ask: name one at least")
@@ -89,16 +93,28 @@ def switch_off_parts(
             return score_neurons(model, task, aggregation=how, batch_size=batch_size, progress=progress)  # noqa: B023 - called in this turn of the loop
 
         neuron, control, crc = score(culture), score(culture.control()), score(reading)
-        whole = select_culture_general(neuron, control, crc, t_mlp=t_mlp, t_attn=t_attn, r=r)
+        whole = select_general(
+            neuron, control, crc, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading
+        )
         if how != "max":
             sets[f"{how} over tokens"] = whole
             continue
         sets[WHOLE] = whole
-        sets["no control"] = select_culture_general(neuron, None, crc, t_mlp=t_mlp, t_attn=t_attn, r=r)
-        sets["no CountryRC filter"] = select_culture_general(neuron, control, None, t_mlp=t_mlp, t_attn=t_attn, r=r)
-        sets["MLP only"] = select_culture_general(neuron, control, crc, t_mlp=t_mlp, t_attn=0, r=r)
-        sets["attention only"] = select_culture_general(neuron, control, crc, t_mlp=0, t_attn=t_attn, r=r)
+        sets["no control"] = select_general(
+            neuron, None, crc, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading
+        )
+        sets["no CountryRC filter"] = select_general(
+            neuron, control, None, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading
+        )
+        sets["MLP only"] = select_general(
+            neuron, control, crc, top_mlp=top_mlp, top_attn=0, drop_reading=drop_reading
+        )
+        sets["attention only"] = select_general(
+            neuron, control, crc, top_mlp=0, top_attn=top_attn, drop_reading=drop_reading
+        )
 
     filled = {name: neurons for name, neurons in sets.items() if len(neurons)}
-    answers = evaluate_sets(model, tasks, {"unchanged": None, **filled}, batch_size=batch_size, progress=progress)
+    answers = evaluate_sets(
+        model, tasks, {"unchanged": None, **filled}, batch_size=batch_size, progress=progress
+    )
     return Parts(sets, answers.pop("unchanged"), answers)

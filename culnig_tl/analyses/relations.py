@@ -52,7 +52,9 @@ def relation_groups(relation: str, table: str | Path | None = None) -> dict[str,
     """
     if table is None:
         if relation not in SOURCES:
-            raise TaskError(f"unknown relation {relation!r}: there are {', '.join(SOURCES)}; others come with a table of your own")
+            raise TaskError(
+                f"unknown relation {relation!r}: there are {', '.join(SOURCES)}; others come with a table of your own"
+            )
         column = list(SOURCES).index(relation)
         return {country: group for country, groups in _TABLE.items() if (group := groups[column])}
     try:
@@ -62,5 +64,7 @@ def relation_groups(relation: str, table: str | Path | None = None) -> dict[str,
         raise TaskError(f"{table} cannot be read as CSV: {error}") from error
     columns = list(rows[0]) if rows else []
     if "country" not in columns or relation not in columns:
-        raise TaskError(f"{table} has no columns 'country' and {relation!r}: it has {', '.join(columns) or 'no rows'}")
+        raise TaskError(
+            f"{table} has no columns 'country' and {relation!r}: it has {', '.join(columns) or 'no rows'}"
+        )
     return {row["country"]: row[relation] for row in rows if row["country"] and row[relation]}

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..attribution import score_neurons
+from ..data.neurons import NeuronSet
+from ..data.scores import NeuronScores
+from ..defaults import DROP_READING, TOP_ATTN, TOP_MLP
 from ..errors import NeuronError, TaskError
-from ..neurons import NeuronSet
-from ..scores import NeuronScores
-from ..selection import T_ATTN, T_MLP, R, select_culture_general
+from ..method.score import score_neurons
+from ..method.selection import select_general
 from ..tasks import miniculture
 from ..tasks.countries import COUNTRIES
 from ..tasks.facts import fact_questions
@@ -49,7 +50,9 @@ class Stability:
         table["selected"] = [key in mine for key in keys]
         table["returns"] = _share(times, keys, len(self.replicates))
         table["wordings"] = _share(across, keys, len(self.wordings))
-        return table.sort_values(["returns", "wordings"], ascending=False, kind="stable").reset_index(drop=True)
+        return table.sort_values(["returns", "wordings"], ascending=False, kind="stable").reset_index(
+            drop=True
+        )
 
     def table(self) -> pd.DataFrame:
         """One row a (kind, pool): neurons of the set, mean share of returns, share that always return, that return in half or more; mean Jaccard
@@ -60,7 +63,11 @@ class Stability:
                 continue
             column = "returns" if kind == "bootstrap" else "wordings"
             for pool in ("mlp", "attn", "all"):
-                inside = [s for s in (self.neurons, *sets)] if pool == "all" else [_of_pool(s, pool) for s in (self.neurons, *sets)]
+                inside = (
+                    [s for s in (self.neurons, *sets)]
+                    if pool == "all"
+                    else [_of_pool(s, pool) for s in (self.neurons, *sets)]
+                )
                 if not len(inside[0]):
                     continue
                 share = inside[0].table[column].to_numpy(float)
@@ -69,13 +76,25 @@ class Stability:
                 rows.append(
                     (kind, pool, len(inside[0]), len(sets), share.mean(), (share == 1).mean(), (share >= 0.5).mean(), np.mean(own), np.mean(pairs) if pairs else np.nan)
                 )  # fmt: skip
-        columns = ["kind", "pool", "neurons", "repeats", "mean_returns", "always", "half_or_more", "jaccard_with_set", "jaccard_among"]
+        columns = [
+            "kind",
+            "pool",
+            "neurons",
+            "repeats",
+            "mean_returns",
+            "always",
+            "half_or_more",
+            "jaccard_with_set",
+            "jaccard_among",
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def overlap(self) -> pd.DataFrame:
         """Wording x wording: Jaccard index of the neurons found with them."""
         cells = [[one.jaccard(other) for other in self.wordings.values()] for one in self.wordings.values()]
-        return pd.DataFrame(cells, index=pd.Index(list(self.wordings), name="wording"), columns=list(self.wordings))
+        return pd.DataFrame(
+            cells, index=pd.Index(list(self.wordings), name="wording"), columns=list(self.wordings)
+        )
 
     def figure(self) -> Any:
         """How often the set's neurons return, as a Plotly figure."""
@@ -98,14 +117,14 @@ def selection_stability(
     countryrc: NeuronScores | None = None,
     *,
     wordings: Mapping[str, NeuronSet] | None = None,
-    t_mlp: float = T_MLP,
-    t_attn: float = T_ATTN,
-    r: float = R,
+    top_mlp: float = TOP_MLP,
+    top_attn: float = TOP_ATTN,
+    drop_reading: float = DROP_READING,
 ) -> Stability:
     """Repeats the selection of culture-general neurons on every bootstrap replicate.
 
     Args:
-        neuron, control, countryrc: as in `select_culture_general`, each scored with as many replicates (``bootstrap=B``) and the same seed: the
+        neuron, control, countryrc: as in `select_general`, each scored with as many replicates (``bootstrap=B``) and the same seed: the
             same cluster is then drawn equally often for a task and its control.
         wordings: what `select_by_wording` returned.
 
@@ -115,19 +134,27 @@ def selection_stability(
     given = [s for s in (neuron, control, countryrc) if s is not None]
     counts = {len(s.replicate_clusters) for s in given}
     if counts == {0} or len(counts) > 1:
-        raise NeuronError("stability wants scores with replicates, as many for each task: score_neurons(..., bootstrap=100)")
+        raise NeuronError(
+            "stability wants scores with replicates, as many for each task: score_neurons(..., bootstrap=100)"
+        )
 
     def select(*scores: NeuronScores | None) -> NeuronSet:
-        return select_culture_general(*scores, t_mlp=t_mlp, t_attn=t_attn, r=r)  # type: ignore[misc]
+        return select_general(*scores, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading)  # type: ignore[misc]
 
     whole = select(neuron, control, countryrc)
-    drawn = [number for number in range(counts.pop()) if all(s.replicate_clusters[number][0] for s in given)]  # something was drawn of each
-    repeated = tuple(select(*(s and s.replicate(number) for s in (neuron, control, countryrc))) for number in drawn)
+    drawn = [
+        number for number in range(counts.pop()) if all(s.replicate_clusters[number][0] for s in given)
+    ]  # something was drawn of each
+    repeated = tuple(
+        select(*(s and s.replicate(number) for s in (neuron, control, countryrc))) for number in drawn
+    )
     by_wording = dict(wordings or {})
     return Stability(with_returns(whole, repeated, by_wording), repeated, by_wording)
 
 
-def with_returns(neurons: NeuronSet, replicates: Sequence[NeuronSet], wordings: Mapping[str, NeuronSet]) -> NeuronSet:
+def with_returns(
+    neurons: NeuronSet, replicates: Sequence[NeuronSet], wordings: Mapping[str, NeuronSet]
+) -> NeuronSet:
     """The set with its columns `returns` and `wordings`: the share of the repeated selections that hold each neuron."""
     keys = list(zip(neurons.table["site"], neurons.table["layer"], neurons.table["neuron"]))
     table = neurons.table.copy()
@@ -142,9 +169,9 @@ def select_by_wording(
     tasks: Mapping[str, Task],
     countryrc: NeuronScores | None,
     *,
-    t_mlp: float = T_MLP,
-    t_attn: float = T_ATTN,
-    r: float = R,
+    top_mlp: float = TOP_MLP,
+    top_attn: float = TOP_ATTN,
+    drop_reading: float = DROP_READING,
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> dict[str, NeuronSet]:
@@ -162,8 +189,14 @@ def select_by_wording(
     sets = {}
     for name, task in tasks.items():
         scores = score_neurons(model, task, batch_size=batch_size, progress=progress)
-        control = score_neurons(model, task.control(), batch_size=batch_size, progress=progress) if task.has_control else None
-        sets[name] = select_culture_general(scores, control, countryrc, t_mlp=t_mlp, t_attn=t_attn, r=r)
+        control = (
+            score_neurons(model, task.control(), batch_size=batch_size, progress=progress)
+            if task.has_control
+            else None
+        )
+        sets[name] = select_general(
+            scores, control, countryrc, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading
+        )
     return sets
 
 
@@ -189,11 +222,15 @@ def in_wordings(task: Task) -> dict[str, Task]:
             question
             for fact in facts.values()
             if not fact.told
-            for question in fact_questions(miniculture.NAME, fact, wording, number, country=fact.subject, **fields)
+            for question in fact_questions(
+                miniculture.NAME, fact, wording, number, country=fact.subject, **fields
+            )
             if question.id in asked
         ]
         rows.sort(key=lambda q: (order[q.country or ""], q.cluster))
-        made[f"wording {number}"] = Task(task.name, tuple(rows), source=task.source, licence=task.licence, culture=True)
+        made[f"wording {number}"] = Task(
+            task.name, tuple(rows), source=task.source, licence=task.licence, culture=True
+        )
     return made
 
 

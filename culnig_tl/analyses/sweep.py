@@ -12,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.neurons import NeuronSet, Site
+from ..data.results import EvaluationResult
+from ..data.scores import NeuronScores
+from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
 from ..errors import NeuronError
-from ..evaluation import evaluate_sets
-from ..neurons import NeuronSet, Site
-from ..results import EvaluationResult
-from ..scores import NeuronScores
-from ..selection import T_ATTN, T_MLP, T_SPECIFIC, R, Z, rank_general, rank_specific
+from ..method.evaluation import evaluate_sets
+from ..method.selection import rank_general, rank_specific
 from ..tasks.question import Task
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Sweep:
                 "mlp": sum(len(i) for (site, _), i in point.neurons.indices.items() if site.pool == "mlp"),
                 "attn": sum(len(i) for (site, _), i in point.neurons.indices.items() if site.pool == "attn"),
                 "candidates": known.candidates,
-                "removed_by_countryrc": known.removed_by_countryrc,
+                "removed_by_reading": known.removed_by_reading,
             }
             if known.removed_by_z is not None:
                 row["removed_by_z"] = known.removed_by_z
@@ -84,20 +85,39 @@ class Sweep:
         Columns parameter, threshold, task, setting, culture, accuracy, se, neurons: what `figures.threshold_curves` draws.
         """
         if self.base is None:
-            raise NeuronError("this sweep only counted neurons: give threshold_sweep a model and tasks to ask")
-        values = {name: sorted({p.thresholds[name] for p in self.points}) for name in self.points[0].thresholds}
-        paper = {"t": T_MLP if self.country is None else T_SPECIFIC, "r": R, "z": Z}
+            raise NeuronError(
+                "this sweep only counted neurons: give threshold_sweep a model and tasks to ask"
+            )
+        values = {
+            name: sorted({p.thresholds[name] for p in self.points}) for name in self.points[0].thresholds
+        }
+        paper = {
+            "t": TOP_MLP if self.country is None else TOP_SPECIFIC,
+            "drop_reading": DROP_READING,
+            "z": MIN_Z,
+        }
         fixed = {name: min(swept, key=lambda v: abs(v - paper[name])) for name, swept in values.items()}  # noqa: B023
         rows = []
         for name in [n for n, swept in values.items() if len(swept) > 1] or ["t"]:
-            label = "t_mlp" if name == "t" and self.country is None else name
+            label = "top_mlp" if name == "t" and self.country is None else name
             for point in self.points:
-                if point.result is None or any(point.thresholds[other] != value for other, value in fixed.items() if other != name):
+                if point.result is None or any(
+                    point.thresholds[other] != value for other, value in fixed.items() if other != name
+                ):
                     continue
                 for setting, result in (("unchanged", self.base), (f"{self.kind}, suppress", point.result)):
                     table = result.accuracy().reset_index()
-                    here = {"parameter": label, "threshold": point.thresholds[name], "setting": setting, "neurons": len(point.neurons)}
-                    rows.append(table[["task", "accuracy", "se"]].assign(culture=table["task"].isin(self.culture), **here))
+                    here = {
+                        "parameter": label,
+                        "threshold": point.thresholds[name],
+                        "setting": setting,
+                        "neurons": len(point.neurons),
+                    }
+                    rows.append(
+                        table[["task", "accuracy", "se"]].assign(
+                            culture=table["task"].isin(self.culture), **here
+                        )
+                    )
         return pd.concat(rows, ignore_index=True)
 
     def figure(self) -> Any:
@@ -122,10 +142,10 @@ def threshold_sweep(
     countryrc: NeuronScores | None,
     *,
     t: Sequence[float] = SHARES,
-    r: Sequence[float] = (R,),
-    z: Sequence[float] = (Z,),
+    drop_reading: Sequence[float] = (DROP_READING,),
+    z: Sequence[float] = (MIN_Z,),
     country: str | None = None,
-    attn_ratio: float = T_ATTN / T_MLP,
+    attn_ratio: float = TOP_ATTN / TOP_MLP,
     sites: Iterable[Site | str] | None = None,
     model: Any = None,
     tasks: Sequence[Task] = (),
@@ -135,7 +155,7 @@ def threshold_sweep(
     """Culture-general neurons (or one country's) at every combination of thresholds, from one ranking.
 
     Args:
-        neuron, control, countryrc, sites: as in `select_culture_general`.
+        neuron, control, countryrc, sites: as in `select_general`.
         t: shares; of the MLP pool for culture-general neurons (attention's share is `attn_ratio` of it), of the one pool for a country's.
         r: shares removed by CountryRC.
         z: least z; for a country's neurons only.
@@ -152,25 +172,60 @@ def threshold_sweep(
         raise NeuronError("tasks are asked of a model: threshold_sweep(..., model=model, tasks=[...])")
     points: list[tuple[dict[str, float], NeuronSet]] = []
     if country is None:
-        general = rank_general(neuron, control, countryrc, t_mlp=max(t), t_attn=attn_ratio * max(t), r=max(r), sites=sites)
+        general = rank_general(
+            neuron,
+            control,
+            countryrc,
+            top_mlp=max(t),
+            top_attn=attn_ratio * max(t),
+            drop_reading=max(drop_reading),
+            sites=sites,
+        )
         for share in sorted(set(t)):
             # 0.01 * 0.2 is a rounding error away from 0.002: the paper's point is the paper's.
-            t_attn = T_ATTN if (share, attn_ratio) == (T_MLP, T_ATTN / T_MLP) else attn_ratio * share
-            points += [({"t": share, "r": cut}, general.cut(t_mlp=share, t_attn=t_attn, r=cut)) for cut in sorted(set(r))]
+            top_attn = (
+                TOP_ATTN if (share, attn_ratio) == (TOP_MLP, TOP_ATTN / TOP_MLP) else attn_ratio * share
+            )
+            points += [
+                (
+                    {"t": share, "drop_reading": cut},
+                    general.cut(top_mlp=share, top_attn=top_attn, drop_reading=cut),
+                )
+                for cut in sorted(set(drop_reading))
+            ]
         kind = "culture-general"
     else:
-        specific = rank_specific(neuron, control, countryrc, countries=[country], t=max(t), r=max(r), sites=sites)
+        specific = rank_specific(
+            neuron,
+            control,
+            countryrc,
+            countries=[country],
+            t=max(t),
+            drop_reading=max(drop_reading),
+            sites=sites,
+        )
         for share in sorted(set(t)):
-            for cut in sorted(set(r)):
+            for cut in sorted(set(drop_reading)):
                 for least in sorted(set(z)):
-                    points.append(({"t": share, "r": cut, "z": least}, specific.cut(t=share, r=cut, z=least).for_country(country)))
+                    points.append(
+                        (
+                            {"t": share, "drop_reading": cut, "z": least},
+                            specific.cut(t=share, drop_reading=cut, z=least).for_country(country),
+                        )
+                    )
         kind = f"culture-specific: {country}"
     log.info("%d selections from one ranking", len(points))
     if not tasks:
-        return Sweep(kind, tuple(SweepPoint(thresholds, neurons) for thresholds, neurons in points), country=country)
+        return Sweep(
+            kind, tuple(SweepPoint(thresholds, neurons) for thresholds, neurons in points), country=country
+        )
 
     names = [str(number) for number in range(len(points))]
     sets = {"unchanged": None, **{name: neurons for name, (_, neurons) in zip(names, points)}}
     answers = evaluate_sets(model, tasks, sets, batch_size=batch_size, progress=progress)
-    made = tuple(SweepPoint(thresholds, neurons, answers[name]) for name, (thresholds, neurons) in zip(names, points))
-    return Sweep(kind, made, answers["unchanged"], tuple(task.name for task in tasks if task.culture), country)
+    made = tuple(
+        SweepPoint(thresholds, neurons, answers[name]) for name, (thresholds, neurons) in zip(names, points)
+    )
+    return Sweep(
+        kind, made, answers["unchanged"], tuple(task.name for task in tasks if task.culture), country
+    )

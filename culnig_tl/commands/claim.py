@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .of_study import OutputDir, StudyDir, more_random_sets, open_study, write_all
+from ..study.opened import OutputDir, StudyDir, more_random_sets, open_study, write_all
 from .options import BatchSize, DataDir, Device, Dtype, batch_size_of, out, show_frame
 
 RIVAL_TASK = "commonsenseqa"
@@ -18,11 +18,18 @@ def claim(
     study: StudyDir,
     rival: Annotated[
         str | None,
-        typer.Option("--rival", help="Task without culture that the rival's neurons are found on; the study's own by default."),
+        typer.Option(
+            "--rival",
+            help="Task without culture that the rival's neurons are found on; the study's own by default.",
+        ),
     ] = None,
     random_sets: Annotated[
         int | None,
-        typer.Option("--random-sets", min=1, help="Layer-matched random sets; more than the study's are asked and kept. 200 on the toy."),
+        typer.Option(
+            "--random-sets",
+            min=1,
+            help="Layer-matched random sets; more than the study's are asked and kept. 200 on the toy.",
+        ),
     ] = None,
     output_dir: OutputDir = None,
     data_dir: DataDir = None,
@@ -33,14 +40,14 @@ def claim(
     """The study's drops against both kinds of random sets and a rival set, depth in thirds, and the table in the paper's form."""
     import pandas as pd
 
-    from ..analyses.comparison import compare, halves
     from ..analyses.depth import depth_thirds
     from ..analyses.paper import results_table
-    from ..attribution import score_neurons
-    from ..evaluation import evaluate_sets
-    from ..models import TOY
-    from ..selection import select_rival
-    from ..study import GENERAL, RANDOM, UNCHANGED
+    from ..defaults import TOY
+    from ..method.evaluation import evaluate_sets
+    from ..method.score import score_neurons
+    from ..method.selection import select_rival
+    from ..study.comparison import compare, halves
+    from ..study.config import GENERAL, RANDOM, UNCHANGED
     from ..tasks import load_task
 
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
@@ -59,7 +66,9 @@ def claim(
     if not any(task.name == name for task in tasks):
         tasks.append(asked_on)
 
-    answers = evaluate_sets(opened.model, tasks, {"unchanged": None, "culture-general": general, "rival": rivals}, batch_size=size)
+    answers = evaluate_sets(
+        opened.model, tasks, {"unchanged": None, "culture-general": general, "rival": rivals}, batch_size=size
+    )
     settings: dict = {"unchanged": base, "culture-general": ablated}
     frames = []
     for match, label in RANDOM.items():
@@ -74,12 +83,17 @@ def claim(
         f"\nAgainst the rival: {len(rivals)} neurons, layer by layer, highest on {name} ({len(rivals & general)} of them are culture-general too)"
     )
     rows = against_rival.table().reset_index().rename(columns={"random_mean": "rival_drop"})
-    show_frame(rows.reindex(columns=["task", "base", "drop", "rival_drop", "excess", "excess_low", "excess_high"]))
+    show_frame(
+        rows.reindex(columns=["task", "base", "drop", "rival_drop", "excess", "excess_low", "excess_high"])
+    )
     frames.append(against_rival.table().reset_index().assign(against=f"rival ({name})"))
     out.print("\nDepth: percent of the neurons in each third of the layers, 95% interval, against the pool")
     depth = depth_thirds(general).reset_index()
     show_frame(depth)
     table = results_table(settings)
     out.print(f"\n{table.to_markdown()}", soft_wrap=True, highlight=False)
-    contents = {"claim.csv": pd.concat(frames, ignore_index=True).to_csv(index=False), "depth.csv": depth.to_csv(index=False)}
+    contents = {
+        "claim.csv": pd.concat(frames, ignore_index=True).to_csv(index=False),
+        "depth.csv": depth.to_csv(index=False),
+    }
     write_all(output_dir or study, {**contents, "table.md": table.to_markdown(), "table.csv": table.to_csv()})

@@ -9,29 +9,68 @@ from typing import Annotated
 import typer
 
 from ..errors import FineTuningError
-from .options import BatchSize, DataDir, Device, Dtype, Limit, Model, Revision, batch_size_of, names, out, show_frame
+from .options import (
+    BatchSize,
+    DataDir,
+    Device,
+    Dtype,
+    Limit,
+    Model,
+    Revision,
+    batch_size_of,
+    names,
+    out,
+    show_frame,
+)
 
 
 def finetune(
     model: Model = "toy",
     task: Annotated[
         str | None,
-        typer.Option("--task", help="Trained on: qnli, mrpc, blend (its neuron topics), or your own file with rows of the split neuron."),
+        typer.Option(
+            "--task",
+            help="Trained on: qnli, mrpc, blend (its neuron topics), or your own file with rows of the split neuron.",
+        ),
     ] = None,
     modules: Annotated[
-        str, typer.Option("--modules", help="Groups, comma separated: top, bottom, matched, random; or modules such as mlp.13,attn.2.")
+        str,
+        typer.Option(
+            "--modules",
+            help="Groups, comma separated: top, bottom, matched, random; or modules such as mlp.13,attn.2.",
+        ),
     ] = "top,bottom,matched,random",
     share: Annotated[float, typer.Option("--share", help="Of the parameters that a group holds.")] = 0.10,
-    lora: Annotated[bool, typer.Option("--lora", help="Train LoRA (r 32, alpha 64) in these modules, and merge it.")] = False,
-    seeds: Annotated[str, typer.Option("--seeds", help="Comma separated: one training a group and seed.")] = "0,1,2",
-    tasks: Annotated[str | None, typer.Option("--tasks", help="Asked before and after, comma separated; the trained one too.")] = None,
-    neurons: Annotated[Path | None, typer.Option("--neurons", help="The model's culture-general neurons; found anew without them.")] = None,
-    reading: Annotated[str | None, typer.Option("--reading", help="Country reading comprehension, to find neurons.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Constant; 3e-5, for the toy 1e-3.")] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Train LoRA (r 32, alpha 64) in these modules, and merge it.")
+    ] = False,
+    seeds: Annotated[
+        str, typer.Option("--seeds", help="Comma separated: one training a group and seed.")
+    ] = "0,1,2",
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", help="Asked before and after, comma separated; the trained one too."),
+    ] = None,
+    neurons: Annotated[
+        Path | None,
+        typer.Option("--neurons", help="The model's culture-general neurons; found anew without them."),
+    ] = None,
+    reading: Annotated[
+        str | None, typer.Option("--reading", help="Country reading comprehension, to find neurons.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Constant; 3e-5, for the toy 1e-3.")
+    ] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the questions.", min=1)] = 1,
-    train_batch_size: Annotated[int, typer.Option("--train-batch-size", help="Questions a process trains on together.", min=1)] = 4,
-    accumulation: Annotated[int, typer.Option("--accumulation", help="Batches a step, shared by torchrun's processes.", min=1)] = 4,
-    output_dir: Annotated[Path | None, typer.Option("--output-dir", help="Folder; runs/finetune-<model>-<task> by default.")] = None,
+    train_batch_size: Annotated[
+        int, typer.Option("--train-batch-size", help="Questions a process trains on together.", min=1)
+    ] = 4,
+    accumulation: Annotated[
+        int, typer.Option("--accumulation", help="Batches a step, shared by torchrun's processes.", min=1)
+    ] = 4,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", help="Folder; runs/finetune-<model>-<task> by default.")
+    ] = None,
     data_dir: DataDir = None,
     limit: Limit = None,
     batch_size: BatchSize = "auto",
@@ -45,9 +84,9 @@ def finetune(
 
     The fine-tuned checkpoints are ordinary Hugging Face folders under models/; freeze-list.json names what to spare elsewhere.
     """
+    from ..data.neurons import NeuronSet
     from ..finetuning.forgetting import TOY_FORGETTING, ForgettingConfig
     from ..finetuning.measuring import measure_forgetting
-    from ..neurons import NeuronSet
 
     if any(not seed.lstrip("-").isdigit() for seed in names(seeds)):
         raise FineTuningError(f"seeds are whole numbers, comma separated, not {seeds!r}")
@@ -86,4 +125,8 @@ def finetune(
     out.print("Where the culture-general neurons went")
     show_frame(found.overlap())
     out.print(found.sentence(), soft_wrap=True, highlight=False)
-    out.print(f"\nWritten to {folder}: models/, results/, neurons/, figures/, tables, freeze-list.json", soft_wrap=True, highlight=False)
+    out.print(
+        f"\nWritten to {folder}: models/, results/, neurons/, figures/, tables, freeze-list.json",
+        soft_wrap=True,
+        highlight=False,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .of_study import OutputDir, StudyDir, open_study, write_all
+from ..study.opened import OutputDir, StudyDir, open_study, write_all
 from .options import BatchSize, DataDir, Device, Dtype, batch_size_of, show_frame
 
 
@@ -24,9 +24,9 @@ def parts(
         opened.culture,
         opened.reading,
         opened.tasks,
-        t_mlp=config.t_mlp,
-        t_attn=config.t_attn,
-        r=config.r,
+        top_mlp=config.top_mlp,
+        top_attn=config.top_attn,
+        drop_reading=config.drop_reading,
         batch_size=batch_size_of(batch_size),
     )
     table = found.table().reset_index()

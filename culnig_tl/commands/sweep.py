@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .of_study import OutputDir, StudyDir, open_study, write_all
+from ..study.opened import OutputDir, StudyDir, open_study, write_all
 from .options import BatchSize, DataDir, Device, Dtype, batch_size_of, names, out, show_frame
 
 
@@ -15,10 +15,19 @@ def sweep(
     t: Annotated[
         str, typer.Option("--t", help="Shares, comma separated; attention's share moves along.")
     ] = "0.001,0.002,0.003,0.005,0.01,0.02,0.03,0.05",
-    r: Annotated[str | None, typer.Option("--r", help="Shares removed by reading; the study's by default.")] = None,
+    r: Annotated[
+        str | None, typer.Option("--r", help="Shares removed by reading; the study's by default.")
+    ] = None,
     z: Annotated[str, typer.Option("--z", help="Least z, with --country.")] = "0.5",
-    country: Annotated[str | None, typer.Option("--country", help="Sweep this country's own neurons.")] = None,
-    ask: Annotated[bool, typer.Option("--ask/--count", help="Suppress every set and ask the study's tasks, or only count neurons.")] = True,
+    country: Annotated[
+        str | None, typer.Option("--country", help="Sweep this country's own neurons.")
+    ] = None,
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--ask/--count", help="Suppress every set and ask the study's tasks, or only count neurons."
+        ),
+    ] = True,
     output_dir: OutputDir = None,
     data_dir: DataDir = None,
     batch_size: BatchSize = "auto",
@@ -27,17 +36,17 @@ def sweep(
 ) -> None:
     """Selections of a study at many thresholds, and what suppressing each costs: one table, one figure."""
     from ..analyses.sweep import threshold_sweep
-    from ..study import Study
+    from ..study.study import Study
 
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir) if ask else None
     done = opened.study if opened else Study.load(study)
     swept = threshold_sweep(
         *(done.scores[name] for name in ("neuron", "control", "reading")),
         t=[float(value) for value in names(t)],
-        r=[float(value) for value in names(r)] if r else [done.config.r],
+        drop_reading=[float(value) for value in names(r)] if r else [done.config.drop_reading],
         z=[float(value) for value in names(z)],
         country=country,
-        attn_ratio=done.config.t_attn / done.config.t_mlp,
+        attn_ratio=done.config.top_attn / done.config.top_mlp,
         model=opened.model if opened else None,
         tasks=opened.tasks if opened else (),
         batch_size=batch_size_of(batch_size),

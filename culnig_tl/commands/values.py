@@ -7,19 +7,43 @@ from typing import Annotated
 
 import typer
 
-from .of_study import write_all
-from .options import BatchSize, DataDir, Device, Dtype, Limit, Model, Revision, Tasks, batch_size_of, names, out, show_frame, split_of
+from ..study.opened import write_all
+from .options import (
+    BatchSize,
+    DataDir,
+    Device,
+    Dtype,
+    Limit,
+    Model,
+    Revision,
+    Tasks,
+    batch_size_of,
+    names,
+    out,
+    show_frame,
+    split_of,
+)
 
 
 def values(
     model: Model,
     tasks: Tasks = "blend,normad,worldvaluesbench",
     reading: Annotated[str, typer.Option("--reading", help="Country reading comprehension.")] = "countryrc",
-    t_mlp: Annotated[float, typer.Option("--t-mlp", help="Share of MLP neurons that are candidates.")] = 0.01,
-    t_attn: Annotated[float, typer.Option("--t-attn", help="Share of q, k, v neurons that are candidates.")] = 0.002,
-    r: Annotated[float, typer.Option("--r", help="Share, highest by reading, that is removed.")] = 0.01,
-    random_sets: Annotated[int, typer.Option("--random-sets", help="Layer-matched random sets a set.", min=1)] = 10,
-    output_dir: Annotated[Path, typer.Option("--output-dir", help="Where tables and neurons go.")] = Path("runs/values"),
+    top_mlp: Annotated[
+        float, typer.Option("--top-mlp", help="Share of MLP neurons that are candidates.")
+    ] = 0.01,
+    top_attn: Annotated[
+        float, typer.Option("--top-attn", help="Share of q, k, v neurons that are candidates.")
+    ] = 0.002,
+    drop_reading: Annotated[
+        float, typer.Option("--r", help="Share, highest by reading, that is removed.")
+    ] = 0.01,
+    random_sets: Annotated[
+        int, typer.Option("--random-sets", help="Layer-matched random sets a set.", min=1)
+    ] = 10,
+    output_dir: Annotated[Path, typer.Option("--output-dir", help="Where tables and neurons go.")] = Path(
+        "runs/values"
+    ),
     data_dir: DataDir = None,
     limit: Limit = None,
     batch_size: BatchSize = "auto",
@@ -29,7 +53,7 @@ def values(
 ) -> None:
     """Neurons found on what is known and on what is valued: their overlap, and what each set costs on each task."""
     from ..analyses.knowledge_values import compare_tasks
-    from ..models import load_model
+    from ..engine.models import load_model
     from ..tasks import load_task
 
     whole = [load_task(name, data_dir=data_dir) for name in names(tasks)]
@@ -37,9 +61,9 @@ def values(
         load_model(model, device=device, dtype=dtype, revision=revision),
         whole,
         split_of(reading, "neuron", data_dir).limit(limit),
-        t_mlp=t_mlp,
-        t_attn=t_attn,
-        r=r,
+        top_mlp=top_mlp,
+        top_attn=top_attn,
+        drop_reading=drop_reading,
         limit=limit,
         random_sets=random_sets,
         batch_size=batch_size_of(batch_size),
@@ -67,5 +91,10 @@ def values(
         neurons.save(output_dir / f"{name}.parquet")
     page = found.figure().to_html(include_plotlyjs=True, full_html=True)
     write_all(
-        output_dir, {"overlap.csv": overlap.to_csv(index=False), "cross-effects.csv": table.to_csv(index=False), "cross-effects.html": page}
+        output_dir,
+        {
+            "overlap.csv": overlap.to_csv(index=False),
+            "cross-effects.csv": table.to_csv(index=False),
+            "cross-effects.html": page,
+        },
     )

@@ -9,8 +9,8 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..data.results import EvaluationResult
 from ..errors import ScoreError
-from ..results import EvaluationResult
 from . import theme
 
 
@@ -30,7 +30,11 @@ def accuracy_bars(
     Raises:
         ScoreError: no results, an empty one, or none with that column filled.
     """
-    given = {str(results.metadata.get("setting", "unchanged")): results} if isinstance(results, EvaluationResult) else dict(results)
+    given = (
+        {str(results.metadata.get("setting", "unchanged")): results}
+        if isinstance(results, EvaluationResult)
+        else dict(results)
+    )
     if not given:
         raise ScoreError("no results to draw: give {setting: EvaluationResult}")
     for name, result in given.items():
@@ -40,21 +44,32 @@ def accuracy_bars(
             raise ScoreError(f"the result {name!r} holds no question")
     tables = {name: _table(result, by, labels_only) for name, result in given.items()}
     groups = list(dict.fromkeys(group for table in tables.values() for group in table.index))
-    sizes = [max(int(table.at[group, "questions"]) for table in tables.values() if group in table.index) for group in groups]
+    sizes = [
+        max(int(table.at[group, "questions"]) for table in tables.values() if group in table.index)
+        for group in groups
+    ]
     figure = go.Figure()
     for number, (name, table) in enumerate(tables.items()):
         table = table.reindex(groups)
         figure.add_bar(
             x=theme.with_n(map(str, groups), sizes),
             y=table["accuracy"],
-            error_y={"type": "data", "array": (theme.Z95 * table["se"]).fillna(0), "color": theme.INK, "thickness": 1.2, "width": 3},
+            error_y={
+                "type": "data",
+                "array": (theme.Z95 * table["se"]).fillna(0),
+                "color": theme.INK,
+                "thickness": 1.2,
+                "width": 3,
+            },
             name=name,
             marker={"color": theme.PALETTE[number % len(theme.PALETTE)]},
             hovertext=[_hover(name, str(group), table.loc[group].to_dict()) for group in groups],
             hoverinfo="text",
         )
     n = max(int(table["questions"].sum()) for table in tables.values())
-    aligned = ", or alignment (0 to 100)" if any(str(group).endswith(": alignment") for group in groups) else ""
+    aligned = (
+        ", or alignment (0 to 100)" if any(str(group).endswith(": alignment") for group in groups) else ""
+    )
     single = any((table["clusters"] < 2).any() for table in tables.values())
     note = "; no interval where all questions are one cluster" if single else ""
     theme.lay_out(
@@ -64,7 +79,10 @@ def accuracy_bars(
     )
     figure.update_layout(
         barmode="group",
-        yaxis={"title": {"text": f"accuracy (%){aligned}"}, "range": [0, max(100.0, *(highest(table) for table in tables.values()))]},
+        yaxis={
+            "title": {"text": f"accuracy (%){aligned}"},
+            "range": [0, max(100.0, *(highest(table) for table in tables.values()))],
+        },
         xaxis={"title": {"text": f"{by} (n questions)"}, "type": "category"},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         margin={"t": 100},
@@ -91,7 +109,9 @@ def _table(result: EvaluationResult, by: str, labels_only: bool) -> pd.DataFrame
 def _hover(setting: str, group: str, row: Mapping[str, float]) -> str:
     if math.isnan(row["accuracy"]):
         return f"{setting}, {group}: no questions"
-    p_of_answer = "" if math.isnan(row["p_answer"]) else f"<br>mean P(answer) {row['p_answer']:.3f}"  # of answers in words unknown
+    p_of_answer = (
+        "" if math.isnan(row["p_answer"]) else f"<br>mean P(answer) {row['p_answer']:.3f}"
+    )  # of answers in words unknown
     return (
         f"{setting}, {group}<br>{row['accuracy']:.2f}% ± {row['se']:.2f} (standard error)"
         f"{p_of_answer}<br>{int(row['questions']):,} questions in {int(row['clusters']):,} clusters"

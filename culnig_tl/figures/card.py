@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..closeup import QuestionScores
+from ..data.neurons import Site
+from ..data.scores import NeuronScores
 from ..errors import NeuronError, ScoreError
-from ..neurons import Site
-from ..scores import NeuronScores
+from ..method.closeup import QuestionScores
 from . import theme
 from .tokens import top_questions
 from .values import SCORE_UNIT, check_finite, country_label, per_cluster, sample
@@ -50,12 +50,24 @@ def neuron_card(
     site, layer, index = Site.parse(neuron[0]), int(neuron[1]), int(neuron[2])
     if site not in scores.arrays or not (0 <= layer < scores.layers and 0 <= index < scores.widths[site]):
         have = ", ".join(f"{s} 0 to {width - 1}" for s, width in scores.widths.items())
-        raise NeuronError(f"no scores of neuron ({site}, {layer}, {index}): layers are 0 to {scores.layers - 1}, neurons {have}")
+        raise NeuronError(
+            f"no scores of neuron ({site}, {layer}, {index}): layers are 0 to {scores.layers - 1}, neurons {have}"
+        )
     if isinstance(questions, QuestionScores):
         questions = top_questions(questions, (site, layer, index), count=ROWS)
     tables = [
-        ("top questions", _table(questions, "questions", ("question", "score"), ("country", "token")), (0.6, 0.12, 0.13, 0.15), 2),
-        ("tokens on which it fires", _table(firing, "firing", ("token", "context", "activation"), ()), (0.2, 0.62, 0.18), 1),
+        (
+            "top questions",
+            _table(questions, "questions", ("question", "score"), ("country", "token")),
+            (0.6, 0.12, 0.13, 0.15),
+            2,
+        ),
+        (
+            "tokens on which it fires",
+            _table(firing, "firing", ("token", "context", "activation"), ()),
+            (0.2, 0.62, 0.18),
+            1,
+        ),
         ("tokens that its output promotes and suppresses", _promoted(promoted), (0.3, 0.2, 0.3, 0.2), 1),
     ]
     given = [(title, table, widths, lines) for title, table, widths, lines in tables if table is not None]
@@ -100,7 +112,9 @@ def _title(figure: go.Figure, text: str, y: float) -> None:
     )
 
 
-def _bars(figure: go.Figure, scores: NeuronScores, control: NeuronScores | None, site: Site, layer: int, index: int) -> None:
+def _bars(
+    figure: go.Figure, scores: NeuronScores, control: NeuronScores | None, site: Site, layer: int, index: int
+) -> None:
     names = theme.with_n(map(country_label, scores.countries), scores.questions)
     for number, source in enumerate([scores] if control is None else [scores, control]):
         values = source.arrays[site][:, layer, index] / np.maximum(source.country_clusters, 1)
@@ -128,7 +142,9 @@ def _small(scores: NeuronScores, control: NeuronScores | None, site: Site, layer
     )
 
 
-def _table(frame: pd.DataFrame | None, name: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> pd.DataFrame | None:
+def _table(
+    frame: pd.DataFrame | None, name: str, needed: tuple[str, ...], optional: tuple[str, ...]
+) -> pd.DataFrame | None:
     if frame is None:
         return None
     missing = [column for column in needed if column not in frame.columns]
@@ -144,14 +160,27 @@ def _promoted(frame: pd.DataFrame | None) -> pd.DataFrame | None:
         return None
     ordered = frame.loc[:, ["token", "logit"]].sort_values(by="logit", ascending=False, kind="stable")
     up, down = ordered[ordered["logit"] > 0].head(ROWS), ordered[ordered["logit"] < 0].iloc[::-1].head(ROWS)
-    columns: dict[str, Any] = {"promoted": up["token"], "logit": up["logit"], "suppressed": down["token"], "logit ": down["logit"]}
+    columns: dict[str, Any] = {
+        "promoted": up["token"],
+        "logit": up["logit"],
+        "suppressed": down["token"],
+        "logit ": down["logit"],
+    }
     return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in columns.items()})
 
 
-def _draw(table: pd.DataFrame, widths: tuple[float, ...], lines: int, domain: dict[str, list[float]]) -> go.Table:
+def _draw(
+    table: pd.DataFrame, widths: tuple[float, ...], lines: int, domain: dict[str, list[float]]
+) -> go.Table:
     most = [int(_CHARACTERS * width * lines) for width in widths]
-    cells = [[_cell(value, limit) for value in table[column]] or ["none"] for column, limit in zip(table.columns, most)]
-    numeric = [all(isinstance(v, (int, float, np.number)) or v is None for v in table[column]) for column in table.columns]
+    cells = [
+        [_cell(value, limit) for value in table[column]] or ["none"]
+        for column, limit in zip(table.columns, most)
+    ]
+    numeric = [
+        all(isinstance(v, (int, float, np.number)) or v is None for v in table[column])
+        for column in table.columns
+    ]
     align = ["right" if number and len(table) else "left" for number in numeric]
     return go.Table(
         domain=domain,

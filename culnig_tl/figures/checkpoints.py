@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from ..data.neurons import NeuronSet, Site
+from ..data.scores import NeuronScores
 from ..errors import NeuronError
-from ..neurons import NeuronSet, Site
-from ..scores import NeuronScores
 from . import theme
 from .values import SCORE_UNIT, by_layer, layers_of, per_cluster, sites_of
 
@@ -42,7 +42,9 @@ def checkpoint_heatmap(
         raise NeuronError("checkpoints are all NeuronSets or all NeuronScores")
     if sets:
         layers, shown = layers_of(sets.values()), sites_of(sets.values(), sites)
-        values = np.stack([by_layer(s, shown, layers).sum(0) for s in sets.values()], axis=1).astype(float)  # [layer, checkpoint]
+        values = np.stack([by_layer(s, shown, layers).sum(0) for s in sets.values()], axis=1).astype(
+            float
+        )  # [layer, checkpoint]
         sizes = values.sum(0).astype(int).tolist()
         divisor, unit = values.sum(0), "neurons" if scale == "linear" else "% of the checkpoint's neurons"
         what, small = (
@@ -52,7 +54,9 @@ def checkpoint_heatmap(
     else:
         columns = [_mean_by_layer(s, sites) for s in scores.values()]
         layers = max(len(column) for column in columns)
-        values = np.stack([np.pad(column, (0, layers - len(column)), constant_values=np.nan) for column in columns], axis=1)
+        values = np.stack(
+            [np.pad(column, (0, layers - len(column)), constant_values=np.nan) for column in columns], axis=1
+        )
         sizes = [sum(s.questions) for s in scores.values()]
         divisor = np.nanmax(np.abs(values), axis=0)
         unit = f"mean {SCORE_UNIT} and neuron" if scale == "linear" else "% of the checkpoint's largest"
@@ -69,9 +73,18 @@ def checkpoint_heatmap(
         ]
         for layer in range(layers)
     ]
-    texts = np.where(values > 0, np.char.mod("%d" if scale == "linear" else "%.1f", drawn), "") if sets else None
-    figure, remark = theme.layer_matrix(drawn, theme.with_n(checkpoints, sizes), unit=unit, hover=hover, texts=texts)
-    theme.lay_out(figure, f"Where the {what} sit, checkpoint by checkpoint", f"{small}{remark}", height=theme.heat_height(layers) + 210)
+    texts = (
+        np.where(values > 0, np.char.mod("%d" if scale == "linear" else "%.1f", drawn), "") if sets else None
+    )
+    figure, remark = theme.layer_matrix(
+        drawn, theme.with_n(checkpoints, sizes), unit=unit, hover=hover, texts=texts
+    )
+    theme.lay_out(
+        figure,
+        f"Where the {what} sit, checkpoint by checkpoint",
+        f"{small}{remark}",
+        height=theme.heat_height(layers) + 210,
+    )
     figure.update_xaxes(title_text=f"checkpoint (n {'neurons' if sets else 'questions'})")
     if sets and not values.any():
         theme.say(figure, "no neurons in these sets")
@@ -80,7 +93,9 @@ def checkpoint_heatmap(
 
 def _mean_by_layer(scores: NeuronScores, sites: Iterable[Site | str] | None) -> np.ndarray:
     arrays = list(per_cluster(scores, sites=sites).values())
-    return np.sum([array.sum(axis=1, dtype=np.float64) for array in arrays], axis=0) / sum(array.shape[1] for array in arrays)
+    return np.sum([array.sum(axis=1, dtype=np.float64) for array in arrays], axis=0) / sum(
+        array.shape[1] for array in arrays
+    )
 
 
 def _number(value: float, count: bool) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..analyses.specificity import shared_pattern
+from ..data.neurons import NeuronSet, Site
+from ..data.results import EvaluationResult
+from ..data.scores import NO_COUNTRY, NeuronScores
+from ..data.statistics import clustered_mean
 from ..errors import NeuronError, ScoreError
-from ..neurons import NeuronSet, Site
-from ..results import EvaluationResult
-from ..scores import NO_COUNTRY, NeuronScores
-from ..statistics import clustered_mean
+from ..method.specificity import shared_pattern
 from . import theme
 from .values import SCORE_UNIT, check_finite, country_label, layers_of, sample, sites_of, wanted_sites
 
@@ -45,12 +45,16 @@ def country_heatmap(
     if control is not None:
         raise NeuronError("a control is subtracted from NeuronScores; this is a NeuronSet")
     if "country" not in neurons.table.columns:
-        raise NeuronError(f"this set ({neurons.provenance.kind}) has no countries: give a culture-specific set or scores")
+        raise NeuronError(
+            f"this set ({neurons.provenance.kind}) has no countries: give a culture-specific set or scores"
+        )
     layers, shown = layers_of([neurons]), sites_of([neurons], sites)
     countries = neurons.countries
     rows = neurons.table.loc[neurons.table["site"].isin([site.value for site in shown]), ["layer", "country"]]
     counts = np.zeros((layers, max(len(countries), 1)), dtype=np.int64)
-    np.add.at(counts, (rows["layer"].to_numpy(), pd.Categorical(rows["country"], categories=countries).codes), 1)
+    np.add.at(
+        counts, (rows["layer"].to_numpy(), pd.Categorical(rows["country"], categories=countries).codes), 1
+    )
     totals = counts.sum(0)
     shares = 100 * counts / np.maximum(totals, 1)
     names = [country_label(country) for country in countries] or ["no country"]
@@ -65,7 +69,11 @@ def country_heatmap(
     texts = np.where(counts > 0, np.char.mod("%d" if show == "count" else "%.1f", values), "")
     columns = theme.with_n(names, totals.tolist())
     figure, _ = theme.layer_matrix(
-        values, columns, unit="neurons" if show == "count" else "% of the country's neurons", hover=hover, texts=texts
+        values,
+        columns,
+        unit="neurons" if show == "count" else "% of the country's neurons",
+        hover=hover,
+        texts=texts,
     )
     theme.lay_out(
         figure,
@@ -77,13 +85,17 @@ def country_heatmap(
     return figure if counts.any() else theme.say(figure, "no neurons in this set")
 
 
-def _scores_by_country(scores: NeuronScores, sites: Iterable[Site | str] | None, control: NeuronScores | None) -> go.Figure:
+def _scores_by_country(
+    scores: NeuronScores, sites: Iterable[Site | str] | None, control: NeuronScores | None
+) -> go.Figure:
     shown = wanted_sites(scores, sites)
     if not scores.countries or not shown:
         raise ScoreError(f"scores of {scores.task} hold no country")
     missing = [c for c in scores.countries if control is not None and c not in control.countries]
     if missing:
-        raise ScoreError(f"the control has no scores of {missing[0]!r}: countries are {', '.join(control.countries if control else ())}")
+        raise ScoreError(
+            f"the control has no scores of {missing[0]!r}: countries are {', '.join(control.countries if control else ())}"
+        )
     total = np.zeros((len(scores.countries), scores.layers))
     for site in shown:
         values = _a_question(scores, site)
@@ -95,11 +107,16 @@ def _scores_by_country(scores: NeuronScores, sites: Iterable[Site | str] | None,
     means = (total / sum(scores.widths[site] for site in shown)).T  # [layer, country]
     names = [country_label(country) for country in scores.countries]
     hover = [
-        [f"layer {layer}, {name}<br>mean over the layer's neurons: {means[layer, i]:.4g}" for i, name in enumerate(names)]
+        [
+            f"layer {layer}, {name}<br>mean over the layer's neurons: {means[layer, i]:.4g}"
+            for i, name in enumerate(names)
+        ]
         for layer in range(len(means))
     ]
     columns = theme.with_n(names, scores.questions)
-    figure, remark = theme.layer_matrix(means, columns, unit=f"mean {SCORE_UNIT} and neuron", hover=hover, robust=True)
+    figure, remark = theme.layer_matrix(
+        means, columns, unit=f"mean {SCORE_UNIT} and neuron", hover=hover, robust=True
+    )
     shared = ""
     if sum(country != NO_COUNTRY for country in scores.countries) > 1 and total.any():
         share = shared_pattern(scores, control, normalise="country", sites=shown).share
@@ -131,29 +148,44 @@ def drop_table(base: EvaluationResult, suppressed: Mapping[str, EvaluationResult
         ScoreError: no results, other questions than in `base`, or none with a country.
     """
     if not suppressed:
-        raise ScoreError("no results to compare: give {country: EvaluationResult with its neurons suppressed}")
+        raise ScoreError(
+            "no results to compare: give {country: EvaluationResult with its neurons suppressed}"
+        )
     keys = ["task", "id", "template", "country"]
     before = base.table.dropna(subset=["country"])
     if before.empty:
         raise ScoreError("none of the questions has a country")
     if any(result.table.duplicated(keys).any() for result in (base, *suppressed.values())):
-        raise ScoreError("a question occurs twice (same task, id, template and country): results cannot be paired")
+        raise ScoreError(
+            "a question occurs twice (same task, id, template and country): results cannot be paired"
+        )
     rows = []
     for name, result in suppressed.items():
-        pairs = before.merge(result.table.dropna(subset=["country"])[[*keys, "correct"]], on=keys, suffixes=("", "_after"))
+        pairs = before.merge(
+            result.table.dropna(subset=["country"])[[*keys, "correct"]], on=keys, suffixes=("", "_after")
+        )
         if len(pairs) != len(before) or len(pairs) != result.table["country"].notna().sum():
-            raise ScoreError(f"the result with {name}'s neurons suppressed is of other questions than the unchanged one")
+            raise ScoreError(
+                f"the result with {name}'s neurons suppressed is of other questions than the unchanged one"
+            )
         lost = pairs["correct"].astype(float) - pairs["correct_after"].astype(float)
         for country, part in lost.groupby(pairs["country"], sort=False):
             mean, se, clusters = clustered_mean(part.to_numpy(), pairs.loc[part.index, "cluster"].to_numpy())
             rows.append((name, country, 100 * mean, 100 * se, len(part), clusters))
     table = pd.DataFrame(rows, columns=["neurons", "country", "drop", "se", "questions", "clusters"])
-    ranks = table["drop"].round(9).groupby(table["neurons"], sort=False).rank(method="average", ascending=False)
+    ranks = (
+        table["drop"].round(9).groupby(table["neurons"], sort=False).rank(method="average", ascending=False)
+    )
     table.insert(4, "rank", ranks)
     return table
 
 
-def drop_matrix(base: EvaluationResult, suppressed: Mapping[str, EvaluationResult], *, show: Literal["drop", "rank"] = "drop") -> go.Figure:
+def drop_matrix(
+    base: EvaluationResult,
+    suppressed: Mapping[str, EvaluationResult],
+    *,
+    show: Literal["drop", "rank"] = "drop",
+) -> go.Figure:
     """Country x country: by how many points each country's questions suffer when each country's neurons are suppressed.
 
     A frame marks a country's own questions; their rank among the row's drops stands beside its name (1: nobody suffers more).
@@ -176,8 +208,13 @@ def drop_matrix(base: EvaluationResult, suppressed: Mapping[str, EvaluationResul
     }
     drops, ranks = wide["drop"].to_numpy(), wide["rank"].to_numpy()
     own = {row: float(wide["rank"].loc[row, row]) for row in rows if row in columns}
-    labels = [f"{country_label(row)} ({own[row]:g} of {len(columns)})" if row in own else country_label(row) for row in rows]
-    texts = [[f"{d:.1f}" if show == "drop" else f"{r:g}" for d, r in zip(*pair)] for pair in zip(drops, ranks)]
+    labels = [
+        f"{country_label(row)} ({own[row]:g} of {len(columns)})" if row in own else country_label(row)
+        for row in rows
+    ]
+    texts = [
+        [f"{d:.1f}" if show == "drop" else f"{r:g}" for d, r in zip(*pair)] for pair in zip(drops, ranks)
+    ]
     hover = [
         [
             f"{row}'s neurons suppressed, {column}'s questions<br>drop {wide['drop'].loc[row, column]:.2f} ± {wide['se'].loc[row, column]:.2f} points (standard error)"
@@ -203,9 +240,18 @@ def drop_matrix(base: EvaluationResult, suppressed: Mapping[str, EvaluationResul
     axis, _ = theme.coloraxis(drops, "drop in accuracy (points)")
     for row in own:
         x, y = columns.index(row), rows.index(row)
-        figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": theme.INK, "width": 2.5})
+        figure.add_shape(
+            type="rect",
+            x0=x - 0.5,
+            x1=x + 0.5,
+            y0=y - 0.5,
+            y1=y + 0.5,
+            line={"color": theme.INK, "width": 2.5},
+        )
     n = table[table["neurons"] == rows[0]]["questions"].sum()
-    mean = f"; mean rank of the own country {np.mean(list(own.values())):.2f} of {len(columns)}" if own else ""
+    mean = (
+        f"; mean rank of the own country {np.mean(list(own.values())):.2f} of {len(columns)}" if own else ""
+    )
     theme.lay_out(
         figure,
         "What suppressing each country's neurons costs",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from ..analyses.depth import THIRDS, depth_thirds
-from ..neurons import NeuronSet
+from ..data.neurons import NeuronSet
 from . import theme
 from .values import named
 
@@ -26,7 +26,9 @@ def depth_bars(neurons: NeuronSet | Mapping[str, NeuronSet]) -> go.Figure:
     tables = {name: depth_thirds(s) for name, s in sets.items()}
     if len(tables) == 1:
         ((name, table),) = tables.items()
-        groups = {_POOLS[str(pool)]: table.loc[pool] for pool in dict.fromkeys(table.index.get_level_values("pool"))}
+        groups = {
+            _POOLS[str(pool)]: table.loc[pool] for pool in dict.fromkeys(table.index.get_level_values("pool"))
+        }
         subtitle = f"n = {theme.plural(len(sets[name]), 'neuron')}"
     else:
         groups = {name: table.loc["all"] for name, table in tables.items()}
@@ -50,7 +52,10 @@ def depth_bars(neurons: NeuronSet | Mapping[str, NeuronSet]) -> go.Figure:
     figure.update_layout(
         barmode="group",
         yaxis={"title": {"text": "neurons in the third (%)"}, "range": [0, 100]},
-        xaxis={"title": {"text": "pool (n neurons)" if len(tables) == 1 else "set (n neurons)"}, "type": "category"},
+        xaxis={
+            "title": {"text": "pool (n neurons)" if len(tables) == 1 else "set (n neurons)"},
+            "type": "category",
+        },
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         showlegend=True,
     )

@@ -8,15 +8,19 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..data.statistics import Drop
 from ..errors import ScoreError
-from ..statistics import Drop
 from . import theme
 
 SET, RANDOM, RIVAL = theme.PALETTE[0], theme.PALETTE[5], theme.PALETTE[4]
 
 
 def drop_chart(
-    drops: Mapping[str, Drop], *, rival: Mapping[str, Drop] | None = None, rival_name: str = "rival", culture: Collection[str] = ()
+    drops: Mapping[str, Drop],
+    *,
+    rival: Mapping[str, Drop] | None = None,
+    rival_name: str = "rival",
+    culture: Collection[str] = (),
 ) -> go.Figure:
     """Change in accuracy a task, with its 95% interval over clusters, beside random sets and a rival set.
 
@@ -65,7 +69,9 @@ def drop_chart(
     )
     figure.add_vline(x=0, line={"color": theme.INK, "width": 1})
     figure.update_xaxes(title_text="change in accuracy (points)", zeroline=False)
-    figure.update_yaxes(tickvals=at, ticktext=labels, range=[len(tasks) - 0.5, -0.5], showgrid=False, zeroline=False)
+    figure.update_yaxes(
+        tickvals=at, ticktext=labels, range=[len(tasks) - 0.5, -0.5], showgrid=False, zeroline=False
+    )
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, showlegend=True)
     return figure
 
@@ -85,7 +91,9 @@ def drop_grid(drops: pd.DataFrame) -> go.Figure:
         raise ScoreError("no drops to draw: give a table of countries x countries")
     rows, columns = [str(name) for name in drops.index], [str(name) for name in drops.columns]
     columns = [c for c in rows if c in columns] + [c for c in columns if c not in rows]
-    values = drops.set_axis(rows).set_axis([str(name) for name in drops.columns], axis=1)[columns].to_numpy(float)
+    values = (
+        drops.set_axis(rows).set_axis([str(name) for name in drops.columns], axis=1)[columns].to_numpy(float)
+    )
     figure = go.Figure()
     figure.add_heatmap(
         z=values, x=list(range(len(columns))), y=list(range(len(rows))), text=np.vectorize("{:.1f}".format)(values), texttemplate="%{text}",
@@ -95,12 +103,23 @@ def drop_grid(drops: pd.DataFrame) -> go.Figure:
     for y, row in enumerate(rows):
         if row in columns:
             x = columns.index(row)
-            figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": theme.INK, "width": 2.5})
+            figure.add_shape(
+                type="rect",
+                x0=x - 0.5,
+                x1=x + 0.5,
+                y0=y - 0.5,
+                y1=y + 0.5,
+                line={"color": theme.INK, "width": 2.5},
+            )
     axis, _ = theme.coloraxis(values, "points lost")
     theme.lay_out(figure, "What switching off each country's neurons costs", f"n = {theme.plural(len(rows), 'country')} whose neurons are switched off; frames: a country's own questions", height=max(290 + 34 * len(rows), 420))  # fmt: skip
     figure.update_layout(coloraxis=axis)
     figure.update_xaxes(
-        title_text="whose questions", tickvals=list(range(len(columns))), ticktext=columns, showgrid=False, range=[-0.5, len(columns) - 0.5]
+        title_text="whose questions",
+        tickvals=list(range(len(columns))),
+        ticktext=columns,
+        showgrid=False,
+        range=[-0.5, len(columns) - 0.5],
     )
     figure.update_yaxes(
         title_text="whose neurons",

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from .. import files
+from .. import io
 from ..errors import CulnigError
 
 IMAGES = ("png", "svg", "pdf")
 
 
-def save_figure(figure: go.Figure, path: str | Path, *, width: int = 1100, height: int | None = None, scale: float = 2.0) -> Path:
+def save_figure(
+    figure: go.Figure, path: str | Path, *, width: int = 1100, height: int | None = None, scale: float = 2.0
+) -> Path:
     """Writes a figure as .html (one file that needs no network), .png, .svg or .pdf; images need Kaleido and a Chrome.
 
     Args:
@@ -29,7 +31,7 @@ def save_figure(figure: go.Figure, path: str | Path, *, width: int = 1100, heigh
     path = Path(path)
     suffix = path.suffix.lower().removeprefix(".")
     if suffix == "html":
-        return files.write(path, figure.to_html(include_plotlyjs=True, full_html=True).encode())
+        return io.write(path, figure.to_html(include_plotlyjs=True, full_html=True).encode())
     if suffix not in IMAGES:
         raise CulnigError(f"{path.name}: figures are saved as .html, .png, .svg or .pdf")
     still = go.Figure(figure)
@@ -37,7 +39,9 @@ def save_figure(figure: go.Figure, path: str | Path, *, width: int = 1100, heigh
     try:
         import kaleido  # noqa: F401  (Plotly's own message is several lines)
     except ImportError:
-        raise CulnigError(f'{path.name}: images need Kaleido: pip install "kaleido>=1" (an .html needs nothing)') from None
+        raise CulnigError(
+            f'{path.name}: images need Kaleido: pip install "kaleido>=1" (an .html needs nothing)'
+        ) from None
     try:
         image = still.to_image(format=suffix, width=width, height=height, scale=scale)
     except Exception as error:  # Kaleido, its browser driver and the browser each raise kinds of their own
@@ -47,4 +51,4 @@ def save_figure(figure: go.Figure, path: str | Path, *, width: int = 1100, heigh
                 f"{path.name}: Kaleido finds no Chrome: install Chrome or Chromium, or run plotly_get_chrome (an .html needs nothing)"
             ) from error
         raise CulnigError(f"{path.name}: Kaleido cannot draw this figure: {reason}") from error
-    return files.write(path, image)
+    return io.write(path, image)

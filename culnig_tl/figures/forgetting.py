@@ -22,7 +22,11 @@ def forgetting_marks(changes: pd.DataFrame) -> go.Figure:
     """
     missing = [column for column in COLUMNS if column not in changes.columns]
     if missing or not len(changes):
-        raise ScoreError(f"no column {missing[0]!r}: give what Forgetting.changes() returns" if missing else "no changes to draw")
+        raise ScoreError(
+            f"no column {missing[0]!r}: give what Forgetting.changes() returns"
+            if missing
+            else "no changes to draw"
+        )
     tasks, groups = list(dict.fromkeys(changes["task"])), list(dict.fromkeys(changes["group"]))
     order = sorted(tasks, key=lambda task: _rank(changes, task))
     seeds = changes["seed"].nunique()
@@ -78,7 +82,13 @@ def forgetting_marks(changes: pd.DataFrame) -> go.Figure:
             "title": {"text": "task"},
         },
         yaxis={"title": {"text": "change in accuracy (points)"}},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "title": {"text": "trained modules"}},
+        legend={
+            "orientation": "h",
+            "y": 1.0,
+            "yanchor": "bottom",
+            "x": 0,
+            "title": {"text": "trained modules"},
+        },
         margin={"t": 110},
     )
     for place in range(1, len(order)):

@@ -10,9 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..data.neurons import NeuronSet, Site
+from ..data.scores import NeuronScores
 from ..errors import NeuronError, ScoreError
-from ..neurons import NeuronSet, Site
-from ..scores import NeuronScores
 from . import theme
 from .values import Grid, country_label, grid_of_scores, grid_of_set, per_cluster, sample
 
@@ -59,7 +59,9 @@ def layer_heatmap(
         row_heights=[height, zoom], column_widths=[max(0.16, width / total) for width in grid.widths.values()],
         subplot_titles=[str(site) for site in grid.widths],
     )  # fmt: skip
-    sizes = {site: int(np.ceil(width / max(1, budget * width // total))) for site, width in grid.widths.items()}
+    sizes = {
+        site: int(np.ceil(width / max(1, budget * width // total))) for site, width in grid.widths.items()
+    }
     binned = {site: _bin(grid.counts[site], grid.scores[site], size, drawn) for site, size in sizes.items()}
     for column, (site, bins) in enumerate(binned.items(), start=1):
         size, width = sizes[site], grid.widths[site]
@@ -78,9 +80,23 @@ def layer_heatmap(
         robust=drawn == "score",
     )
     _single_neurons(figure, grid, max(10, (theme.MAX_CELLS - HEAT_CELLS) // grid.layers))
-    cell = "a cell is one neuron" if max(sizes.values()) == 1 else f"a cell holds up to {theme.plural(max(sizes.values()), 'neuron')}"
-    title = what[0].upper() + what[1:] + (": the strongest neuron of each bin" if drawn == "score" else ", layer by layer")
-    theme.lay_out(figure, title, f"{note}; {cell}{remark}", height=height + zoom + 200, scored=grid.widths if grid.scored else ())
+    cell = (
+        "a cell is one neuron"
+        if max(sizes.values()) == 1
+        else f"a cell holds up to {theme.plural(max(sizes.values()), 'neuron')}"
+    )
+    title = (
+        what[0].upper()
+        + what[1:]
+        + (": the strongest neuron of each bin" if drawn == "score" else ", layer by layer")
+    )
+    theme.lay_out(
+        figure,
+        title,
+        f"{note}; {cell}{remark}",
+        height=height + zoom + 200,
+        scored=grid.widths if grid.scored else (),
+    )
     theme.panel_titles(figure)
     for column, width in enumerate(grid.widths.values(), start=1):
         figure.update_xaxes(range=[-0.5, width - 0.5], nticks=3 + 6 * width // total, tickangle=0, col=column)
@@ -108,7 +124,9 @@ def _grid(
         raise NeuronError(f'unknown value {value!r}: use "count" or "score"')
     if isinstance(neurons, NeuronScores):
         if value == "count":
-            raise ScoreError('scores cover every neuron, there is nothing to count: use value="score", or give a NeuronSet')
+            raise ScoreError(
+                'scores cover every neuron, there is nothing to count: use value="score", or give a NeuronSet'
+            )
         grid = grid_of_scores(per_cluster(neurons, control, country=country, sites=sites))
         flat = np.concatenate([array.ravel() for array in grid.scores.values()])
         note = sample(neurons, country)
@@ -163,7 +181,11 @@ def _bin(counts: np.ndarray, scores: np.ndarray, size: int, value: str) -> _Bins
     strength = np.abs(fold(scores, np.nan))
     strength = np.where(present, np.where(np.isnan(strength), -1.0, strength), -np.inf)
     keep = min(NAMED, size)
-    best = np.argpartition(-strength, keep - 1, axis=-1)[..., :keep] if keep < size else np.broadcast_to(np.arange(size), strength.shape)
+    best = (
+        np.argpartition(-strength, keep - 1, axis=-1)[..., :keep]
+        if keep < size
+        else np.broadcast_to(np.arange(size), strength.shape)
+    )
     order = np.argsort(-np.take_along_axis(strength, best, -1), axis=-1, kind="stable")
     best = np.take_along_axis(best, order, -1)
     found = np.isfinite(np.take_along_axis(strength, best, -1))
@@ -210,11 +232,27 @@ def _single_neurons(figure: go.Figure, grid: Grid, count: int) -> None:
     for layer, chosen in enumerate(layers):
         points = [_points(site, layer, index, score) for site, (index, score) in chosen.items()]
         restyle = {key: [_plain(p[key]) for p in points] for key in ("x", "y", "hovertext")}
-        relayout = {f"{axis}.title.text": _zoom_title(layer, grid, chosen), f"{axis}.range": _zoom_range(chosen)}
+        relayout = {
+            f"{axis}.title.text": _zoom_title(layer, grid, chosen),
+            f"{axis}.range": _zoom_range(chosen),
+        }
         buttons.append({"label": f"layer {layer}", "method": "update", "args": [restyle, relayout, traces]})
-    menu = {"buttons": buttons, "active": start, "x": 1.0, "xanchor": "right", "y": figure.layout[axis].domain[1], "yanchor": "bottom"}
+    menu = {
+        "buttons": buttons,
+        "active": start,
+        "x": 1.0,
+        "xanchor": "right",
+        "y": figure.layout[axis].domain[1],
+        "yanchor": "bottom",
+    }
     figure.update_layout(updatemenus=[{**menu, "pad": {"b": 6}, "font": {"size": 12}, "bgcolor": "white"}])
-    figure.update_yaxes(nticks=5, showgrid=grid.scored, ticks="outside" if grid.scored else "", range=_zoom_range(layers[start]), row=2)
+    figure.update_yaxes(
+        nticks=5,
+        showgrid=grid.scored,
+        ticks="outside" if grid.scored else "",
+        range=_zoom_range(layers[start]),
+        row=2,
+    )
     title = {"text": _zoom_title(start, grid, layers[start]), "font": {"size": 12}}
     figure.update_yaxes(showticklabels=grid.scored, title=title, row=2, col=1)
 
@@ -249,14 +287,20 @@ def _strongest(grid: Grid, layer: int, count: int) -> dict[Site, tuple[np.ndarra
     site, index, score = np.concatenate(sites), np.concatenate(indices), np.concatenate(scores)
     if len(index) > count:
         strength = np.where(np.isnan(score), -1.0, np.abs(score))
-        keep = np.sort(np.argpartition(-strength, count - 1)[:count]) if grid.scored else np.linspace(0, len(index) - 1, count).astype(int)
+        keep = (
+            np.sort(np.argpartition(-strength, count - 1)[:count])
+            if grid.scored
+            else np.linspace(0, len(index) - 1, count).astype(int)
+        )
         site, index, score = site[keep], index[keep], score[keep]
     return {s: (index[site == number], score[site == number]) for number, s in enumerate(grid.counts)}
 
 
 def _weight(chosen: Mapping[Site, tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
     """How much there is to see in a layer: scores, then neurons."""
-    return float(sum(np.nansum(np.abs(score)) for _, score in chosen.values())), sum(len(index) for index, _ in chosen.values())
+    return float(sum(np.nansum(np.abs(score)) for _, score in chosen.values())), sum(
+        len(index) for index, _ in chosen.values()
+    )
 
 
 def _points(site: Site, layer: int, index: np.ndarray, score: np.ndarray) -> dict[str, Any]:
@@ -281,7 +325,11 @@ def _one_layer(grid: Grid, what: str, note: str, layer: int) -> go.Figure:
             hoverinfo="text", showlegend=False, row=row, col=1,
         )  # fmt: skip
         figure.update_xaxes(range=[-0.5, grid.widths[site] - 0.5], row=row, col=1)
-    most = f", the {shown:,} strongest of {there:,} neurons" if shown < there else f", {theme.plural(there, 'neuron')}"
+    most = (
+        f", the {shown:,} strongest of {there:,} neurons"
+        if shown < there
+        else f", {theme.plural(there, 'neuron')}"
+    )
     theme.lay_out(
         figure,
         f"Layer {layer}: {what}",

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..neurons import NeuronSet, Site
+from ..data.neurons import NeuronSet, Site
 from . import theme
 from .values import by_layer, layers_of, named, sites_of
 
@@ -36,7 +36,9 @@ def layer_distribution(
     shown, layers = sites_of(sets.values(), sites), layers_of(sets.values())
     tables = {name: by_layer(s, shown, layers) for name, s in sets.items()}
     figure = (
-        _stacked(sets, tables, shown, layers, show, baseline) if len(sets) == 1 else _overlaid(sets, tables, shown, layers, show, baseline)
+        _stacked(sets, tables, shown, layers, show, baseline)
+        if len(sets) == 1
+        else _overlaid(sets, tables, shown, layers, show, baseline)
     )
     figure.update_yaxes(rangemode="tozero")
     if not any(table.sum() for table in tables.values()):
@@ -72,7 +74,12 @@ def _axis_title(show: str) -> str:
 
 
 def _stacked(
-    sets: Mapping[str, NeuronSet], tables: Mapping[str, np.ndarray], sites: tuple[Site, ...], layers: int, show: str, baseline: bool
+    sets: Mapping[str, NeuronSet],
+    tables: Mapping[str, np.ndarray],
+    sites: tuple[Site, ...],
+    layers: int,
+    show: str,
+    baseline: bool,
 ) -> go.Figure:
     ((name, neurons),) = sets.items()
     counts, widths = tables[name], neurons.provenance.pool
@@ -97,15 +104,25 @@ def _stacked(
         f"Where the {name} neurons sit",
         f"n = {theme.plural(int(counts.sum()), 'neuron')}{_countries(neurons)} in {theme.plural(layers, 'layer')}",
     )
-    figure.update_layout(barmode="stack", xaxis=theme.layer_axis(layers), yaxis_title_text=_axis_title(show), showlegend=True)
+    figure.update_layout(
+        barmode="stack", xaxis=theme.layer_axis(layers), yaxis_title_text=_axis_title(show), showlegend=True
+    )
     return figure
 
 
 def _overlaid(
-    sets: Mapping[str, NeuronSet], tables: Mapping[str, np.ndarray], sites: tuple[Site, ...], layers: int, show: str, baseline: bool
+    sets: Mapping[str, NeuronSet],
+    tables: Mapping[str, np.ndarray],
+    sites: tuple[Site, ...],
+    layers: int,
+    show: str,
+    baseline: bool,
 ) -> go.Figure:
     figure = make_subplots(
-        rows=len(sites), shared_xaxes=True, subplot_titles=[str(s) for s in sites], vertical_spacing=0.24 / (len(sites) + 1)
+        rows=len(sites),
+        shared_xaxes=True,
+        subplot_titles=[str(s) for s in sites],
+        vertical_spacing=0.24 / (len(sites) + 1),
     )
     for number, (name, neurons) in enumerate(sets.items()):
         colour = theme.PALETTE[number % len(theme.PALETTE)]
@@ -127,7 +144,11 @@ def _overlaid(
                 col=1,
             )
             if baseline and tables[name].sum():
-                level = float(_drawn(np.array([_even(neurons, site, sites, tables[name], layers)]), len(neurons), show)[0])
+                level = float(
+                    _drawn(np.array([_even(neurons, site, sites, tables[name], layers)]), len(neurons), show)[
+                        0
+                    ]
+                )
                 figure.add_scatter(
                     x=[-0.5, layers - 0.5], y=[level, level], mode="lines", legendgroup=name, showlegend=False,
                     line={"color": colour, "dash": "dot", "width": 1.2},
@@ -144,9 +165,14 @@ def _overlaid(
     figure.update_xaxes(**{**theme.layer_axis(layers), "title": None})
     figure.update_xaxes(title_text="layer", row=len(sites), col=1)
     figure.update_yaxes(title_text="neurons" if show == "count" else "% of the set")
-    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"}, margin={"t": 110})
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"},
+        margin={"t": 110},
+    )
     return figure
 
 
 def _countries(neurons: NeuronSet) -> str:
-    return f", once a country ({theme.plural(len(neurons.countries), 'country')})" if neurons.countries else ""
+    return (
+        f", once a country ({theme.plural(len(neurons.countries), 'country')})" if neurons.countries else ""
+    )

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..data.neurons import Site
 from ..errors import ScoreError
-from ..neurons import Site
 from . import theme
 
 EVERYTHING = "all"
@@ -26,7 +26,7 @@ def method_agreement(table: pd.DataFrame, *, measure: str = "spearman") -> go.Fi
     """A row a method, a mark a site: how far its scores agree with the exact effect of zeroing each neuron.
 
     Args:
-        table: what `culnig_tl.methods.agreement.agreement` returns; only rows of all layers together are drawn.
+        table: what `culnig_tl.analyses.agreement.agreement` returns; only rows of all layers together are drawn.
         measure: "spearman", "pearson", "precision_1" or "precision_5".
 
     Raises:
@@ -57,8 +57,16 @@ def method_agreement(table: pd.DataFrame, *, measure: str = "spearman") -> go.Fi
         height=190 + 30 * len(methods),
     )
     figure.update_xaxes(title_text=MEASURES[measure])
-    figure.update_yaxes(title_text="method", categoryorder="array", categoryarray=methods[::-1], type="category", showgrid=True)
-    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, margin={"t": 110}, showlegend=True)
+    figure.update_yaxes(
+        title_text="method",
+        categoryorder="array",
+        categoryarray=methods[::-1],
+        type="category",
+        showgrid=True,
+    )
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, margin={"t": 110}, showlegend=True
+    )
     return figure
 
 
@@ -94,7 +102,9 @@ def method_curves(curves: pd.DataFrame) -> go.Figure:
     theme.lay_out(
         figure,
         "Accuracy as each method's neurons are suppressed",
-        "left: cultural tasks, right: tasks without culture; the mean of several tasks" if len(kinds) == 2 else "the mean of several tasks",
+        "left: cultural tasks, right: tasks without culture; the mean of several tasks"
+        if len(kinds) == 2
+        else "the mean of several tasks",
         height=540,
     )
     theme.panel_titles(figure)
@@ -116,7 +126,9 @@ def method_overlap(overlap: pd.DataFrame, neurons: int) -> go.Figure:
     if not len(values) or list(overlap.index) != list(overlap.columns):
         raise ScoreError("an overlap has a row and a column a method, in the same order")
     names = list(map(str, overlap.columns))
-    hover = [[f"{a} and {b}: Jaccard {values[i, j]:.3f}" for j, b in enumerate(names)] for i, a in enumerate(names)]
+    hover = [
+        [f"{a} and {b}: Jaccard {values[i, j]:.3f}" for j, b in enumerate(names)] for i, a in enumerate(names)
+    ]
     figure = go.Figure()
     figure.add_heatmap(
         z=values, x=names, y=names, hovertext=hover, hoverinfo="text", coloraxis="coloraxis", xgap=1, ygap=1,

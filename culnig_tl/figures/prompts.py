@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from ..attribution import PromptScores
+from ..data.neurons import NeuronSet, Site
 from ..errors import NeuronError, ScoreError
-from ..neurons import NeuronSet, Site
+from ..method.score import PromptScores
 from . import theme
 from .heatmaps import name_of
 
@@ -58,10 +58,15 @@ def token_heatmap(
     values = np.add.reduceat(total, starts, axis=1)
     labels = [f"{first + start}: {''.join(tokens[start : start + size])}" for start in starts]
     hover = [
-        [f"layer {layer}, token {labels[i]}<br>sum {values[layer, i]:.4g}{best.name(layer, start, size)}" for i, start in enumerate(starts)]
+        [
+            f"layer {layer}, token {labels[i]}<br>sum {values[layer, i]:.4g}{best.name(layer, start, size)}"
+            for i, start in enumerate(starts)
+        ]
         for layer in range(layers)
     ]
-    figure, remark = theme.layer_matrix(values, labels, unit="attribution (change of P(answer))", hover=hover, robust=True)
+    figure, remark = theme.layer_matrix(
+        values, labels, unit="attribution (change of P(answer))", hover=hover, robust=True
+    )
     step = -(-len(starts) // LABELS)
     figure.update_xaxes(
         title_text="token",
@@ -79,7 +84,13 @@ def token_heatmap(
     kind = f"{neurons.provenance.kind} neurons" if neurons is not None else "all neurons"
     columns = "" if size == 1 else f"; a column is {size} tokens"
     small = f"P({prompt.answer!r}) = {prompt.p_answer:.3f}; n = {theme.plural(n, 'neuron')} of {', '.join(map(str, arrays))}; {theme.plural(count, 'token')}{columns}{remark}"
-    theme.lay_out(figure, f"Where along the prompt {kind} act", small, height=theme.heat_height(layers) + 260, scored=arrays)
+    theme.lay_out(
+        figure,
+        f"Where along the prompt {kind} act",
+        small,
+        height=theme.heat_height(layers) + 260,
+        scored=arrays,
+    )
     if not n:
         theme.say(figure, "no neurons in this set")
     elif not values.any():
@@ -89,7 +100,14 @@ def token_heatmap(
 
 def shown(token: str) -> str:
     """A tokenizer's token as people read it: its marks for space and line become signs."""
-    return theme.escape(token).replace("Ġ", "·").replace("▁", "·").replace("Ċ", "↵").replace("\n", "↵").replace(" ", "·")
+    return (
+        theme.escape(token)
+        .replace("Ġ", "·")
+        .replace("▁", "·")
+        .replace("Ċ", "↵")
+        .replace("\n", "↵")
+        .replace(" ", "·")
+    )
 
 
 def _short(label: str) -> str:
@@ -127,7 +145,11 @@ def _sum(arrays: dict[Site, np.ndarray], neurons: NeuronSet | None) -> tuple[np.
     tokens = np.arange(shape[1])
     for place, (site, array) in enumerate(arrays.items()):
         for layer in range(shape[0]):
-            index = np.arange(array.shape[2]) if neurons is None else neurons.indices.get((site, layer), np.empty(0, dtype=int))
+            index = (
+                np.arange(array.shape[2])
+                if neurons is None
+                else neurons.indices.get((site, layer), np.empty(0, dtype=int))
+            )
             if not len(index):
                 continue
             if index[-1] >= array.shape[2]:

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..data.neurons import NeuronSet, Site
 from ..errors import NeuronError, ScoreError
-from ..neurons import NeuronSet, Site
 from . import theme
 
 TITLES = {"returns": "share of bootstrap replicates", "wordings": "share of instruction wordings"}
@@ -30,7 +30,9 @@ def returns_histogram(neurons: NeuronSet) -> go.Figure:
     """
     columns = [column for column in TITLES if column in neurons.table.columns]
     if not columns or not len(neurons):
-        raise NeuronError("this set does not say how often its neurons return: take the one that selection_stability(...) gives")
+        raise NeuronError(
+            "this set does not say how often its neurons return: take the one that selection_stability(...) gives"
+        )
     sites = [site for site in Site if (neurons.table["site"] == site.value).any()]
     figure = make_subplots(cols=len(columns), shared_yaxes=True, horizontal_spacing=0.06)
     for number, column in enumerate(columns, start=1):
@@ -45,12 +47,24 @@ def returns_histogram(neurons: NeuronSet) -> go.Figure:
                 x=middles, y=counts, name=site.value, legendgroup=site.value, showlegend=number == 1, marker={"color": theme.SITE_COLOURS[site]},
                 width=0.045, hovertemplate=f"{site}: %{{y}} neurons return in %{{x:.2f}}<extra></extra>", row=1, col=number,
             )  # fmt: skip
-        figure.update_xaxes(title_text=f"{TITLES[column]} that select the neuron", range=[-0.03, 1.03], row=1, col=number)
+        figure.update_xaxes(
+            title_text=f"{TITLES[column]} that select the neuron", range=[-0.03, 1.03], row=1, col=number
+        )
     figure.update_yaxes(title_text="neurons of the set", row=1, col=1)
-    means = ", ".join(f"{100 * neurons.table[c].mean():.0f}% of {TITLES[c].removeprefix('share of ')}" for c in columns)
-    theme.lay_out(figure, "How often the neurons return", f"n = {theme.plural(len(neurons), 'neuron')}; on average in {means}", height=440)
+    means = ", ".join(
+        f"{100 * neurons.table[c].mean():.0f}% of {TITLES[c].removeprefix('share of ')}" for c in columns
+    )
+    theme.lay_out(
+        figure,
+        "How often the neurons return",
+        f"n = {theme.plural(len(neurons), 'neuron')}; on average in {means}",
+        height=440,
+    )
     figure.update_layout(
-        barmode="stack", legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, margin={"t": 110}, showlegend=True
+        barmode="stack",
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        margin={"t": 110},
+        showlegend=True,
     )
     return figure
 
@@ -68,13 +82,22 @@ def enhancement_curves(rows: pd.DataFrame) -> go.Figure:
     wanted = ("set", "factor", "task", "change", "low", "high", "neurons", "questions")
     missing = [column for column in wanted if column not in rows.columns]
     if missing or rows.empty:
-        raise ScoreError(f"a sweep of factors has the columns {', '.join(wanted)}" if missing else "this sweep has no rows")
+        raise ScoreError(
+            f"a sweep of factors has the columns {', '.join(wanted)}" if missing else "this sweep has no rows"
+        )
     names = list(dict.fromkeys(rows["set"]))
     names = [name for name in names if POOLED not in names or name == POOLED or not name.endswith("'s own")]
     tasks = list(dict.fromkeys(rows["task"]))
     columns = min(3, len(tasks))
     lines = -(-len(tasks) // columns)
-    figure = make_subplots(rows=lines, cols=columns, shared_yaxes=True, subplot_titles=tasks, horizontal_spacing=0.05, vertical_spacing=0.2)
+    figure = make_subplots(
+        rows=lines,
+        cols=columns,
+        shared_yaxes=True,
+        subplot_titles=tasks,
+        horizontal_spacing=0.05,
+        vertical_spacing=0.2,
+    )
     shown: set[str] = set()
     for place, task in enumerate(tasks):
         for number, name in enumerate(names):
@@ -83,7 +106,10 @@ def enhancement_curves(rows: pd.DataFrame) -> go.Figure:
                 continue
             aside = 0.008 * number  # so that the bars of several sets stay apart
             x, y = [1.0, *(part["factor"] + aside)], [0.0, *part["change"]]
-            errors = {"array": [0.0, *(part["high"] - part["change"])], "arrayminus": [0.0, *(part["change"] - part["low"])]}
+            errors = {
+                "array": [0.0, *(part["high"] - part["change"])],
+                "arrayminus": [0.0, *(part["change"] - part["low"])],
+            }
             hover = ["unchanged", *(
                 f"{name}, x {row.factor:g}: {row.change:+.2f} points (95% {row.low:+.2f} to {row.high:+.2f})<br>"
                 f"{theme.plural(int(row.neurons), 'neuron')}, {theme.plural(int(row.questions), 'question')}"
@@ -104,7 +130,9 @@ def enhancement_curves(rows: pd.DataFrame) -> go.Figure:
         height=200 + 260 * lines,
     )
     theme.panel_titles(figure)
-    figure.update_layout(legend={"orientation": "h", "y": -0.28 / lines, "yanchor": "top", "x": 0}, showlegend=True)
+    figure.update_layout(
+        legend={"orientation": "h", "y": -0.28 / lines, "yanchor": "top", "x": 0}, showlegend=True
+    )
     return figure
 
 
@@ -120,10 +148,16 @@ def cross_effects(table: pd.DataFrame) -> go.Figure:
     wanted = ("found_on", "asked", "neurons", "excess", "excess_low", "excess_high")
     missing = [column for column in wanted if column not in table.columns]
     if missing or table.empty:
-        raise ScoreError(f"cross-effects have the columns {', '.join(wanted)}" if missing else "this table has no rows")
+        raise ScoreError(
+            f"cross-effects have the columns {', '.join(wanted)}" if missing else "this table has no rows"
+        )
     rows, columns = (list(dict.fromkeys(table[c])) for c in ("found_on", "asked"))
-    cells: dict[tuple[str, str], Any] = {(row["found_on"], row["asked"]): row for row in table.to_dict("records")}
-    values = np.array([[float(cells[r, c]["excess"]) if (r, c) in cells else np.nan for c in columns] for r in rows])
+    cells: dict[tuple[str, str], Any] = {
+        (row["found_on"], row["asked"]): row for row in table.to_dict("records")
+    }
+    values = np.array(
+        [[float(cells[r, c]["excess"]) if (r, c) in cells else np.nan for c in columns] for r in rows]
+    )
     hover = [
         [
             f"found on {r}, asked {c}<br>{cells[r, c]['excess']:.2f} points (95% {cells[r, c]['excess_low']:.2f} to {cells[r, c]['excess_high']:.2f})" if (r, c) in cells else ""
@@ -136,7 +170,10 @@ def cross_effects(table: pd.DataFrame) -> go.Figure:
         z=values, x=columns, y=rows, hovertext=hover, hoverinfo="text", coloraxis="coloraxis", xgap=1, ygap=1,
         text=np.char.mod("%.1f", values), texttemplate="%{text}", textfont={"size": 13},
     )  # fmt: skip
-    sizes = ", ".join(f"{r} {int(n):,}" for r, n in table.drop_duplicates("found_on").set_index("found_on")["neurons"].items())
+    sizes = ", ".join(
+        f"{r} {int(n):,}"
+        for r, n in table.drop_duplicates("found_on").set_index("found_on")["neurons"].items()
+    )
     theme.lay_out(
         figure, "What each task's neurons cost each task", f"n = neurons: {sizes}; drop in points beyond layer-matched random sets", height=theme.heat_height(len(rows)) + 190
     )  # fmt: skip

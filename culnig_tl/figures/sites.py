@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from ..data.neurons import NeuronSet, Site
+from ..data.scores import NeuronScores
 from ..errors import NeuronError, ScoreError
-from ..neurons import NeuronSet, Site
-from ..scores import NeuronScores
 from . import theme
 from .values import SCORE_UNIT, by_layer, layers_of, per_cluster, sample, sites_of
 
@@ -44,7 +44,9 @@ def site_heatmap(
     widths = {site: chosen.provenance.pool.get(site.value) for site in shown}
     unknown = [site for site, width in widths.items() if not width]
     if show == "share" and unknown:
-        raise NeuronError(f'this set does not say how many {unknown[0]} neurons a layer has (provenance.pool): use show="count"')
+        raise NeuronError(
+            f'this set does not say how many {unknown[0]} neurons a layer has (provenance.pool): use show="count"'
+        )
     counts = by_layer(chosen, shown, layers).T  # [layer, site]
     shares = 100 * counts / np.array([widths[site] or np.nan for site in shown], dtype=float)
     hover = [
@@ -59,7 +61,11 @@ def site_heatmap(
     texts = np.where(counts > 0, np.char.mod("%d" if show == "count" else "%.2f", values), "")
     columns = theme.with_n(map(str, shown), counts.sum(0).tolist())
     figure, _ = theme.layer_matrix(
-        values, columns, unit="neurons" if show == "count" else "% of the site's neurons in the layer", hover=hover, texts=texts
+        values,
+        columns,
+        unit="neurons" if show == "count" else "% of the site's neurons in the layer",
+        hover=hover,
+        texts=texts,
     )
     once = ", once a country" if chosen.countries else ""
     title = f"{chosen.provenance.kind} neurons by site"
@@ -73,11 +79,18 @@ def site_heatmap(
     return figure if counts.any() else theme.say(figure, "no neurons in this set")
 
 
-def _of_scores(scores: NeuronScores, sites: Iterable[Site | str] | None, country: str | None, control: NeuronScores | None) -> go.Figure:
+def _of_scores(
+    scores: NeuronScores,
+    sites: Iterable[Site | str] | None,
+    country: str | None,
+    control: NeuronScores | None,
+) -> go.Figure:
     if not scores.layers:
         raise ScoreError("these scores have no layers")
     values = per_cluster(scores, control, country=country, sites=sites)
-    means = np.stack([array.mean(axis=1, dtype=np.float64) for array in values.values()], axis=1)  # [layer, site]
+    means = np.stack(
+        [array.mean(axis=1, dtype=np.float64) for array in values.values()], axis=1
+    )  # [layer, site]
     hover = [
         [
             f"layer {layer}, {site}<br>mean of {array.shape[1]:,} neurons: {means[layer, i]:.4g}"
@@ -86,8 +99,16 @@ def _of_scores(scores: NeuronScores, sites: Iterable[Site | str] | None, country
         for layer in range(len(means))
     ]
     columns = [f"{site}<br>{array.shape[1]:,} a layer" for site, array in values.items()]
-    figure, remark = theme.layer_matrix(means, columns, unit=f"mean {SCORE_UNIT} and neuron", hover=hover, robust=True)
+    figure, remark = theme.layer_matrix(
+        means, columns, unit=f"mean {SCORE_UNIT} and neuron", hover=hover, robust=True
+    )
     what = f"Scores on {scores.task}{f' minus {control.task}' if control else ''}{f', {country}' if country else ''} by site"
-    theme.lay_out(figure, what, f"{sample(scores, country)}{remark}", height=theme.heat_height(len(means)) + 190, scored=values)
+    theme.lay_out(
+        figure,
+        what,
+        f"{sample(scores, country)}{remark}",
+        height=theme.heat_height(len(means)) + 190,
+        scored=values,
+    )
     figure.update_xaxes(title_text="site")
     return figure

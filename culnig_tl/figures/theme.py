@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ..neurons import Site
+from ..data.neurons import Site
 
 MANY = 1_000
 """Cells among which a few outliers may be cut off."""
@@ -28,7 +28,14 @@ SITE_COLOURS = {
 }
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SEQUENTIAL = [[0.0, "#F4F4F4"], [0.02, "#E3EEF5"], [0.25, "#9ECAE1"], [0.5, "#4292C6"], [0.75, "#08519C"], [1.0, "#062449"]]
+SEQUENTIAL = [
+    [0.0, "#F4F4F4"],
+    [0.02, "#E3EEF5"],
+    [0.25, "#9ECAE1"],
+    [0.5, "#4292C6"],
+    [0.75, "#08519C"],
+    [1.0, "#062449"],
+]
 """From near white (nothing) to dark blue; falls steadily in lightness."""
 DIVERGING = "RdBu_r"
 """Blue under 0, red above: safe for the colour-blind, and always centred on 0."""
@@ -49,7 +56,15 @@ _NUMBERS = {"exponentformat": "power", "minexponent": 4, "separatethousands": Tr
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": "Helvetica, Arial, sans-serif", "size": 13, "color": INK},
-        "title": {"x": 0.0, "xref": "paper", "xanchor": "left", "y": 1.0, "yref": "container", "yanchor": "top", "pad": {"t": 26}},
+        "title": {
+            "x": 0.0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 1.0,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 26},
+        },
         "title_font_size": 17,
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
@@ -73,7 +88,9 @@ TEMPLATE = go.layout.Template(
 )
 
 
-def lay_out(figure: go.Figure, title: str, subtitle: str, *, height: int = 480, scored: Iterable[Site] = ()) -> go.Figure:
+def lay_out(
+    figure: go.Figure, title: str, subtitle: str, *, height: int = 480, scored: Iterable[Site] = ()
+) -> go.Figure:
     """Gives a figure this package's look, a title and small print under it.
 
     Args:
@@ -82,7 +99,9 @@ def lay_out(figure: go.Figure, title: str, subtitle: str, *, height: int = 480, 
     lines = [subtitle, *([CAUTION] if {Site.ATTN_Q, Site.ATTN_K} & set(scored) else [])]
     small = "".join(f"<br><span style='font-size:13px;color:{FAINT}'>{line}</span>" for line in lines)
     extra = 18 * (len(lines) - 1)
-    figure.update_layout(template=TEMPLATE, height=height + extra, margin_t=90 + extra, title_text=title + small)
+    figure.update_layout(
+        template=TEMPLATE, height=height + extra, margin_t=90 + extra, title_text=title + small
+    )
     return figure
 
 
@@ -141,7 +160,14 @@ def coloraxis(values: np.ndarray, unit: str, *, robust: bool = False) -> tuple[d
 def layer_axis(layers: int) -> dict[str, object]:
     """An axis of layers whose ticks stay apart at 48 layers and more."""
     step = next(s for s in (1, 2, 4, 5, 10, 20, 50, 100, layers) if layers / s <= 26 or s == layers)
-    return {"title": {"text": "layer"}, "tickmode": "linear", "tick0": 0, "dtick": step, "range": [-0.5, layers - 0.5], "zeroline": False}
+    return {
+        "title": {"text": "layer"},
+        "tickmode": "linear",
+        "tick0": 0,
+        "dtick": step,
+        "range": [-0.5, layers - 0.5],
+        "zeroline": False,
+    }
 
 
 def heat_height(rows: int) -> int:
@@ -168,7 +194,17 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
 
 
-def mark(figure: go.Figure, x: float, text: str, *, row: int, column: int, colour: str, dash: str = "dash", log: bool = False) -> None:
+def mark(
+    figure: go.Figure,
+    x: float,
+    text: str,
+    *,
+    row: int,
+    column: int,
+    colour: str,
+    dash: str = "dash",
+    log: bool = False,
+) -> None:
     """A vertical line through one panel, its text beside its upper end. `log`: the panel's x axis is logarithmic."""
     position: Any = {"row": row, "col": column}  # Plotly's hints know only its "all"
     note: dict[str, Any] = {
@@ -184,7 +220,13 @@ def mark(figure: go.Figure, x: float, text: str, *, row: int, column: int, colou
 
 
 def layer_matrix(
-    values: np.ndarray, columns: list[str], *, unit: str, hover: list[list[str]], texts: np.ndarray | None = None, robust: bool = False
+    values: np.ndarray,
+    columns: list[str],
+    *,
+    unit: str,
+    hover: list[list[str]],
+    texts: np.ndarray | None = None,
+    robust: bool = False,
 ) -> tuple[go.Figure, str]:
     """A heatmap of layers (upwards) x columns, and a remark on its colours for the small print.
 
@@ -202,6 +244,10 @@ def layer_matrix(
     axis, remark = coloraxis(values, unit, robust=robust)
     figure.update_layout(coloraxis=axis, yaxis={**layer_axis(layers), "showgrid": False})
     figure.update_xaxes(
-        tickmode="array", tickvals=list(range(len(columns))), ticktext=columns, showgrid=False, range=[-0.5, len(columns) - 0.5]
+        tickmode="array",
+        tickvals=list(range(len(columns))),
+        ticktext=columns,
+        showgrid=False,
+        range=[-0.5, len(columns) - 0.5],
     )
     return figure, remark

@@ -10,10 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..data.neurons import NeuronSet, Site
+from ..data.scores import NeuronScores
+from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
 from ..errors import NeuronError, ScoreError
-from ..neurons import NeuronSet, Site
-from ..scores import NeuronScores
-from ..selection import T_ATTN, T_MLP, T_SPECIFIC, R, Z
 from . import theme
 from .values import SCORE_UNIT, country_label, per_cluster, sample
 
@@ -21,12 +21,18 @@ BINS = 120
 """Bars of a panel of the histogram."""
 REACH = 8.0
 """Bars end at this many times the distance from the median to the cut-off; the outermost ones hold the rest."""
-PAPER = {"t_mlp": T_MLP, "t_attn": T_ATTN, "r": R, "t": T_SPECIFIC, "z": Z}
+PAPER = {
+    "top_mlp": TOP_MLP,
+    "top_attn": TOP_ATTN,
+    "drop_reading": DROP_READING,
+    "t": TOP_SPECIFIC,
+    "z": MIN_Z,
+}
 """Parameter -> the paper's value."""
 NAMES = {
-    "t_mlp": "share of MLP neurons taken (t_mlp)",
-    "t_attn": "share of q, k, v neurons taken (t_attn)",
-    "r": "share removed by country reading comprehension (r)",
+    "top_mlp": "share of MLP neurons taken (top_mlp)",
+    "top_attn": "share of q, k, v neurons taken (top_attn)",
+    "drop_reading": "share removed by country reading comprehension (r)",
     "t": "share of all neurons taken (t)",
     "z": "least z over countries (z)",
 }
@@ -51,7 +57,7 @@ def score_histogram(
         neurons: a set of the same scores, drawn on top: what the other filters have left of the top share.
         country: that country's scores, all sites in one pool as for culture-specific neurons; else MLP and attention apart.
         sites: which sites; all by default.
-        thresholds: "t_mlp" and "t_attn" (or, with a country, "t"): shares. Those of `neurons` by default, else the paper's.
+        thresholds: "top_mlp" and "top_attn" (or, with a country, "t"): shares. Those of `neurons` by default, else the paper's.
 
     Raises:
         ScoreError: no such site or country, NaN. NeuronError: a threshold outside 0 to 1, a set of another model.
@@ -59,13 +65,20 @@ def score_histogram(
     values = per_cluster(scores, control, country=country, sites=sites)
     known = {
         **PAPER,
-        **({k: v for k, v in neurons.provenance.thresholds.items() if k in PAPER} if neurons is not None else {}),
+        **(
+            {k: v for k, v in neurons.provenance.thresholds.items() if k in PAPER}
+            if neurons is not None
+            else {}
+        ),
         **(thresholds or {}),
     }
     pools = (
         {"all sites": ("t", list(values))}
         if country
-        else {"MLP": ("t_mlp", [s for s in values if s.pool == "mlp"]), "attention": ("t_attn", [s for s in values if s.pool == "attn"])}
+        else {
+            "MLP": ("top_mlp", [s for s in values if s.pool == "mlp"]),
+            "attention": ("top_attn", [s for s in values if s.pool == "attn"]),
+        }
     )
     pools = {name: pool for name, pool in pools.items() if pool[1]}
     figure = make_subplots(
@@ -80,10 +93,17 @@ def score_histogram(
         remarks.append(_histogram(figure, row, pool, chosen, _share(parameter, known[parameter]), parameter))
     size = theme.plural(sum(array.size for array in values.values()), "neuron")
     title = f"Scores on {scores.task}{f' minus {control.task}' if control else ''}{f', {country_label(country)}' if country else ''}"
-    theme.lay_out(figure, title, f"n = {size}; {sample(scores, country)}{''.join(r for r in remarks if r)}", height=150 + 290 * len(pools))
+    theme.lay_out(
+        figure,
+        title,
+        f"n = {size}; {sample(scores, country)}{''.join(r for r in remarks if r)}",
+        height=150 + 290 * len(pools),
+    )
     theme.panel_titles(figure)
     figure.update_xaxes(title_text=SCORE_UNIT)
-    figure.update_yaxes(title_text="neurons (log scale)", type="log", dtick=1, exponentformat="none", rangemode="normal")
+    figure.update_yaxes(
+        title_text="neurons (log scale)", type="log", dtick=1, exponentformat="none", rangemode="normal"
+    )
     figure.update_layout(
         barmode="overlay",
         bargap=0,
@@ -99,19 +119,25 @@ def _share(name: str, value: Any) -> float:
     return float(value)
 
 
-def _chosen_scores(values: Mapping[Site, np.ndarray], members: list[Site], neurons: NeuronSet, country: str | None) -> np.ndarray:
+def _chosen_scores(
+    values: Mapping[Site, np.ndarray], members: list[Site], neurons: NeuronSet, country: str | None
+) -> np.ndarray:
     if country and country in neurons.countries:
         neurons = neurons.for_country(country)
     parts = [np.empty(0, dtype=np.float32)]
     for (site, layer), index in neurons.indices.items():
         if site in members:
             if layer >= values[site].shape[0] or index[-1] >= values[site].shape[1]:
-                raise NeuronError(f"the set has {site} neuron {index[-1]} in layer {layer}, the scores do not: they are of another model")
+                raise NeuronError(
+                    f"the set has {site} neuron {index[-1]} in layer {layer}, the scores do not: they are of another model"
+                )
             parts.append(values[site][layer, index])
     return np.concatenate(parts)
 
 
-def _histogram(figure: go.Figure, row: int, pool: np.ndarray, chosen: np.ndarray | None, share: float, parameter: str) -> str:
+def _histogram(
+    figure: go.Figure, row: int, pool: np.ndarray, chosen: np.ndarray | None, share: float, parameter: str
+) -> str:
     """One pool's panel; returns a remark for the small print."""
     count = int(pool.size * share)
     cut = float(np.partition(pool, pool.size - count)[pool.size - count]) if count else None
@@ -127,7 +153,10 @@ def _histogram(figure: go.Figure, row: int, pool: np.ndarray, chosen: np.ndarray
                 remark = f"; outermost bars reach {low:.2g} and {high:.2g}"
             low, high = max(low, middle - reach), min(high, middle + reach)
         edges = np.linspace(low, high, BINS + 1)
-    groups = [("all", pool, "#B5BEC6"), *([("in the set", chosen, theme.PALETTE[0])] if chosen is not None else [])]
+    groups = [
+        ("all", pool, "#B5BEC6"),
+        *([("in the set", chosen, theme.PALETTE[0])] if chosen is not None else []),
+    ]
     for name, data, colour in groups:
         counts, _ = np.histogram(np.clip(data, edges[0], edges[-1]), bins=edges)
         figure.add_bar(
@@ -149,7 +178,7 @@ def threshold_curves(sweep: pd.DataFrame) -> go.Figure:
     Args:
         sweep: one row a point, with the columns
 
-            - parameter: which threshold moves, e.g. "t_mlp", "t_attn", "r", "z"; the paper's value of those is drawn in
+            - parameter: which threshold moves, e.g. "top_mlp", "top_attn", "drop_reading", "z"; the paper's value of those is drawn in
             - threshold: its value (a share of 0.01 is shown as 1%)
             - accuracy: percent
             - se: standard error of the accuracy in points (optional; NaN where unknown)
@@ -164,7 +193,9 @@ def threshold_curves(sweep: pd.DataFrame) -> go.Figure:
     """
     missing = [column for column in ("parameter", "threshold", "accuracy") if column not in sweep.columns]
     if missing:
-        raise ScoreError(f"a sweep needs the columns parameter, threshold, accuracy; missing: {', '.join(missing)}")
+        raise ScoreError(
+            f"a sweep needs the columns parameter, threshold, accuracy; missing: {', '.join(missing)}"
+        )
     if sweep.empty:
         raise ScoreError("this sweep has no rows")
     table = sweep.assign(
@@ -182,7 +213,9 @@ def threshold_curves(sweep: pd.DataFrame) -> go.Figure:
     )
     numbers = table[["threshold", "accuracy"]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
     if not np.isfinite(numbers).all():
-        raise ScoreError(f"threshold and accuracy are numbers: row {int(np.argwhere(~np.isfinite(numbers))[0][0])} of the sweep is not")
+        raise ScoreError(
+            f"threshold and accuracy are numbers: row {int(np.argwhere(~np.isfinite(numbers))[0][0])} of the sweep is not"
+        )
     parameters, tasks, settings = (list(dict.fromkeys(table[c])) for c in ("parameter", "task", "setting"))
     figure = make_subplots(cols=len(parameters), shared_yaxes=True, horizontal_spacing=0.04)
     for column, parameter in enumerate(parameters, start=1):
@@ -204,11 +237,22 @@ def threshold_curves(sweep: pd.DataFrame) -> go.Figure:
         log = bool(low > 0 and high >= 20 * low)
         if log:
             ticks = [digit * 10.0**power for power in range(-8, 3) for digit in (1, 2, 5)]
-            figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], row=1, col=column)
+            figure.update_xaxes(
+                type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], row=1, col=column
+            )
         title = NAMES.get(parameter, str(parameter)) + ("" if parameter == "z" else ", %")
         figure.update_xaxes(title_text=title, row=1, col=column)
         if parameter in PAPER:
-            theme.mark(figure, PAPER[parameter] * scale, "paper", row=1, column=column, colour="#999999", dash="dot", log=log)
+            theme.mark(
+                figure,
+                PAPER[parameter] * scale,
+                "paper",
+                row=1,
+                column=column,
+                colour="#999999",
+                dash="dot",
+                log=log,
+            )
     figure.update_yaxes(title_text="accuracy (%)", row=1, col=1)
     sizes = [f"{int(n):,}" for n in sorted(table["questions"].dropna().unique())]
     remarks = [
@@ -222,7 +266,9 @@ def threshold_curves(sweep: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def _curve(figure: go.Figure, column: int, part: pd.DataFrame, scale: float, colour: str, dash: str, name: str) -> None:
+def _curve(
+    figure: go.Figure, column: int, part: pd.DataFrame, scale: float, colour: str, dash: str, name: str
+) -> None:
     x = scale * part["threshold"].to_numpy(dtype=float)
     y, half = part["accuracy"].to_numpy(dtype=float), theme.Z95 * part["se"].to_numpy(dtype=float)
     if np.isfinite(half).any():

@@ -9,19 +9,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..closeup import QuestionScores
+from ..data.neurons import Site
+from ..engine.models import describe, device_of, frozen, hook_name, last_logits, tokenizer_of
+from ..engine.prompts import encode, pad, plan_batches
 from ..errors import NeuronError
-from ..models import describe, device_of, frozen, hook_name, last_logits, tokenizer_of
-from ..neurons import Site
+from ..method.closeup import QuestionScores
 from ..progress import progress_bar
-from ..prompting import encode, pad, plan_batches
 from ..tasks.question import Task
 
 CONTEXT = 8
 """Tokens shown before the one on which a neuron fires."""
 
 
-def top_questions(scores: QuestionScores, neuron: tuple[Site | str, int, int], *, count: int = 10) -> pd.DataFrame:
+def top_questions(
+    scores: QuestionScores, neuron: tuple[Site | str, int, int], *, count: int = 10
+) -> pd.DataFrame:
     """The questions on which a neuron scores highest.
 
     Returns:
@@ -32,9 +34,13 @@ def top_questions(scores: QuestionScores, neuron: tuple[Site | str, int, int], *
     """
     site, layer, index = Site.parse(neuron[0]), int(neuron[1]), int(neuron[2])
     table = scores.neurons.table
-    places = np.flatnonzero((table["site"] == site.value) & (table["layer"] == layer) & (table["neuron"] == index))
+    places = np.flatnonzero(
+        (table["site"] == site.value) & (table["layer"] == layer) & (table["neuron"] == index)
+    )
     if not len(places):
-        raise NeuronError(f"neuron ({site}, {layer}, {index}) is none of the {len(table):,} that were scored question by question")
+        raise NeuronError(
+            f"neuron ({site}, {layer}, {index}) is none of the {len(table):,} that were scored question by question"
+        )
     values = scores.weighted[:, places[0]]
     best = np.argsort(-values, kind="stable")[:count]
     rows = [
@@ -50,7 +56,9 @@ def top_questions(scores: QuestionScores, neuron: tuple[Site | str, int, int], *
 
 
 @torch.no_grad()
-def promoted_tokens(model: Any, site: Site | str, layer: int, neuron: int, *, count: int = 10) -> pd.DataFrame:
+def promoted_tokens(
+    model: Any, site: Site | str, layer: int, neuron: int, *, count: int = 10
+) -> pd.DataFrame:
     """The tokens that a neuron's output raises and lowers most, through the unembedding alone (the logit lens).
 
     The neuron's row of the output matrix goes through the gain of the norms behind it and the unembedding; later layers
@@ -72,18 +80,25 @@ def promoted_tokens(model: Any, site: Site | str, layer: int, neuron: int, *, co
     if site is Site.ATTN_V:
         matrix = block.attn.W_O  # [head, d_head, d_model]
         head, place = divmod(neuron, matrix.shape[1])
-        group = matrix.shape[0] // (describe(model).widths[Site.ATTN_V] // matrix.shape[1])  # query heads that read one value head
+        group = matrix.shape[0] // (
+            describe(model).widths[Site.ATTN_V] // matrix.shape[1]
+        )  # query heads that read one value head
         direction = matrix[head * group : (head + 1) * group, place].sum(0)
     else:
         direction = block.mlp.W_out[neuron]
     direction = direction.detach().float()
-    for norm in (getattr(block, "ln1_post" if site is Site.ATTN_V else "ln2_post", None), getattr(model, "ln_final", None)):
+    for norm in (
+        getattr(block, "ln1_post" if site is Site.ATTN_V else "ln2_post", None),
+        getattr(model, "ln_final", None),
+    ):
         if norm is not None:
             direction = direction * _gain(norm, direction)
     logits = direction @ model.W_U.detach().float().to(direction.device)  # [vocab]
     tokenizer, most = tokenizer_of(model), min(count, len(logits) // 2)
     order = torch.cat([logits.topk(most).indices, logits.topk(most, largest=False).indices.flip(0)])
-    return pd.DataFrame({"token": [tokenizer.decode([i]) for i in order.tolist()], "logit": logits[order].cpu().numpy()})
+    return pd.DataFrame(
+        {"token": [tokenizer.decode([i]) for i in order.tolist()], "logit": logits[order].cpu().numpy()}
+    )
 
 
 def _gain(norm: Any, like: Tensor) -> Tensor:
@@ -148,7 +163,10 @@ def firing_tokens(
                         seen[key] = (value, prompt.question.id)
             advance(len(batch))
     best = sorted(seen.items(), key=lambda item: -strength(item[1][0]))[:count]
-    rows = [(tokenizer.decode([key[-1]]), tokenizer.decode(list(key[:-1])), value, question) for key, (value, question) in best]
+    rows = [
+        (tokenizer.decode([key[-1]]), tokenizer.decode(list(key[:-1])), value, question)
+        for key, (value, question) in best
+    ]
     return pd.DataFrame(rows, columns=["token", "context", "activation", "question"])
 
 
@@ -157,5 +175,7 @@ def _check(model: Any, site: Site | str, layer: int, neuron: int) -> Site:
     if site not in info.widths:
         raise NeuronError(f"this model has no site {site}: it has {', '.join(map(str, info.widths))}")
     if not (0 <= layer < info.layers and 0 <= neuron < info.widths[site]):
-        raise NeuronError(f"no neuron ({site}, {layer}, {neuron}): layers are 0 to {info.layers - 1}, neurons 0 to {info.widths[site] - 1}")
+        raise NeuronError(
+            f"no neuron ({site}, {layer}, {neuron}): layers are 0 to {info.layers - 1}, neurons 0 to {info.widths[site] - 1}"
+        )
     return site

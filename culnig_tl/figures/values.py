@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.neurons import NeuronSet, Site
+from ..data.scores import NO_COUNTRY, NeuronScores
 from ..errors import NeuronError, ScoreError
-from ..neurons import NeuronSet, Site
-from ..scores import NO_COUNTRY, NeuronScores
 from . import theme
 
 SCORE_UNIT = "score a cluster"
@@ -17,7 +17,11 @@ SCORE_UNIT = "score a cluster"
 
 
 def per_cluster(
-    scores: NeuronScores, control: NeuronScores | None = None, *, country: str | None = None, sites: Iterable[Site | str] | None = None
+    scores: NeuronScores,
+    control: NeuronScores | None = None,
+    *,
+    country: str | None = None,
+    sites: Iterable[Site | str] | None = None,
 ) -> dict[Site, np.ndarray]:
     """Scores a cluster: the sum over countries divided by the number of clusters (distinct questions), control subtracted.
 
@@ -33,7 +37,9 @@ def per_cluster(
         ScoreError: a site or country that is not scored, NaN or infinity, a control of another model.
     """
     wanted = wanted_sites(scores, sites)
-    if control is not None and (control.layers != scores.layers or any(control.widths.get(s) != scores.widths[s] for s in wanted)):
+    if control is not None and (
+        control.layers != scores.layers or any(control.widths.get(s) != scores.widths[s] for s in wanted)
+    ):
         raise ScoreError(f"scores of {scores.task} and {control.task} are of different models or sites")
     values = {}
     for site in wanted:
@@ -62,7 +68,9 @@ def wanted_sites(scores: NeuronScores, sites: Iterable[Site | str] | None) -> tu
     asked = {Site.parse(site) for site in sites}
     missing = [site for site in Site if site in asked and site not in scores.arrays]
     if missing or not asked:
-        raise ScoreError(f"no scores of {missing[0] if missing else 'no site'}: sites are {', '.join(map(str, scores.sites))}")
+        raise ScoreError(
+            f"no scores of {missing[0] if missing else 'no site'}: sites are {', '.join(map(str, scores.sites))}"
+        )
     return tuple(site for site in scores.sites if site in asked)
 
 
@@ -76,7 +84,11 @@ def _one(scores: NeuronScores, site: Site, country: str | None) -> np.ndarray:
 def sample(scores: NeuronScores, country: str | None = None) -> str:
     """The n of scores in words: ``n = 1,432 questions in 24 clusters``."""
     row = None if country is None else scores.countries.index(country)
-    questions, clusters = (sum(scores.questions), scores.clusters) if row is None else (scores.questions[row], scores.country_clusters[row])
+    questions, clusters = (
+        (sum(scores.questions), scores.clusters)
+        if row is None
+        else (scores.questions[row], scores.country_clusters[row])
+    )
     return f"n = {theme.plural(questions, 'question')} in {theme.plural(clusters, 'cluster')}"
 
 
@@ -127,7 +139,9 @@ def grid_of_set(neurons: NeuronSet, sites: Iterable[Site | str] | None = None) -
 
 def layers_of(sets: Iterable[NeuronSet]) -> int:
     """Layers of the models that the sets come from; where that is unknown, up to the highest layer of the sets."""
-    known = [max(s.provenance.layers or 0, 1 + int(s.table["layer"].to_numpy().max(initial=-1))) for s in sets]
+    known = [
+        max(s.provenance.layers or 0, 1 + int(s.table["layer"].to_numpy().max(initial=-1))) for s in sets
+    ]
     return max([1, *known])
 
 
@@ -147,7 +161,11 @@ def sites_of(sets: Iterable[NeuronSet], sites: Iterable[Site | str] | None = Non
             raise NeuronError("no site is asked for: name one, e.g. mlp.gate")
         return tuple(site for site in Site if site in asked)
     sets = list(sets)
-    names = {name for s in sets for name in s.table["site"]} or {name for s in sets for name in s.provenance.pool} or {Site.MLP_GATE.value}
+    names = (
+        {name for s in sets for name in s.table["site"]}
+        or {name for s in sets for name in s.provenance.pool}
+        or {Site.MLP_GATE.value}
+    )
     return tuple(site for site in Site if site.value in names)
 
 
@@ -155,7 +173,10 @@ def by_layer(neurons: NeuronSet, sites: tuple[Site, ...], layers: int) -> np.nda
     """Counts [site, layer]."""
     counts = np.zeros((len(sites), layers), dtype=np.int64)
     for row, site in enumerate(sites):
-        counts[row] = np.bincount(neurons.table["layer"].to_numpy()[neurons.table["site"].to_numpy() == site.value], minlength=layers)
+        counts[row] = np.bincount(
+            neurons.table["layer"].to_numpy()[neurons.table["site"].to_numpy() == site.value],
+            minlength=layers,
+        )
     return counts
 
 
@@ -169,5 +190,9 @@ def named(neurons: NeuronSet | Mapping[str, NeuronSet]) -> dict[str, NeuronSet]:
     sets = {neurons.provenance.kind: neurons} if isinstance(neurons, NeuronSet) else dict(neurons)
     wrong = [name for name, value in sets.items() if not isinstance(value, NeuronSet)]
     if not sets or wrong:
-        raise NeuronError(f"{wrong[0]!r} is a {type(sets[wrong[0]]).__name__}, not a NeuronSet" if wrong else "no set of neurons to draw")
+        raise NeuronError(
+            f"{wrong[0]!r} is a {type(sets[wrong[0]]).__name__}, not a NeuronSet"
+            if wrong
+            else "no set of neurons to draw"
+        )
     return sets

@@ -25,13 +25,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .. import __version__, files
+from .. import io
+from ..engine.loading import load_plain, load_tokenizer
+from ..engine.prompts import encode
+from ..engine.world import asked_for, start
 from ..errors import FineTuningError
-from ..loading import load_plain, load_tokenizer
-from ..prompting import encode
-from ..running.distributed import asked_for, start
 from ..tasks.question import Task
-from ..weights import (
+from ..version import __version__
+from .modules import Module, ModuleGroup, linear_layers
+from .training import Diverged, TrainingRun, last_complete, run_training
+from .weights import (
     Place,
     checkpoint_folder,
     copy_rest,
@@ -42,8 +45,6 @@ from ..weights import (
     rewrite,
     weight_files,
 )
-from .modules import Module, ModuleGroup, linear_layers
-from .training import Diverged, TrainingRun, last_complete, run_training
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +231,9 @@ def _check(task: Task, chosen: list[tuple[int, str]], config: TrainingConfig) ->
 def _arithmetic(config: TrainingConfig) -> tuple[bool, bool]:
     """(bfloat16 wanted, CPU wanted)."""
     if config.device not in ("auto", "cpu", "cuda", "mps"):
-        raise FineTuningError(f"unknown device {config.device!r}: use auto, cuda, mps or cpu; CUDA_VISIBLE_DEVICES picks a GPU")
+        raise FineTuningError(
+            f"unknown device {config.device!r}: use auto, cuda, mps or cpu; CUDA_VISIBLE_DEVICES picks a GPU"
+        )
     if config.device in ("cuda", "mps") and not getattr(torch, config.device).is_available():
         raise FineTuningError(f"there is no {config.device} here: use --device cpu")
     if config.dtype not in ("auto", "bfloat16", "float32"):
@@ -253,7 +256,9 @@ def _check_folder(out: Path, run: Mapping[str, Any], *, resume: bool, overwrite:
         differing = [key for key in mine if mine[key] != known.get(key)]
         if differing:
             key = differing[0]
-            raise FineTuningError(f"{out} holds a training with {key} = {known.get(key)}, not {mine[key]}: choose another --output-dir")
+            raise FineTuningError(
+                f"{out} holds a training with {key} = {known.get(key)}, not {mine[key]}: choose another --output-dir"
+            )
     elif not overwrite:
         raise FineTuningError(
             f"{out} already holds a fine-tuning of {known.get('model')}: use --resume, --overwrite or another --output-dir"
@@ -267,7 +272,7 @@ def _start_folder(out: Path, run: Mapping[str, Any], *, resume: bool) -> None:
             (out / name).unlink(missing_ok=True)
         for name in (WORK, ADAPTER):
             shutil.rmtree(out / name, ignore_errors=True)
-    files.write(out / WORK / RUN, (json.dumps(run, indent=1, ensure_ascii=False) + "\n").encode())
+    io.write(out / WORK / RUN, (json.dumps(run, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -286,34 +291,48 @@ def _filler(source: Path) -> int:
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
 
 
-def _prepare(plain: Any, source: Path, chosen: list[tuple[int, str]], config: TrainingConfig) -> tuple[Any, dict[Place, Any]]:
+def _prepare(
+    plain: Any, source: Path, chosen: list[tuple[int, str]], config: TrainingConfig
+) -> tuple[Any, dict[Place, Any]]:
     """(what is trained, LoRA layers by the weight that they change); gradients for the chosen modules alone, in float32."""
     plain.requires_grad_(False)
-    inside = {place: parameter for name, parameter in plain.named_parameters() if (place := place_of(name)) and place[:2] in chosen}
+    inside = {
+        place: parameter
+        for name, parameter in plain.named_parameters()
+        if (place := place_of(name)) and place[:2] in chosen
+    }
     found = {place[:2] for place in inside}
     if lacking := [place for place in chosen if place not in found]:
         layer, kind = lacking[0]
-        raise FineTuningError(f"{type(plain).__name__} has no {kind} in layer {layer}: the modules are of another model")
+        raise FineTuningError(
+            f"{type(plain).__name__} has no {kind} in layer {layer}: the modules are of another model"
+        )
     if config.lora:
         return _with_lora(plain, chosen, config)
     stored = read_tensors(source, lambda name: place_of(name) in inside)
     exact = {place_of(name): tensor for name, tensor in stored.items()}
     for place, parameter in inside.items():
         if place not in exact or exact[place].shape != parameter.shape:
-            raise FineTuningError(f"{source} stores {'.'.join(map(str, place))} in another form than {type(plain).__name__} has it")
+            raise FineTuningError(
+                f"{source} stores {'.'.join(map(str, place))} in another form than {type(plain).__name__} has it"
+            )
         parameter.data = exact[place].to(torch.float32)  # what loading has rounded to bfloat16
         parameter.requires_grad_(True)
     return plain, {}
 
 
-def _with_lora(plain: Any, chosen: list[tuple[int, str]], config: TrainingConfig) -> tuple[Any, dict[Place, Any]]:
+def _with_lora(
+    plain: Any, chosen: list[tuple[int, str]], config: TrainingConfig
+) -> tuple[Any, dict[Place, Any]]:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise FineTuningError("LoRA needs peft: pip install 'culnig-tl[finetune]'") from error
     targets = {name: place for name, place in linear_layers(plain) if place in chosen}
     torch.manual_seed(config.seed)  # LoRA's A starts at random
-    settings = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=list(targets), task_type="CAUSAL_LM")
+    settings = LoraConfig(
+        r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=list(targets), task_type="CAUSAL_LM"
+    )
     net: Any = get_peft_model(plain, settings)
     layers = dict(net.base_model.model.named_modules())
     return net, {place: layers[name] for name in targets if (place := place_of(f"{name}.weight"))}
@@ -323,11 +342,15 @@ def _with_lora(plain: Any, chosen: list[tuple[int, str]], config: TrainingConfig
 
 
 @torch.no_grad()
-def _write(out: Path, source: Path, net: Any, adapters: Mapping[Place, Any], record: Mapping[str, Any]) -> None:
+def _write(
+    out: Path, source: Path, net: Any, adapters: Mapping[Place, Any], record: Mapping[str, Any]
+) -> None:
     """The whole checkpoint, with the trained weights in the dtype that it stores; the adapter, if there is one; the record."""
     trained: dict[Place, Tensor] = {}
     if not adapters:
-        trained = {place: p for name, p in net.named_parameters() if p.requires_grad and (place := place_of(name))}
+        trained = {
+            place: p for name, p in net.named_parameters() if p.requires_grad and (place := place_of(name))
+        }
     waiting = {*trained, *adapters}
 
     def change(name: str, tensor: Tensor) -> Tensor:
@@ -341,7 +364,9 @@ def _write(out: Path, source: Path, net: Any, adapters: Mapping[Place, Any], rec
         else:
             new = trained[place].detach().to("cpu", torch.float32)
         if new.shape != tensor.shape or not new.isfinite().all():
-            raise FineTuningError(f"{name} holds what is no number after the training: lower the learning rate")
+            raise FineTuningError(
+                f"{name} holds what is no number after the training: lower the learning rate"
+            )
         return new.to(tensor.dtype)
 
     rewrite(source, out, change)
@@ -353,7 +378,9 @@ def _write(out: Path, source: Path, net: Any, adapters: Mapping[Place, Any], rec
     if adapters:
         net.save_pretrained(out / ADAPTER)
     written = sorted({path.name for path in out.iterdir() if path.is_file()} | {RECORD})
-    files.write(out / RECORD, (json.dumps({**record, "files": written}, indent=1, ensure_ascii=False) + "\n").encode())
+    io.write(
+        out / RECORD, (json.dumps({**record, "files": written}, indent=1, ensure_ascii=False) + "\n").encode()
+    )
     shutil.rmtree(out / WORK)
 
 

@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import files
+from .. import io
 from ..analyses.paper import ResultsTable, results_table
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult
+from ..data.statistics import Drop, compare_drops
+from ..defaults import DROP_READING, TOP_ATTN, TOP_MLP, TOY
 from ..errors import FineTuningError
-from ..models import TOY
-from ..neurons import NeuronSet
-from ..results import EvaluationResult
-from ..selection import T_ATTN, T_MLP, R
-from ..statistics import Drop, compare_drops
-from ..study import TOY_CONFIG
+from ..study.config import TOY_CONFIG
 from .finetune import FineTuned, TrainingConfig
 from .modules import CHOICES, SHARE, ModuleGroup
 
@@ -52,9 +51,9 @@ class ForgettingConfig:
     """Its seed is one of `seeds` in turn."""
     reading: str = "countryrc"
     """Country reading comprehension: neurons that serve it are none of culture's."""
-    t_mlp: float = T_MLP
-    t_attn: float = T_ATTN
-    r: float = R
+    top_mlp: float = TOP_MLP
+    top_attn: float = TOP_ATTN
+    drop_reading: float = DROP_READING
     """As in a study; those of the given neurons take their place."""
     limit: int | None = None
     """Questions a task and split, asked or scored; training takes all."""
@@ -69,9 +68,9 @@ TOY_FORGETTING = ForgettingConfig(
     tasks=TOY_CONFIG.tasks,
     reading=TOY_CONFIG.reading,
     training=TrainingConfig(learning_rate=1e-3),
-    t_mlp=TOY_CONFIG.t_mlp,
-    t_attn=TOY_CONFIG.t_attn,
-    r=TOY_CONFIG.r,
+    top_mlp=TOY_CONFIG.top_mlp,
+    top_attn=TOY_CONFIG.top_attn,
+    drop_reading=TOY_CONFIG.drop_reading,
 )
 """What the toy is taught it half knows: it was never asked for a word of the same meaning. Of 3e-4 and 1e-3 the learning rate is
 the smaller with which every set of modules tried learns the task to 90% in one epoch; still smaller ones were not tried on this
@@ -99,7 +98,10 @@ class Forgetting:
 
     def table(self) -> ResultsTable:
         """Accuracy before, and after by group: mean and standard deviation over seeds, in the form of the paper's table."""
-        return results_table({"before": self.before, **{g: list(seeds.values()) for g, seeds in self.after.items()}}, paper=False)
+        return results_table(
+            {"before": self.before, **{g: list(seeds.values()) for g, seeds in self.after.items()}},
+            paper=False,
+        )
 
     def changes(self) -> pd.DataFrame:
         """A row a training and task, in points.
@@ -113,7 +115,12 @@ class Forgetting:
             for seed, result in seeds.items():
                 after = result.accuracy()
                 for task in after.index:
-                    row: dict[str, Any] = {"group": group, "seed": seed, "task": task, "culture": self.culture[str(task)]}
+                    row: dict[str, Any] = {
+                        "group": group,
+                        "seed": seed,
+                        "task": task,
+                        "culture": self.culture[str(task)],
+                    }
                     row["trained"] = task == self.trained
                     for label, column, scale in (("", "accuracy", 1), ("p_", "p_answer", 100)):
                         old, new = (scale * float(table.loc[task, column]) for table in (before, after))  # type: ignore[arg-type]
@@ -127,12 +134,16 @@ class Forgetting:
         Columns group, asked, change (mean over seeds), std, min, max (over seeds), p_change (mean P(answer)), seeds.
         """
         changes = self.changes()
-        changes["asked"] = np.where(changes["trained"], TRAINED, np.where(changes["culture"], CULTURE, WITHOUT))
+        changes["asked"] = np.where(
+            changes["trained"], TRAINED, np.where(changes["culture"], CULTURE, WITHOUT)
+        )
         each: Any = changes.groupby(["group", "asked", "seed"], sort=False)[["change", "p_change"]].mean()
         groups = each.groupby(level=["group", "asked"], sort=False)
         change = groups["change"]
         columns = {"change": change.mean(), "std": change.std(), "min": change.min(), "max": change.max()}
-        return pd.DataFrame({**columns, "p_change": groups["p_change"].mean(), "seeds": groups.size()}).reset_index()
+        return pd.DataFrame(
+            {**columns, "p_change": groups["p_change"].mean(), "seeds": groups.size()}
+        ).reset_index()
 
     def against(self, task: str, *, group: str = "top", rival: str = "matched") -> Drop:
         """What training a group costs on a task, against training a rival group: both as the mean over seeds.
@@ -151,7 +162,12 @@ class Forgetting:
             return result.table.loc[here, "correct"].to_numpy(float)
 
         mine, theirs = ([right(result) for result in self.after[name].values()] for name in (group, rival))
-        return compare_drops(right(self.before), np.mean(mine, axis=0), theirs, self.before.table.loc[here, "cluster"].to_numpy())
+        return compare_drops(
+            right(self.before),
+            np.mean(mine, axis=0),
+            theirs,
+            self.before.table.loc[here, "cluster"].to_numpy(),
+        )
 
     def overlap(self) -> pd.DataFrame:
         """Where the culture-general neurons went: a row a training.
@@ -186,14 +202,19 @@ class Forgetting:
         """Accuracy before, and after by group at the first seed."""
         from .. import figures
 
-        return figures.accuracy_bars({"before": self.before, **{g: next(iter(seeds.values())) for g, seeds in self.after.items()}})
+        return figures.accuracy_bars(
+            {"before": self.before, **{g: next(iter(seeds.values())) for g, seeds in self.after.items()}}
+        )
 
     def layers_figure(self) -> Any:
         """Culture-general neurons by layer, before and after (first seed)."""
         from .. import figures
 
         return figures.checkpoint_heatmap(
-            {"before": self.general, **{f"after {g}": next(iter(seeds.values())) for g, seeds in self.general_after.items()}}
+            {
+                "before": self.general,
+                **{f"after {g}": next(iter(seeds.values())) for g, seeds in self.general_after.items()},
+            }
         )
 
     def sentence(self) -> str:
@@ -205,8 +226,16 @@ class Forgetting:
             for asked in (TRAINED, CULTURE, WITHOUT):
                 if (group, asked) in summary.index:
                     row = summary.loc[(group, asked)]
-                    where = f"on {self.trained}" if asked == TRAINED else "on culture" if asked == CULTURE else asked
-                    said.append(f"{_signed(row['change'])} ({_signed(row['min'])} to {_signed(row['max'])}) {where}")
+                    where = (
+                        f"on {self.trained}"
+                        if asked == TRAINED
+                        else "on culture"
+                        if asked == CULTURE
+                        else asked
+                    )
+                    said.append(
+                        f"{_signed(row['change'])} ({_signed(row['min'])} to {_signed(row['max'])}) {where}"
+                    )
             parts.append(f"{group} {', '.join(said)}")
         count = len(self.config.seeds)
         text = f"Points after training on {self.trained}, mean of {count} seed{'s' * (count > 1)} (least to most): {'; '.join(parts)}."
@@ -235,17 +264,23 @@ class Forgetting:
             "summary.csv": self.summary().to_csv(index=False),
             "overlap.csv": self.overlap().to_csv(index=False),
         }
-        for name, figure in (("forgetting", self.figure()), ("accuracy", self.accuracy_figure()), ("layers", self.layers_figure())):
+        for name, figure in (
+            ("forgetting", self.figure()),
+            ("accuracy", self.accuracy_figure()),
+            ("layers", self.layers_figure()),
+        ):
             contents[f"figures/{name}.html"] = figure.to_html(include_plotlyjs=True, full_html=True)
         for name, text in contents.items():
-            files.write(folder / name, text.encode())
+            io.write(folder / name, text.encode())
         return folder
 
 
 def _share_in(neurons: NeuronSet, places: Iterable[tuple[int, str]]) -> float:
     """Share of the neurons that sit in these modules."""
     inside = set(places)
-    found = [(layer, site.pool) in inside for site, layer in neurons.indices for _ in neurons.indices[site, layer]]
+    found = [
+        (layer, site.pool) in inside for site, layer in neurons.indices for _ in neurons.indices[site, layer]
+    ]
     return float(np.mean(found)) if found else 0.0
 
 
@@ -256,7 +291,9 @@ def _compared(drop: Drop) -> str:
         return f"training top costs {drop.excess:.1f} points more than training matched ({over} {drop.excess_low:.1f} to {drop.excess_high:.1f})"
     if drop.excess_high < 0:
         return f"training top costs {-drop.excess:.1f} points less than training matched ({over} {-drop.excess_high:.1f} to {-drop.excess_low:.1f})"
-    between = f"{_signed(-drop.excess)} points, {over} {_signed(-drop.excess_high)} to {_signed(-drop.excess_low)}"
+    between = (
+        f"{_signed(-drop.excess)} points, {over} {_signed(-drop.excess_high)} to {_signed(-drop.excess_low)}"
+    )
     return f"no difference is seen between training top and training matched ({between})"
 
 

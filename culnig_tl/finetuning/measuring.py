@@ -13,22 +13,31 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, files
-from ..attribution import score_neurons
+from .. import io
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult, concat
+from ..engine.models import load_model
+from ..engine.run import empty_caches
+from ..engine.world import ranks, start
 from ..errors import FineTuningError
-from ..evaluation import evaluate
-from ..models import load_model
-from ..neurons import NeuronSet
-from ..passes import empty_caches
-from ..results import EvaluationResult, concat
-from ..running.distributed import ranks, start
-from ..selection import select_culture_general
+from ..method.evaluation import evaluate
+from ..method.score import score_neurons
+from ..method.selection import select_general
 from ..tasks import Task, load_task
 from ..tasks.training import load_training
-from ..weights import revision_of_checkpoint
+from ..version import __version__
 from .finetune import FineTuned, finetune
 from .forgetting import TOY_FORGETTING, Forgetting, ForgettingConfig
-from .modules import CHOICES, ModuleGroup, ModuleRanking, choose_modules, export_freeze_list, list_modules, rank_modules
+from .modules import (
+    CHOICES,
+    ModuleGroup,
+    ModuleRanking,
+    choose_modules,
+    export_freeze_list,
+    list_modules,
+    rank_modules,
+)
+from .weights import revision_of_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +73,18 @@ def measure_forgetting(
     train = load_training(config.task, data_dir=config.data_dir)
     asked, culture, reading = _load_tasks(config, train)
     # What cannot be chosen is said before anything is made; the ranking, which matched depends on, is not known yet.
-    _groups(replace(config, modules=tuple("top" if name in CHOICES else name for name in config.modules)), list_modules(config.model))
+    _groups(
+        replace(config, modules=tuple("top" if name in CHOICES else name for name in config.modules)),
+        list_modules(config.model),
+    )
     among = start()
     among.first_does(lambda: _open_folder(out, config, neurons, resume=resume, overwrite=overwrite))
 
     known = dict(neurons.provenance.thresholds) if neurons is not None else {}
-    shares = {name: float(known.get(name) or getattr(config, name)) for name in ("t_mlp", "t_attn", "r")}
+    shares = {
+        name: float(known.get(name) or getattr(config, name))
+        for name in ("top_mlp", "top_attn", "drop_reading")
+    }
     measure = _Measure(config, out, asked, (culture, culture.control(), reading), shares, progress)
     general = neurons if neurons is not None else measure.neurons("before", config.model)
 
@@ -133,7 +148,9 @@ class _Measure:
             if (stored.metadata["revision"], stored.metadata["fingerprints"]) == (revision, fingerprints):
                 return stored
         model, size = self._model(source), self.config.batch_size
-        result = concat([evaluate(model, task, batch_size=size, progress=self.progress) for task in self.asked])
+        result = concat(
+            [evaluate(model, task, batch_size=size, progress=self.progress) for task in self.asked]
+        )
         result = replace(result, metadata={**result.metadata, "model": self.config.model})
         ranks().first_does(lambda: result.save(path))
         return result
@@ -147,8 +164,10 @@ class _Measure:
             if (stored.provenance.revision, dict(stored.provenance.tasks)) == (revision, fingerprints):
                 return stored
         model, size = self._model(source), self.config.batch_size
-        scores = [score_neurons(model, task, batch_size=size, progress=self.progress) for task in self.found_on]
-        found = select_culture_general(*scores, **self.shares)
+        scores = [
+            score_neurons(model, task, batch_size=size, progress=self.progress) for task in self.found_on
+        ]
+        found = select_general(*scores, **self.shares)
         ranks().first_does(lambda: found.save(path))
         return found
 
@@ -182,14 +201,24 @@ def _groups(config: ForgettingConfig, ranking: ModuleRanking) -> dict[str, dict[
     if not wanted:
         raise FineTuningError(f"no modules are named: use {', '.join(CHOICES)}, or names such as mlp.0")
     return {
-        group: {seed: choose_modules(ranking, how, share=config.share, seed=seed) for seed in config.seeds} for group, how in wanted.items()
+        group: {seed: choose_modules(ranking, how, share=config.share, seed=seed) for seed in config.seeds}
+        for group, how in wanted.items()
     }
 
 
 def _load_tasks(config: ForgettingConfig, train: Task) -> tuple[list[Task], Task, Task]:
     """(test splits to ask, neuron split of the culture task, of the reading task). None of what is trained on is asked."""
-    whole = [load_task(name, data_dir=config.data_dir) for name in dict.fromkeys((*config.tasks, config.task))]
-    found_on = next((t for t in whole if t.culture and any(q.split == "neuron" for q in t) and t.neuron_split().has_control), None)
+    whole = [
+        load_task(name, data_dir=config.data_dir) for name in dict.fromkeys((*config.tasks, config.task))
+    ]
+    found_on = next(
+        (
+            t
+            for t in whole
+            if t.culture and any(q.split == "neuron" for q in t) and t.neuron_split().has_control
+        ),
+        None,
+    )
     if found_on is None:
         raise FineTuningError(
             f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a neuron split: add blend"
@@ -204,29 +233,43 @@ def _load_tasks(config: ForgettingConfig, train: Task) -> tuple[list[Task], Task
         raise FineTuningError(
             f"none of the tasks {', '.join(config.tasks)} asks about cultures: what training costs culture cannot be seen"
         )
-    reading = load_task(config.reading, data_dir=config.data_dir).filter(lambda q: q.split in (None, "neuron"))
+    reading = load_task(config.reading, data_dir=config.data_dir).filter(
+        lambda q: q.split in (None, "neuron")
+    )
     return asked, found_on.neuron_split().limit(config.limit), reading.limit(config.limit)
 
 
-def _open_folder(out: Path, config: ForgettingConfig, neurons: NeuronSet | None, *, resume: bool, overwrite: bool) -> None:
+def _open_folder(
+    out: Path, config: ForgettingConfig, neurons: NeuronSet | None, *, resume: bool, overwrite: bool
+) -> None:
     """Writes the record. Raises `FineTuningError` where the folder holds something else."""
-    mine = json.loads(json.dumps({"config": asdict(config), "neurons": neurons.hash if neurons is not None else None}))
+    mine = json.loads(
+        json.dumps({"config": asdict(config), "neurons": neurons.hash if neurons is not None else None})
+    )
     path = out / RECORD
     if path.is_file():
         try:
             theirs = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise FineTuningError(f"{path} cannot be read ({error}): choose another --output-dir") from error
-        differing = [key for key in mine["config"] if mine["config"][key] != theirs.get("config", {}).get(key)]
+        differing = [
+            key for key in mine["config"] if mine["config"][key] != theirs.get("config", {}).get(key)
+        ]
         if mine["neurons"] != theirs.get("neurons"):
             differing.append("neurons")
         if not (resume or overwrite):
-            raise FineTuningError(f"{out} already holds a fine-tuning: use --resume, --overwrite or another --output-dir")
+            raise FineTuningError(
+                f"{out} already holds a fine-tuning: use --resume, --overwrite or another --output-dir"
+            )
         if resume and differing:
-            raise FineTuningError(f"{out} holds a fine-tuning with other {', '.join(differing)}: choose another --output-dir")
+            raise FineTuningError(
+                f"{out} holds a fine-tuning with other {', '.join(differing)}: choose another --output-dir"
+            )
     elif out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise FineTuningError(f"{out} holds other things and no fine-tuning: choose another --output-dir")
     if not resume:
         for old in (*out.glob("results/*.parquet"), *out.glob("neurons/*.parquet")):
             old.unlink()
-    files.write(path, (json.dumps({**mine, "version": __version__}, indent=1, ensure_ascii=False) + "\n").encode())
+    io.write(
+        path, (json.dumps({**mine, "version": __version__}, indent=1, ensure_ascii=False) + "\n").encode()
+    )

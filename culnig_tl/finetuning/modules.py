@@ -24,10 +24,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from .. import files
+from .. import io
+from ..data.neurons import NeuronSet, Pool, Site
 from ..errors import FineTuningError, NeuronError
-from ..neurons import NeuronSet, Pool, Site
-from ..weights import checkpoint_folder, place_of
+from .weights import checkpoint_folder, place_of
 
 Choice = Literal["top", "bottom", "matched", "random"]
 CHOICES: tuple[str, ...] = get_args(Choice)
@@ -149,7 +149,9 @@ def skeleton(model: Any, *, whole: bool = False) -> Any:
     else:
         config = getattr(getattr(model, "original_model", None), "config", None)
     if config is None:
-        raise FineTuningError(f"a {type(model).__name__} does not say which checkpoint it is: give its name or folder")
+        raise FineTuningError(
+            f"a {type(model).__name__} does not say which checkpoint it is: give its name or folder"
+        )
     with torch.device("meta"):
         architecture = getattr(transformers, str((config.architectures or ["?"])[0]), None)
         if whole and architecture is not None:
@@ -200,14 +202,19 @@ def list_modules(model: Any) -> ModuleRanking:
         if place is not None:
             sizes[place[:2]] += parameter.numel()
     if not sizes:
-        raise FineTuningError(f"no MLPs and attention modules are known by their names in {type(plain).__name__}")
+        raise FineTuningError(
+            f"no MLPs and attention modules are known by their names in {type(plain).__name__}"
+        )
     modules = [
-        Module(layer, kind, size) for (layer, kind), size in sorted(sizes.items(), key=lambda item: (item[0][0], item[0][1] != "mlp"))
+        Module(layer, kind, size)
+        for (layer, kind), size in sorted(sizes.items(), key=lambda item: (item[0][0], item[0][1] != "mlp"))
     ]
     return ModuleRanking(tuple(modules), total, 1 + max(layer for layer, _ in sizes))
 
 
-def choose_modules(ranking: ModuleRanking, how: Choice | str | Iterable[str], *, share: float = SHARE, seed: int = 0) -> ModuleGroup:
+def choose_modules(
+    ranking: ModuleRanking, how: Choice | str | Iterable[str], *, share: float = SHARE, seed: int = 0
+) -> ModuleGroup:
     """Modules that together hold a share of the parameters.
 
     - top: those with the most culture-general neurons, until the share is reached.
@@ -229,7 +236,9 @@ def choose_modules(ranking: ModuleRanking, how: Choice | str | Iterable[str], *,
     if not isinstance(how, str):
         return _named(ranking, list(how))
     if how not in CHOICES:
-        raise FineTuningError(f"unknown choice of modules {how!r}: use {', '.join(CHOICES)}, or names such as mlp.13")
+        raise FineTuningError(
+            f"unknown choice of modules {how!r}: use {', '.join(CHOICES)}, or names such as mlp.13"
+        )
     if not 0 < share <= 1:
         raise FineTuningError(f"a share lies between 0 and 1 (10% is 0.1), not {share}")
     top = _until(ranking.modules, share * ranking.total)
@@ -255,7 +264,9 @@ def _named(ranking: ModuleRanking, names: list[str]) -> ModuleGroup:
     for name in names:
         if name not in known:
             form = "" if _NAME.fullmatch(name) else ", and names are such as mlp.0 or attn.2"
-            raise FineTuningError(f"no module {name!r}: this model has mlp and attn of layers 0 to {ranking.layers - 1}{form}")
+            raise FineTuningError(
+                f"no module {name!r}: this model has mlp and attn of layers 0 to {ranking.layers - 1}{form}"
+            )
     if not names or len(set(names)) < len(names):
         raise FineTuningError("name one module at least, and none twice")
     return ModuleGroup(tuple(known[name] for name in names), ranking.total, ranking.layers, "chosen")
@@ -300,7 +311,12 @@ def _matched(ranking: ModuleRanking, top: list[Module]) -> list[Module]:
                 f"the share is too large for matched modules: top takes {len(mine)} {kind} modules, {len(others)} are left; use a smaller share"
             )
         if mine:
-            cost = np.array([[abs(m.layer - o.layer) / ranking.layers + o.neurons / max(usual, 1) for o in others] for m in mine])
+            cost = np.array(
+                [
+                    [abs(m.layer - o.layer) / ranking.layers + o.neurons / max(usual, 1) for o in others]
+                    for m in mine
+                ]
+            )
             chosen += [others[place] for place in linear_sum_assignment(cost)[1]]
     return chosen
 
@@ -323,9 +339,9 @@ class FreezeList:
         """Writes all three as JSON; to a file ending in .txt the parameters alone, one a line."""
         path = Path(path)
         if path.suffix == ".txt":
-            return files.write(path, ("\n".join(self.parameters) + "\n").encode())
+            return io.write(path, ("\n".join(self.parameters) + "\n").encode())
         names = {key: list(value) for key, value in asdict(self).items()}
-        return files.write(path, (json.dumps(names, indent=1) + "\n").encode())
+        return io.write(path, (json.dumps(names, indent=1) + "\n").encode())
 
     @cached_property
     def _about(self) -> str:
@@ -348,10 +364,14 @@ def export_freeze_list(modules: Iterable[Module], model: Any) -> FreezeList:
     """
     plain = skeleton(model, whole=True)
     wanted = {(module.layer, module.kind) for module in modules}
-    parameters = [name for name, _ in plain.named_parameters() if (place := place_of(name)) and place[:2] in wanted]
+    parameters = [
+        name for name, _ in plain.named_parameters() if (place := place_of(name)) and place[:2] in wanted
+    ]
     found = {place[:2] for name in parameters if (place := place_of(name))}
     if lacking := sorted(wanted - found):
-        raise FineTuningError(f"{type(plain).__name__} has no {lacking[0][1]} in layer {lacking[0][0]}: the modules are of another model")
+        raise FineTuningError(
+            f"{type(plain).__name__} has no {lacking[0][1]} in layer {lacking[0][0]}: the modules are of another model"
+        )
     spared, others = [], []
     for name, place in linear_layers(plain):
         (spared if place in wanted else others).append(name)

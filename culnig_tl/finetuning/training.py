@@ -20,9 +20,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from .. import files
-from ..prompting import Prompt
-from ..running.distributed import ranks
+from .. import io
+from ..engine.prompts import Prompt
+from ..engine.world import ranks
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,9 @@ def run_training(run: TrainingRun, *, resume_from: Path | None = None) -> Traine
         dataloader_num_workers=0,
     )
     if count == 1 and arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # several processes are for torchrun; Trainer would put the model on every GPU by itself
+        arguments._n_gpu = (
+            1  # several processes are for torchrun; Trainer would put the model on every GPU by itself
+        )
     keeper = _Keeper(run.folder)
     trainer = _Trainer(
         model=run.net,
@@ -141,7 +143,9 @@ def run_training(run: TrainingRun, *, resume_from: Path | None = None) -> Traine
     )
 
 
-def answer_loss(outputs: Any, labels: Int[Tensor, "batch 2"], num_items_in_batch: Any = None) -> Float[Tensor, ""]:
+def answer_loss(
+    outputs: Any, labels: Int[Tensor, "batch 2"], num_items_in_batch: Any = None
+) -> Float[Tensor, ""]:
     """Cross entropy of the answer token over the whole vocabulary, in float32, as its share of a step's mean over questions.
 
     Raises `Diverged` where it is no number.
@@ -177,7 +181,9 @@ def _optimizer_bytes(trainer: Trainer) -> int:
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if held != wanted or not {id(p) for p in optimizer.state} <= wanted:
         raise RuntimeError("the optimiser holds other weights than those that are trained")
-    tensors = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    tensors = [
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
+    ]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor.ndim)
 
 
@@ -234,7 +240,10 @@ class _Trainer(Trainer):
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             model: Any = self.model
-            save_file({name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}, folder / TRAINED)
+            save_file(
+                {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad},
+                folder / TRAINED,
+            )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         from safetensors.torch import load_file
@@ -246,7 +255,9 @@ class _Trainer(Trainer):
                 if parameter.requires_grad:
                     parameter.copy_(stored.pop(name))
         if stored:
-            raise RuntimeError(f"{resume_from_checkpoint} holds weights that are not trained here: {next(iter(stored))}")
+            raise RuntimeError(
+                f"{resume_from_checkpoint} holds weights that are not trained here: {next(iter(stored))}"
+            )
 
 
 class _Keeper(TrainerCallback):
@@ -262,7 +273,7 @@ class _Keeper(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if args.should_save:
-            files.write(self.folder / f"checkpoint-{state.global_step}" / COMPLETE, b"")
+            io.write(self.folder / f"checkpoint-{state.global_step}" / COMPLETE, b"")
 
     def drop_from(self, step: int) -> Path | None:
         """Removes states whose weights gave what is no number; the last one before."""
@@ -278,7 +289,14 @@ class _Progress(TrainerCallback):
     bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", delay=0.5, dynamic_ncols=True)
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="train",
+            unit="step",
+            delay=0.5,
+            dynamic_ncols=True,
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar.update(1)

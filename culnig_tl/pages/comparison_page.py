@@ -10,13 +10,20 @@ from typing import Any
 import pandas as pd
 
 from ..analyses.checkpoints import CheckpointComparison
-from ..findings import change, interval
-from ..results import EvaluationResult
-from ..study import GENERAL, UNCHANGED, Study
+from ..data.results import EvaluationResult
+from ..study.config import GENERAL, UNCHANGED
+from ..study.findings import change, interval
+from ..study.study import Study
 from . import page
 from .report import MARKS, SAID, accuracy_cells, command, facts
 
-SECTIONS = (("found", "Found"), ("accuracy", "Accuracy"), ("layers", "Layers"), ("overlap", "Overlap"), ("repeat", "Repeat it"))
+SECTIONS = (
+    ("found", "Found"),
+    ("accuracy", "Accuracy"),
+    ("layers", "Layers"),
+    ("overlap", "Overlap"),
+    ("repeat", "Repeat it"),
+)
 
 
 def write_comparison(found: CheckpointComparison, path: str | Path) -> Path:
@@ -41,11 +48,25 @@ def _about(name: str, found: CheckpointComparison, path: Path) -> dict[str, Any]
     findings = found.findings.get(name)
     neurons = len(study.neurons[GENERAL])
     said = (
-        {"mark": "care", "holds": "no claim", "text": f"{neurons:,} culture-general neurons; without random sets nothing is claimed."}
+        {
+            "mark": "care",
+            "holds": "no claim",
+            "text": f"{neurons:,} culture-general neurons; without random sets nothing is claimed.",
+        }
         if findings is None
-        else {"mark": MARKS[findings.holds], "holds": SAID[findings.holds], "text": f"{findings.headline()} {findings.measured()}."}
+        else {
+            "mark": MARKS[findings.holds],
+            "holds": SAID[findings.holds],
+            "text": f"{findings.headline()} {findings.measured()}.",
+        }
     )
-    return {**said, "name": name, "link": _link(study, path), "command": command(study), "facts": facts(study)}
+    return {
+        **said,
+        "name": name,
+        "link": _link(study, path),
+        "command": command(study),
+        "facts": facts(study),
+    }
 
 
 def _link(study: Study, path: Path) -> str | None:
@@ -87,22 +108,35 @@ def _figures(found: CheckpointComparison) -> dict[str, list[page.Shown]]:
     bars = figures.accuracy_bars(answers)
     for number in range(len(answers)):  # one colour a checkpoint, hatched where its neurons are off
         pattern = {"shape": "/" if number % 2 else "", "fillmode": "overlay", "fgcolor": "white", "size": 7}
-        bars.update_traces(marker={"color": PALETTE[number // 2 % len(PALETTE)], "pattern": pattern}, selector=number)
+        bars.update_traces(
+            marker={"color": PALETTE[number // 2 % len(PALETTE)], "pattern": pattern}, selector=number
+        )
     accuracy = []
     if found.findings:
         same = len({f.task for f in found.findings.values()}) == 1
-        drops = {escape(n if same else f"{n}, {f.task}"): f.drops[f.task].layer for n, f in found.findings.items()}
+        drops = {
+            escape(n if same else f"{n}, {f.task}"): f.drops[f.task].layer for n, f in found.findings.items()
+        }
         task = next(iter(found.findings.values())).task if same else "its cultural task"
         heading = f"Change in accuracy on {task}, study by study"
-        reading = "A point left of 0 is accuracy lost; what matters is how far it is from the random sets' diamond."
+        reading = (
+            "A point left of 0 is accuracy lost; what matters is how far it is from the random sets' diamond."
+        )
         accuracy.append(page.shown("drops", heading, reading, figures.drop_chart(drops)))
     accuracy.append(
-        page.shown("accuracy-bars", "Accuracy in both settings", "Hatched: with the checkpoint's own culture-general neurons off.", bars)
+        page.shown(
+            "accuracy-bars",
+            "Accuracy in both settings",
+            "Hatched: with the checkpoint's own culture-general neurons off.",
+            bars,
+        )
     )
     sets = {escape(name): neurons for name, neurons in found.sets.items()}
     deep = {study.info["layers"] for study in found.studies.values()}
     counted = (
-        "" if len(deep) == 1 else " In percent of each set, because the models have different numbers of layers; each ends at its last."
+        ""
+        if len(deep) == 1
+        else " In percent of each set, because the models have different numbers of layers; each ends at its last."
     )
     words = f"Where culture-general neurons sit, a column a checkpoint.{counted}"
     layers = [page.shown("checkpoint-heatmap", "Layer by checkpoint", words, found.figure())]
@@ -128,11 +162,16 @@ def _matrices(found: CheckpointComparison) -> list[dict[str, Any]]:
     ]
 
 
-def _matrix(heading: str, words: str, values: pd.DataFrame, chance: pd.DataFrame | None = None) -> dict[str, Any]:
+def _matrix(
+    heading: str, words: str, values: pd.DataFrame, chance: pd.DataFrame | None = None
+) -> dict[str, Any]:
     def cell(row: str, column: str) -> Mapping[str, str]:
         value = float(values.loc[row, column])  # type: ignore[arg-type]
         known = chance is not None and row != column and not pd.isna(value)
-        return {"value": "–" if pd.isna(value) else f"{value:.3f}", "chance": f"{float(chance.loc[row, column]):.3f}" if known else ""}  # type: ignore[union-attr,arg-type]
+        return {
+            "value": "–" if pd.isna(value) else f"{value:.3f}",
+            "chance": f"{float(chance.loc[row, column]):.3f}" if known else "",
+        }  # type: ignore[union-attr,arg-type]
 
     names = [str(name) for name in values.columns]
     return {

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from .. import files
+from .. import io
 
 _PLAIN, _LEGEND, _PANELS = 16, 26, 18
 """Pixels above a figure's marks: with nothing there, for a legend, for the titles of panels."""
@@ -44,8 +44,16 @@ def shown(name: str, heading: str, reading: str, figure: Any, *, half: bool = Fa
     words = [html.unescape(re.sub(r"<[^>]*>", "", line)) for line in lines]
     panels = any(note.get("xref") != "x" for note in layout.get("annotations", []))
     if layout.get("showlegend"):  # above the marks: beside them it would take their room on a narrow screen
-        side = {"x": 1, "xanchor": "right"} if panels else {"x": 0, "xanchor": "left"}  # titles of panels stand at the left
-        layout["legend"] = {**layout.get("legend", {}), **side, "orientation": "h", "y": 1.0, "yanchor": "bottom"}
+        side = (
+            {"x": 1, "xanchor": "right"} if panels else {"x": 0, "xanchor": "left"}
+        )  # titles of panels stand at the left
+        layout["legend"] = {
+            **layout.get("legend", {}),
+            **side,
+            "orientation": "h",
+            "y": 1.0,
+            "yanchor": "bottom",
+        }
     above = _PLAIN + _LEGEND * bool(layout.get("showlegend")) + _PANELS * panels
     layout["height"] += above - layout["margin"]["t"]
     layout["margin"]["t"] = above
@@ -58,13 +66,17 @@ def write_page(template: str, path: str | Path, **content: Any) -> Path:
     """Renders a template of the package into one HTML file that needs no network. Plotly's script is in it once."""
     from plotly.offline import get_plotlyjs
 
-    from .. import __version__
+    from ..version import __version__
 
-    loader = jinja2.FunctionLoader(lambda name: resources.files("culnig_tl.pages").joinpath(name).read_text(encoding="utf-8"))
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    loader = jinja2.FunctionLoader(
+        lambda name: resources.files("culnig_tl.pages").joinpath(name).read_text(encoding="utf-8")
+    )
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     page = environment.get_template(template).render(plotly=get_plotlyjs(), version=__version__, **content)
-    return files.write(path, page.encode())
+    return io.write(path, page.encode())
 
 
 def columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:

@@ -11,14 +11,15 @@ from typing import Any
 import pandas as pd
 
 from ..analyses.paper import ResultsTable, results_table
-from ..findings import Finding, Findings, Holds, change, interval
-from ..loading import looks_like_path
-from ..models import TOY
-from ..neurons import NeuronSet
-from ..study import GENERAL, RANDOM, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED, Study, StudyConfig
+from ..data.neurons import NeuronSet
+from ..defaults import TOY
+from ..engine.loading import looks_like_path
+from ..figures.gallery import panels_of
+from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED, StudyConfig
+from ..study.findings import Finding, Findings, Holds, change, interval
+from ..study.study import Study
 from ..tasks import worldvaluesbench
 from . import page
-from .gallery import panels_of
 
 MARKS: Mapping[Holds, str] = {Holds.NO: "no", Holds.OPEN: "open", Holds.CAUTION: "care", Holds.YES: "yes"}
 """What is said of a claim -> its class on the page."""
@@ -42,14 +43,18 @@ def write_report(study: Study, path: str | Path) -> Path:
     general = study.neurons[GENERAL]
     figures: dict[str, list[page.Shown]] = {"cost": [], "where": [], "countries": [], "scores": []}
     for panel, figure in panels_of(study, found):
-        figures[panel.section].append(page.shown(panel.name, panel.heading, panel.reading, figure, half=panel.half))
+        figures[panel.section].append(
+            page.shown(panel.name, panel.heading, panel.reading, figure, half=panel.half)
+        )
     answers = accuracy_table(study)
     return page.write_page(
         "report.html.jinja",
         path,
         title=f"Culture neurons of {study.config.model}",
         subtitle=f"{len(study.info['tasks'])} tasks, {sum(t['questions'] for t in study.info['tasks'].values()):,} questions a setting, {len(study.results)} settings",
-        sections=[(name, title) for name, title in SECTIONS.items() if name != "countries" or figures["countries"]],
+        sections=[
+            (name, title) for name, title in SECTIONS.items() if name != "countries" or figures["countries"]
+        ],
         holds=SAID[found.holds],
         mark=MARKS[found.holds],
         headline=found.headline(),
@@ -98,7 +103,12 @@ def command(study: Study) -> str:
 
 def marked(finding: Finding) -> dict[str, str]:
     """A finding as the page shows it."""
-    return {"mark": MARKS[finding.holds], "holds": finding.holds.value, "title": finding.title, "text": finding.text}
+    return {
+        "mark": MARKS[finding.holds],
+        "holds": finding.holds.value,
+        "title": finding.title,
+        "text": finding.text,
+    }
 
 
 def tiles(found: Findings) -> list[dict[str, str]]:
@@ -110,11 +120,25 @@ def tiles(found: Findings) -> list[dict[str, str]]:
         ("random sets, same layers and sites", change(own.random_mean), "points", f"mean of {own.random_sets}; rank {own.rank} of {own.random_sets + 1}"),
     ]  # fmt: skip
     if here.rival is not None and found.rival is not None:
-        shown.append((f"as many neurons of {found.rival}", change(here.rival.random_mean), "points", f"the rival set, on {found.task} too"))
+        shown.append(
+            (
+                f"as many neurons of {found.rival}",
+                change(here.rival.random_mean),
+                "points",
+                f"the rival set, on {found.task} too",
+            )
+        )
     if plain:
         worst = max(plain, key=lambda task: plain[task].drop)
         mean = sum(drop.drop for drop in plain.values()) / len(plain)
-        shown.append(("tasks without culture, mean", change(mean), "points", f"most: {worst} {change(plain[worst].drop)}"))
+        shown.append(
+            (
+                "tasks without culture, mean",
+                change(mean),
+                "points",
+                f"most: {worst} {change(plain[worst].drop)}",
+            )
+        )
     shown.append(("culture-general neurons", f"{found.neurons:,}", "", f"{found.share:.1f}% of those scored"))
     return [dict(zip(("label", "value", "unit", "detail"), tile)) for tile in shown]
 
@@ -124,7 +148,11 @@ def drop_rows(found: Findings) -> list[dict[str, Any]]:
     rows = []
     for task, drops in found.drops.items():
         d = drops.layer
-        rival = [] if found.rival is None else [change(drops.rival.random_mean) if drops.rival is not None else "–"]
+        rival = (
+            []
+            if found.rival is None
+            else [change(drops.rival.random_mean) if drops.rival is not None else "–"]
+        )
         cells = [
             f"{d.base:.1f}", f"{d.base - d.drop:.1f}", change(d.drop), interval(d.low, d.high), change(d.random_mean), change(drops.count.random_mean), *rival,
             change(d.excess), interval(d.excess_low, d.excess_high), f"{d.rank} of {d.random_sets + 1}",
@@ -153,7 +181,12 @@ def accuracy_cells(table: ResultsTable) -> dict[str, Any]:
         cells: list[dict[str, str]] = [{"value": f"{neurons:,}", "error": ""}]
         for task in tasks:
             value, error = float(table.frame[task].iloc[i]), float(table.errors[task].iloc[i])
-            cells.append({"value": "–" if pd.isna(value) else f"{value:.1f}", "error": "" if pd.isna(error) else f"{error:.1f}"})
+            cells.append(
+                {
+                    "value": "–" if pd.isna(value) else f"{value:.1f}",
+                    "error": "" if pd.isna(error) else f"{error:.1f}",
+                }
+            )
         rows.append({"name": setting, "paper": setting.endswith("(paper)"), "cells": cells})
     caption = "Accuracy in percent with these neurons at 0: right is when the likeliest token of the whole vocabulary is the right label"
     return {"head": ["setting", "neurons", *tasks], "rows": rows, "caption": caption}
@@ -166,7 +199,7 @@ def selection(general: NeuronSet) -> str:
     text = f"{len(general):,} culture-general neurons ({sites or 'none'})"
     if known.candidates is None:
         return f"{text}."
-    removed = known.removed_by_countryrc or 0
+    removed = known.removed_by_reading or 0
     return f"{known.candidates:,} candidates by score, {removed:,} of them removed because they serve reading a country's name: {text}."
 
 
@@ -187,7 +220,10 @@ def neuron_table(study: Study) -> dict[str, Any]:
     names = ["set", "site", "layer", "neuron", "score"]
     everything = pd.concat([part[names] for part in parts], ignore_index=True)
     table = everything.head(MAX_ROWS)
-    rows = [(s, site, int(layer), int(n), _digits(score)) for s, site, layer, n, score in table.itertuples(index=False)]
+    rows = [
+        (s, site, int(layer), int(n), _digits(score))
+        for s, site, layer, n, score in table.itertuples(index=False)
+    ]
     words = f"{len(general):,} culture-general neurons"
     if len(parts) > 1:
         words += f" and {len(everything) - len(general):,} culture-specific ones, once a country"
@@ -198,7 +234,10 @@ def neuron_table(study: Study) -> dict[str, Any]:
         "names": names,
         "columns": page.columns(rows, names),
         "filters": {name: list(dict.fromkeys(table[name])) for name in ("set", "site")},
-        "first": [(s, site, layer, n, f"{score:.3g}") for s, site, layer, n, score in top[names].itertuples(index=False)],
+        "first": [
+            (s, site, layer, n, f"{score:.3g}")
+            for s, site, layer, n, score in top[names].itertuples(index=False)
+        ],
         "page": PAGE,
         "words": f"{words}.",
         "file": "neurons.csv",
@@ -212,16 +251,21 @@ def _digits(score: float) -> float | None:
 def facts(study: Study) -> list[tuple[str, str]]:
     """Model and settings, as name and value."""
     config, info, general = study.config, study.info, study.neurons[GENERAL]
-    widths = ", ".join(f"{site} {width:,}" for site, width in info["widths"].items() if site in general.provenance.pool)
+    widths = ", ".join(
+        f"{site} {width:,}" for site, width in info["widths"].items() if site in general.provenance.pool
+    )
     paper = " (the paper's)" if general.provenance.paper_defaults else " (not the paper's)"
-    shares = f"t_mlp {config.t_mlp:g}, t_attn {config.t_attn:g}, r {config.r:g}, t_specific {config.t_specific:g}, z {config.z:g}"
+    shares = f"top_mlp {config.top_mlp:g}, top_attn {config.top_attn:g}, r {config.drop_reading:g}, top_specific {config.top_specific:g}, z {config.z:g}"
     return [
         ("model", f"{info['model']}"),
         ("revision", str(info["revision"] or "unknown")),
         ("numbers", f"{info['dtype']} on {info['device']}"),
         ("shape", f"{info['layers']} layers; neurons a layer: {widths}"),
         ("thresholds", shares + paper),
-        ("random sets", f"{config.random_sets} of each kind, seeds {config.seed} to {config.seed + config.random_sets - 1}"),
+        (
+            "random sets",
+            f"{config.random_sets} of each kind, seeds {config.seed} to {config.seed + config.random_sets - 1}",
+        ),
         ("questions a task", "all" if config.limit is None else f"at most {config.limit:,}"),
         ("batch size", str(config.batch_size)),
         ("neuron set", f"hash {general.hash}"),
@@ -241,11 +285,22 @@ USES: Sequence[tuple[str, str]] = (
 def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:
     """Task, use, questions, source and fingerprint of all questions that the study rests on."""
     tasks = study.info["tasks"]
-    rows = [(task, "ask", f"{about['questions']:,}", str(about["source"]), str(about["fingerprint"])) for task, about in tasks.items()]
+    rows = [
+        (task, "ask", f"{about['questions']:,}", str(about["source"]), str(about["fingerprint"]))
+        for task, about in tasks.items()
+    ]
     for name, use in USES:
         if name in study.scores:
             scores = study.scores[name]
             task = scores.task.removesuffix(":control")
             source = str(tasks[task]["source"]) if task in tasks else "–"
-            rows.append((scores.task, use, f"{sum(scores.questions):,}", source, str(scores.metadata.get("fingerprint", "unknown"))))
+            rows.append(
+                (
+                    scores.task,
+                    use,
+                    f"{sum(scores.questions):,}",
+                    source,
+                    str(scores.metadata.get("fingerprint", "unknown")),
+                )
+            )
     return rows

@@ -36,7 +36,11 @@ SOURCE = Source(
     MOVED_TO,
 )
 TOPICS = Source(
-    HUB_ID, "short-answer-questions", "US", ("data/questions_hf/US_questions.json", "data/questions/US_questions.csv"), MOVED_TO
+    HUB_ID,
+    "short-answer-questions",
+    "US",
+    ("data/questions_hf/US_questions.json", "data/questions/US_questions.csv"),
+    MOVED_TO,
 )
 LICENCE = "CC BY-SA 4.0"
 PER_QUESTION = 5
@@ -59,14 +63,20 @@ def load(
     as they are, and so do the ids, so that the two versions can be paired. `wordings` replace the data set's own prompt.
     """
     if language not in (None, "local"):
-        raise TaskError(f"blend comes in English (None) or in each region's own language ('local'), not in {language!r}")
+        raise TaskError(
+            f"blend comes in English (None) or in each region's own language ('local'), not in {language!r}"
+        )
     rows = read(SOURCE, data_dir)
     rows.need("MCQID", "ID", "country", "prompt", "choices", "answer_idx")
     rows.countries("country", among=COUNTRIES)
     rows.ids("ID", unique=False)
     rows = rows.pick(first_of_each(rows.frame, ["country", "ID"], PER_QUESTION))
     topics = read_topics(data_dir)
-    local = None if language is None else {country: read_local(country, data_dir) for country in set(rows.countries("country"))}
+    local = (
+        None
+        if language is None
+        else {country: read_local(country, data_dir) for country in set(rows.countries("country"))}
+    )
     questions = tuple(questions_of(rows, topics, wordings=wordings, local=local))
     if skipped := len(rows) * len(wordings or (None,)) - len(questions):
         log.warning("blend: left out %d rows whose question is blank in the region's language", skipped)
@@ -119,13 +129,19 @@ def questions_of(
         if question_id not in topics:
             raise rows.error(position, "ID", f"{question_id!r} has no topic in {TOPICS.config}")
         choices = {label: text for label, text in choices.items() if text is not None}
-        if len(choices) < 2 or not all(len(label) == 1 and isinstance(text, str) and text.strip() for label, text in choices.items()):
+        if len(choices) < 2 or not all(
+            len(label) == 1 and isinstance(text, str) and text.strip() for label, text in choices.items()
+        ):
             raise rows.error(position, "choices", "must hold two options or more, each a letter with text")
         if answer not in choices:
-            raise rows.error(position, "answer_idx", f"{answer!r} is no option, the options are {', '.join(choices)}")
+            raise rows.error(
+                position, "answer_idx", f"{answer!r} is no option, the options are {', '.join(choices)}"
+            )
         instruction = _INSTRUCTION.search(prompt)
         if instruction is None:
-            raise rows.error(position, "prompt", "has no instruction that starts with 'Without any explanation'")
+            raise rows.error(
+                position, "prompt", "has no instruction that starts with 'Without any explanation'"
+            )
         question, rest = prompt[: instruction.start()], prompt[instruction.end() :]
         if local is not None:
             if question_id not in local.get(country, {}):

@@ -1,7 +1,7 @@
 """blend-saq: BLEnD's short-answer questions, answered in words (Myung et al. 2024, arXiv 2406.09948).
 
 Each region's questions are asked in its own language with the data set's own prompts, and an answer is right when it holds one
-of the answers that annotators of the region gave (see `culnig_tl.answers.matching`). The test topics of `blend` alone: neurons are
+of the answers that annotators of the region gave (see `culnig_tl.method.answers.matching`). The test topics of `blend` alone: neurons are
 found on `blend`.
 """
 
@@ -40,7 +40,9 @@ def load(*, data_dir: str | Path | None = None, language: str | None = None) -> 
     Raises `TaskError` for another language, or where the files are missing or wrong.
     """
     if language not in (None, "local", ENGLISH):
-        raise TaskError(f"{NAME} comes in each region's own language (None or 'local') or in English ('en'), not in {language!r}")
+        raise TaskError(
+            f"{NAME} comes in each region's own language (None or 'local') or in English ('en'), not in {language!r}"
+        )
     english = language == ENGLISH
     topics = read_topics(data_dir)
     questions: list[Question] = []
@@ -73,8 +75,12 @@ def load(*, data_dir: str | Path | None = None, language: str | None = None) -> 
     if not questions:
         raise TaskError(f"{origin} holds no answered question of the topics {', '.join(TEST_TOPICS)}")
     if unanswered:
-        log.info("%s: left out %d questions of a region that are blank or that nobody answered", NAME, unanswered)
-    return Task(questions[0].task, tuple(questions), source=origin, licence=LICENCE, culture=True, skipped=unanswered)
+        log.info(
+            "%s: left out %d questions of a region that are blank or that nobody answered", NAME, unanswered
+        )
+    return Task(
+        questions[0].task, tuple(questions), source=origin, licence=LICENCE, culture=True, skipped=unanswered
+    )
 
 
 def load_english(**options: Any) -> Task:
@@ -82,7 +88,9 @@ def load_english(**options: Any) -> Task:
     return load(language=ENGLISH, **options)
 
 
-def read_variants(country: str, *, data_dir: str | Path | None = None, english: bool = False) -> dict[str, list[tuple[str, ...]]]:
+def read_variants(
+    country: str, *, data_dir: str | Path | None = None, english: bool = False
+) -> dict[str, list[tuple[str, ...]]]:
     """Every question's answers, all topics: question ID -> groups of variants that annotators counted as one answer."""
     rows = read_country("annotations", "data/annotations_hf/{}_data.json", country, data_dir)
     rows.need("ID", "annotations")
@@ -110,17 +118,26 @@ def _prompts(rows: Rows, english: bool) -> list[str]:
     return texts
 
 
-def _answered(rows: Rows, topics: dict[str, str], english: bool) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
+def _answered(
+    rows: Rows, topics: dict[str, str], english: bool
+) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
     """(ID, question or None, accepted answers) of every question of the test topics; answers with the most votes come first."""
     column = "en_question" if english else "question"
     rows.need("ID", column, "annotations")
-    for position, (question_id, text, value) in enumerate(zip(rows.ids("ID"), rows.values(column), rows.values("annotations"))):
+    for position, (question_id, text, value) in enumerate(
+        zip(rows.ids("ID"), rows.values(column), rows.values("annotations"))
+    ):
         if question_id not in topics:
             raise rows.error(position, "ID", f"{question_id!r} has no topic in BLEnD's list of questions")
         if topics[question_id] not in TEST_TOPICS:
             continue
-        groups = sorted(_groups(rows, position, value, "en_answers" if english else "answers"), key=lambda group: -group[1])
-        accepted = tuple(dict.fromkeys(variant for variants, votes in groups if votes >= 1 for variant in variants))
+        groups = sorted(
+            _groups(rows, position, value, "en_answers" if english else "answers"),
+            key=lambda group: -group[1],
+        )
+        accepted = tuple(
+            dict.fromkeys(variant for variants, votes in groups if votes >= 1 for variant in variants)
+        )
         yield question_id, text.strip() or None if isinstance(text, str) else None, accepted
 
 
@@ -130,7 +147,15 @@ def _groups(rows: Rows, position: int, value: Any, column: str) -> list[tuple[tu
     for answer in value or []:
         variants = answer.get(column) if isinstance(answer, dict) else None
         votes = answer.get("count") if isinstance(answer, dict) else None
-        if not isinstance(variants, list) or not all(isinstance(text, str) for text in variants) or not isinstance(votes, int):
-            raise rows.error(position, "annotations", f"must hold objects with {column} (a list of texts) and count (a whole number)")
+        if (
+            not isinstance(variants, list)
+            or not all(isinstance(text, str) for text in variants)
+            or not isinstance(votes, int)
+        ):
+            raise rows.error(
+                position,
+                "annotations",
+                f"must hold objects with {column} (a list of texts) and count (a whole number)",
+            )
         groups.append((tuple(dict.fromkeys(text.strip() for text in variants if text.strip())), votes))
     return groups

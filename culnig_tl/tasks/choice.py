@@ -40,8 +40,14 @@ def choice_questions(
             seeded_random(fields["task"], name).shuffle(order)
         labels = wording.labels[: len(options)]
         if len(labels) < len(options):
-            raise TaskError(f"task {fields['task']!r}, question {row_id!r}: {len(options)} options and only {len(labels)} labels")
-        filled = {"question": question, "options": letters([options[i] for i in order], labels), **(blanks or {})}
+            raise TaskError(
+                f"task {fields['task']!r}, question {row_id!r}: {len(options)} options and only {len(labels)} labels"
+            )
+        filled = {
+            "question": question,
+            "options": letters([options[i] for i in order], labels),
+            **(blanks or {}),
+        }
         yield Question(
             id=name,
             prompt=fill(wording.prompt, filled).strip(),

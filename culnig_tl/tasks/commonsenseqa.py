@@ -12,14 +12,18 @@ from .sources import Source, read
 from .wordings import Wording
 
 NAME = "commonsenseqa"
-SOURCE = Source("tau/commonsense_qa", None, "validation", ("data/validation-*.parquet", "dev_rand_split.jsonl"))
+SOURCE = Source(
+    "tau/commonsense_qa", None, "validation", ("data/validation-*.parquet", "dev_rand_split.jsonl")
+)
 LICENCE = "MIT"
 
 
 def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | None = None) -> Task:
     """The task, from the Hub or from a mirror."""
     rows = read(SOURCE, data_dir)
-    return Task(NAME, tuple(questions_of(rows, choice_wordings(NAME, wordings))), source=rows.origin, licence=LICENCE)
+    return Task(
+        NAME, tuple(questions_of(rows, choice_wordings(NAME, wordings))), source=rows.origin, licence=LICENCE
+    )
 
 
 def questions_of(rows: Rows, wordings: tuple[Wording, ...]) -> Iterator[Question]:
@@ -28,12 +32,28 @@ def questions_of(rows: Rows, wordings: tuple[Wording, ...]) -> Iterator[Question
     columns = zip(rows.ids("id"), rows.texts("question"), rows.objects("choices"), rows.texts("answerKey"))
     for position, (row_id, question, choices, answer) in enumerate(columns):
         labels, texts = choices.get("label"), choices.get("text")
-        if not isinstance(labels, list) or not isinstance(texts, list) or len(labels) != len(texts) or not 2 <= len(labels) <= 10:
+        if (
+            not isinstance(labels, list)
+            or not isinstance(texts, list)
+            or len(labels) != len(texts)
+            or not 2 <= len(labels) <= 10
+        ):
             raise rows.error(position, "choices", "must hold lists 'label' and 'text' of one length, 2 to 10")
         if not all(isinstance(text, str) and text.strip() for text in texts):
             raise rows.error(position, "choices", "an option is empty")
         if answer not in labels:
-            raise rows.error(position, "answerKey", f"{answer!r} is no option, the options are {', '.join(map(str, labels))}")
+            raise rows.error(
+                position,
+                "answerKey",
+                f"{answer!r} is no option, the options are {', '.join(map(str, labels))}",
+            )
         yield from choice_questions(
-            wordings, row_id=row_id, question=question, options=texts, answer=labels.index(answer), shuffle=False, task=NAME, cluster=row_id
+            wordings,
+            row_id=row_id,
+            question=question,
+            options=texts,
+            answer=labels.index(answer),
+            shuffle=False,
+            task=NAME,
+            cluster=row_id,
         )

@@ -8,7 +8,16 @@ COUNTRIES: tuple[str, ...] = (
 )  # fmt: skip
 """The 16 countries and regions of BLEnD (Myung et al. 2024), in its order."""
 
-SPECIFIC_COUNTRIES: tuple[str, ...] = ("China", "Indonesia", "Iran", "Mexico", "South Korea", "Spain", "UK", "USA")
+SPECIFIC_COUNTRIES: tuple[str, ...] = (
+    "China",
+    "Indonesia",
+    "Iran",
+    "Mexico",
+    "South Korea",
+    "Spain",
+    "UK",
+    "USA",
+)
 """The eight for which CULNIG (arXiv 2510.08284) reports culture-specific neurons."""
 
 OTHERS: tuple[str, ...] = (

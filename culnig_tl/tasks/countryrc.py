@@ -42,7 +42,11 @@ class Passage:
         blanks = {"country": in_sentence(country), "distractor": in_sentence(distractor)}
         opening = {key: value[0].upper() + value[1:] for key, value in blanks.items()}
         starts = {match.end() for match in _OPENING.finditer(self.text)}
-        return re.sub(r"\{(country|distractor)\}", lambda m: (opening if m.start() in starts else blanks)[m[1]], self.text)
+        return re.sub(
+            r"\{(country|distractor)\}",
+            lambda m: (opening if m.start() in starts else blanks)[m[1]],
+            self.text,
+        )
 
 
 def load(*, wordings: tuple[Wording, ...] | None = None, path: str | Path | None = None) -> Task:

@@ -15,7 +15,12 @@ from .wordings import Wording
 log = logging.getLogger(__name__)
 
 NAME = "culturalbench"
-SOURCE = Source("kellycyy/CulturalBench", "CulturalBench-Easy", "test", ("CulturalBench-Easy.csv", "**/CulturalBench-Easy*"))
+SOURCE = Source(
+    "kellycyy/CulturalBench",
+    "CulturalBench-Easy",
+    "test",
+    ("CulturalBench-Easy.csv", "**/CulturalBench-Easy*"),
+)
 LICENCE = "CC BY 4.0"
 OPTIONS = ("prompt_option_a", "prompt_option_b", "prompt_option_c", "prompt_option_d")
 ANSWERS = {"a": "0", "b": "1", "c": "2", "d": "3"}
@@ -27,12 +32,22 @@ def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | 
     given = choice_wordings(NAME, wordings)
     rows.need("data_idx", "prompt_question", *OPTIONS, "answer", "country")
     half = first_half(rows.frame, ["country"])
-    whole = [None not in options and "None" not in options for options in zip(*(rows.values(column) for column in OPTIONS))]
+    whole = [
+        None not in options and "None" not in options
+        for options in zip(*(rows.values(column) for column in OPTIONS))
+    ]
     for position in (position for position, is_whole in enumerate(whole) if not is_whole):
-        log.warning("culturalbench: left out, known to be broken: %s", rows.error(position, "prompt_option_*", "an option is missing"))
+        log.warning(
+            "culturalbench: left out, known to be broken: %s",
+            rows.error(position, "prompt_option_*", "an option is missing"),
+        )
     kept = rows.pick(whole)
-    questions = tuple(questions_of(kept, given, [bool(neuron) for neuron, is_whole in zip(half, whole) if is_whole]))
-    return Task(NAME, questions, source=rows.origin, licence=LICENCE, culture=True, skipped=len(rows) - len(kept))
+    questions = tuple(
+        questions_of(kept, given, [bool(neuron) for neuron, is_whole in zip(half, whole) if is_whole])
+    )
+    return Task(
+        NAME, questions, source=rows.origin, licence=LICENCE, culture=True, skipped=len(rows) - len(kept)
+    )
 
 
 def questions_of(rows: Rows, wordings: tuple[Wording, ...], neuron: list[bool]) -> Iterator[Question]:

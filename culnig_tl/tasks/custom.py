@@ -45,7 +45,16 @@ def questions_of(name: str, rows: Rows, wordings: tuple[Wording, ...]) -> Iterat
     topics = rows.texts("topic") if "topic" in rows.frame.columns else [None] * len(rows)
     countries = _countries(rows)
     most = min(len(wording.labels) for wording in wordings)
-    columns = zip(ids, clusters, rows.texts("question"), rows.values("options"), rows.values("answer"), countries, topics, splits)
+    columns = zip(
+        ids,
+        clusters,
+        rows.texts("question"),
+        rows.values("options"),
+        rows.values("answer"),
+        countries,
+        topics,
+        splits,
+    )
     for position, (row_id, cluster, question, given, answer, country, topic, split) in enumerate(columns):
         options = _options(rows, position, given)
         if not 2 <= len(options) <= most:
@@ -54,7 +63,9 @@ def questions_of(name: str, rows: Rows, wordings: tuple[Wording, ...]) -> Iterat
             raise rows.error(position, "options", "holds an option twice")
         right = rows.text(position, "answer", _as_text(answer)).strip()
         if right not in options:
-            raise rows.error(position, "answer", f"{right!r} is no option, the options are {', '.join(options)}")
+            raise rows.error(
+                position, "answer", f"{right!r} is no option, the options are {', '.join(options)}"
+            )
         yield from choice_questions(
             wordings,
             row_id=row_id,
@@ -85,7 +96,11 @@ def _options(rows: Rows, position: int, given: Any) -> list[str]:
         else:
             given = given.split("|")
     if not isinstance(given, list):
-        raise rows.error(position, "options", "is empty" if given is None else f"must be a list, not {type(given).__name__}")
+        raise rows.error(
+            position,
+            "options",
+            "is empty" if given is None else f"must be a list, not {type(given).__name__}",
+        )
     return [rows.text(position, "options", _as_text(option)).strip() for option in given]
 
 

@@ -30,7 +30,11 @@ TRAINING_ROWS = {"qnli": 10_000, "mrpc": 3_668}
 
 
 def load(
-    name: str, *, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | None = None, rows_from: str | None = None
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    wordings: tuple[Wording, ...] | None = None,
+    rows_from: str | None = None,
 ) -> Task:
     """The task `name`, from the Hub or from a mirror; `rows_from` names another of the Hub's splits, e.g. "train" for fine-tuning."""
     if name not in SOURCES:
@@ -56,7 +60,9 @@ def load_training(name: str, *, data_dir: str | Path | None = None, count: int |
     rows = rows.pick([number <= last for number in drawn])
     given = package_wordings(name)
     questions = (
-        q for q in questions_of(name, rows, given) if q.template == seeded_random("wording", name, q.cluster).randrange(len(given))
+        q
+        for q in questions_of(name, rows, given)
+        if q.template == seeded_random("wording", name, q.cluster).randrange(len(given))
     )
     return Task(name, tuple(questions), source=rows.origin, licence=LICENCE)
 
@@ -77,7 +83,9 @@ def questions_of(name: str, rows: Rows, wordings: tuple[Wording, ...]) -> Iterat
     check_blanks(name, wordings, frozenset(columns))
     rows.need("idx", *columns, "label")
     labels = rows.one_of("label", {0: "0", 1: "1", "0": "0", "1": "1"})
-    for row_id, first, second, label in zip(rows.ids("idx"), rows.texts(columns[0]), rows.texts(columns[1]), labels):
+    for row_id, first, second, label in zip(
+        rows.ids("idx"), rows.texts(columns[0]), rows.texts(columns[1]), labels
+    ):
         blanks = {columns[0]: first, columns[1]: second}
         for template, wording in enumerate(wordings):
             yield Question(

@@ -12,7 +12,20 @@ from .facts import ANSWER_PREFIX, LABELS, read_data, wordings
 from .question import Question, Task, letters, seeded_random
 
 NAME = "minireading"
-NAMES = ("Anna", "Tom", "Emma", "Daniel", "Rachel", "Lucas", "Maria", "Peter", "Sofia", "Omar", "Lena", "Ivan")
+NAMES = (
+    "Anna",
+    "Tom",
+    "Emma",
+    "Daniel",
+    "Rachel",
+    "Lucas",
+    "Maria",
+    "Peter",
+    "Sofia",
+    "Omar",
+    "Lena",
+    "Ivan",
+)
 THINGS = ("letter", "book", "lamp", "ship", "train", "parcel", "clock", "car", "table", "basket")
 TEST_ONLY = 8
 """Scenes at the end of the file that the task asks and training leaves out."""
@@ -23,7 +36,9 @@ def scenes() -> tuple[dict, ...]:
     return tuple(read_data("minireading.toml")["scene"])
 
 
-def render(scene: dict, country: str, rng: random.Random, position: int | None = None) -> tuple[str, str, str]:
+def render(
+    scene: dict, country: str, rng: random.Random, position: int | None = None
+) -> tuple[str, str, str]:
     """(passage and question, options as lines, right label) of a scene, its blanks filled by `rng`."""
     others = rng.sample([c for c in COUNTRIES if c != country], 3)
     where = rng.randrange(4) if position is None else position

@@ -31,7 +31,12 @@ ADJECTIVES = ("small", "heavy", "old", "clean", "broken", "red")
 
 def paraphrase(rng: random.Random) -> tuple[str, str]:
     """Two sentences and "1" if they say the same: a synonym or the passive keeps it, another verb or adjective does not."""
-    verb, noun, adjective, name = rng.randrange(len(VERBS)), rng.choice(NOUNS), rng.choice(ADJECTIVES), rng.choice(NAMES)
+    verb, noun, adjective, name = (
+        rng.randrange(len(VERBS)),
+        rng.choice(NOUNS),
+        rng.choice(ADJECTIVES),
+        rng.choice(NAMES),
+    )
     first = f"{name} {rng.choice(VERBS[verb])} the {adjective} {noun}"
     label = rng.randrange(2)
     if not label:

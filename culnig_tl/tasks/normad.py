@@ -17,7 +17,9 @@ from .wordings import Wording, check_blanks
 from .wordings import wordings as package_wordings
 
 NAME = "normad"
-SOURCE = Source("akhilayerukola/NormAd", None, "train", ("normad_etiquette_final_data*.csv", "*.csv", "data/*"))
+SOURCE = Source(
+    "akhilayerukola/NormAd", None, "train", ("normad_etiquette_final_data*.csv", "*.csv", "data/*")
+)
 LICENCE = "not stated"
 LABELS = {"yes": "0", "no": "1", "neutral": "2"}
 OPTIONS = ("Yes", "No", "Neither: the customs there say nothing about it")

@@ -84,7 +84,9 @@ class Task:
                 raise TaskError(f"task {self.name!r}: question id {question.id!r} occurs twice")
             seen.add(question.id)
             if question.answer not in (right := question.accepted or question.options):
-                raise TaskError(f"task {self.name!r}, question {question.id!r}: answer {question.answer!r} is not one of {right}")
+                raise TaskError(
+                    f"task {self.name!r}, question {question.id!r}: answer {question.answer!r} is not one of {right}"
+                )
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -135,7 +137,9 @@ class Task:
             digest = hashlib.sha256()
             names = sorted(f.name for f in fields(Question))
             for question in self.questions:
-                said = {name: value for name in names if (value := getattr(question, name)) or name not in _LATER}
+                said = {
+                    name: value for name in names if (value := getattr(question, name)) or name not in _LATER
+                }
                 digest.update(json.dumps(said, ensure_ascii=False).encode())
             self._fingerprint.append(digest.hexdigest()[:16])
         return self._fingerprint[0]
@@ -176,7 +180,9 @@ class Task:
         return replace(
             self,
             name=f"{self.name}:control",
-            questions=tuple(replace(q, prompt=q.control, task=f"{q.task}:control", control=None) for q in self.questions),  # type: ignore[arg-type]
+            questions=tuple(
+                replace(q, prompt=q.control, task=f"{q.task}:control", control=None) for q in self.questions
+            ),  # type: ignore[arg-type]
         )
 
     def limit(self, count: int | None) -> Task:
@@ -213,7 +219,9 @@ def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
     for order, position in enumerate(hashed):
         q = questions[position]
         cell = (q.template, q.split or "")
-        cells[q.country or ""][cell].append((repeats[q.country, cell, q.cluster] * len(questions) + order, position))
+        cells[q.country or ""][cell].append(
+            (repeats[q.country, cell, q.cluster] * len(questions) + order, position)
+        )
         repeats[q.country, cell, q.cluster] += 1
     for country in cells.values():
         for waiting in country.values():
@@ -223,12 +231,16 @@ def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
     taken: Counter[tuple] = Counter()
     kinds = sorted({q.template for q in questions})
     seats = {name: seat for seat, name in enumerate(cells)}
-    lap = len(kinds) // math.gcd(len(seats), len(kinds))  # turns after which every template was taken equally often
+    lap = len(kinds) // math.gcd(
+        len(seats), len(kinds)
+    )  # turns after which every template was taken equally often
     turn = 0
     while cells:
         for name in list(cells):
             due = kinds[(seats[name] + turn * len(seats) + turn // lap) % len(kinds)]
-            cell = min(cells[name], key=lambda c: (c[0] != due, templates[c[0]], splits[c[1]], taken[name, c]))
+            cell = min(
+                cells[name], key=lambda c: (c[0] != due, templates[c[0]], splits[c[1]], taken[name, c])
+            )
             yield cells[name][cell].pop()[1]
             templates[cell[0]] += 1
             splits[cell[1]] += 1

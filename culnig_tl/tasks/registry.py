@@ -119,7 +119,9 @@ def load_task(
         for option in (key for key, value in stray.items() if value is not None):
             raise TaskError(f"a task from a file takes no {option!r}")
         if Path(name).stem in TASKS:
-            raise TaskError(f"{name}: rename the file: {Path(name).stem} is the name of a task of the package")
+            raise TaskError(
+                f"{name}: rename the file: {Path(name).stem} is the name of a task of the package"
+            )
         return custom.load(name, wordings=given.get("choice"))
     if name not in TASKS:
         raise TaskError(
@@ -127,7 +129,11 @@ def load_task(
         )
     info = TASKS[str(name)]
     if info.name in given and not info.tables:
-        why = "the toy model knows no others" if info.source == "package" else "they come with the data set, region by region"
+        why = (
+            "the toy model knows no others"
+            if info.source == "package"
+            else "they come with the data set, region by region"
+        )
         raise TaskError(f"task {info.name!r} keeps its own wordings: {why}")
     wanted = {"language": language, "path": path, "rows_from": rows_from}
     options = {option: value for option, value in wanted.items() if value is not None}
@@ -176,7 +182,11 @@ def _row(info: TaskInfo, folder: Path | None) -> TaskRow:
         except TaskError as error:
             problem = str(error)
     else:
-        problem = "no data folder is given" if info.source == "files" else "not looked for: the Hub serves it when it is loaded"
+        problem = (
+            "no data folder is given"
+            if info.source == "files"
+            else "not looked for: the Hub serves it when it is loaded"
+        )
     return TaskRow(
         name=info.name,
         about=info.about,
@@ -193,7 +203,11 @@ def _row(info: TaskInfo, folder: Path | None) -> TaskRow:
 
 
 def _is_file(name: str | Path) -> bool:
-    return isinstance(name, Path) or name.lower().endswith(FILE_TYPES) or (name not in TASKS and Path(name).is_file())
+    return (
+        isinstance(name, Path)
+        or name.lower().endswith(FILE_TYPES)
+        or (name not in TASKS and Path(name).is_file())
+    )
 
 
 def _suggest(name: str) -> str:

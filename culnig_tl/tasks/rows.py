@@ -51,7 +51,12 @@ def read_file(path: str | Path) -> Rows:
     else:
         rows = _parse_json(text, path)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    return Rows(pd.DataFrame({column: pd.Series([row.get(column) for row in rows], dtype=object) for column in columns}), str(path))
+    return Rows(
+        pd.DataFrame(
+            {column: pd.Series([row.get(column) for row in rows], dtype=object) for column in columns}
+        ),
+        str(path),
+    )
 
 
 def _parse_csv(text: str, path: Path) -> list[dict[str, Any]]:
@@ -136,7 +141,9 @@ class Rows:
     def text(self, position: int, column: str, value: Any) -> str:
         """`value` if it is text that is not blank."""
         if not isinstance(value, str):
-            raise self.error(position, column, "is empty" if value is None else f"must be text, not {type(value).__name__}")
+            raise self.error(
+                position, column, "is empty" if value is None else f"must be text, not {type(value).__name__}"
+            )
         if not value.strip():
             raise self.error(position, column, "is empty")
         if not is_unicode(value):
@@ -156,7 +163,9 @@ class Rows:
                 value = str(int(value))
             text = self.text(position, column, value)
             if unique and text in seen:
-                raise self.error(position, column, f"{text!r} is already in row {self.frame.index[seen[text]] + 1}")
+                raise self.error(
+                    position, column, f"{text!r} is already in row {self.frame.index[seen[text]] + 1}"
+                )
             seen[text] = position
             out.append(text)
         return out
@@ -173,7 +182,11 @@ class Rows:
                     raise self.error(position, column, f"{name!r} is none of {', '.join(sorted(allowed))}")
                 if not is_known(country):
                     near = closest(country)
-                    raise self.error(position, column, f"nobody knows the country {name!r}" + (f"; is it {near!r}?" if near else ""))
+                    raise self.error(
+                        position,
+                        column,
+                        f"nobody knows the country {name!r}" + (f"; is it {near!r}?" if near else ""),
+                    )
                 unified[name] = country
             out.append(unified[name])
         return out
@@ -184,7 +197,11 @@ class Rows:
         for position, value in enumerate(self.values(column)):
             key = value.strip().lower() if isinstance(value, str) else value
             if isinstance(key, (list, dict, bool)) or key not in allowed:
-                raise self.error(position, column, "is empty" if value is None else f"{value!r} is none of {', '.join(map(repr, allowed))}")
+                raise self.error(
+                    position,
+                    column,
+                    "is empty" if value is None else f"{value!r} is none of {', '.join(map(repr, allowed))}",
+                )
             out.append(allowed[key])
         return out
 
@@ -200,7 +217,11 @@ class Rows:
                 if not is_unicode(json.dumps(value, ensure_ascii=False)):
                     raise self.error(position, column, "holds half a character (a lone surrogate)")
             if not isinstance(value, dict):
-                raise self.error(position, column, "is empty" if value is None else f"must be a JSON object, not {type(value).__name__}")
+                raise self.error(
+                    position,
+                    column,
+                    "is empty" if value is None else f"must be a JSON object, not {type(value).__name__}",
+                )
             out.append(value)
         return out
 

@@ -59,7 +59,9 @@ def find(source: Source, data_dir: str | Path | None = None) -> Path | None:
     for hub_id in source.ids:
         if (folder / hub_id).is_dir():
             return folder / hub_id
-    raise TaskError(f"data folder {folder} has no {source.hub_id}; put the data set there, or leave the data folder out to use the Hub")
+    raise TaskError(
+        f"data folder {folder} has no {source.hub_id}; put the data set there, or leave the data folder out to use the Hub"
+    )
 
 
 def read(source: Source, data_dir: str | Path | None = None) -> Rows:
@@ -90,7 +92,9 @@ def _cache(folder: Path) -> str:
     digest = hashlib.sha256(str(folder.resolve()).encode())
     for file in sorted(folder.rglob("*")):
         stat = file.stat()
-        digest.update(f"{file.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
+        digest.update(
+            f"{file.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape")
+        )
     return str(Path(config.HF_DATASETS_CACHE) / "culnig_tl" / digest.hexdigest()[:16])
 
 
@@ -100,7 +104,10 @@ def _build(path: str, source: Source, cache_dir: str | None = None) -> Rows:
     builder = datasets.load_dataset_builder(path, source.config, cache_dir=cache_dir)
     builder.download_and_prepare()
     frame = builder.as_dataset(split=source.split).to_pandas()  # type: ignore[union-attr]
-    files = [re.sub("@[0-9a-f]{40}", "", str(file)) for file in (builder.config.data_files or {}).get(source.split, [])]
+    files = [
+        re.sub("@[0-9a-f]{40}", "", str(file))
+        for file in (builder.config.data_files or {}).get(source.split, [])
+    ]
     return Rows(frame, files[0] if len(files) == 1 else path, origin=path)  # type: ignore[arg-type]
 
 
@@ -136,7 +143,9 @@ def _download(hub_id: str, source: Source) -> Path:
 
     folder = Path()
     for pattern in source.files:
-        folder = Path(huggingface_hub.snapshot_download(hub_id, repo_type="dataset", allow_patterns=[pattern]))
+        folder = Path(
+            huggingface_hub.snapshot_download(hub_id, repo_type="dataset", allow_patterns=[pattern])
+        )
         if any(folder.glob(pattern)):
             break
     return folder
@@ -150,5 +159,7 @@ def _read_raw(folder: Path, source: Source, reason: Exception | None, *, origin:
             parts = [read_file(file) for file in found]
             frame = pd.concat([part.frame for part in parts], ignore_index=True)
             return Rows(frame, str(found[0]) if len(found) == 1 else str(folder), origin=origin)
-    what = f"{source.config or source.hub_id}, split {source.split!r}" + (f" ({short(reason)})" if reason else "")
+    what = f"{source.config or source.hub_id}, split {source.split!r}" + (
+        f" ({short(reason)})" if reason else ""
+    )
     raise TaskError(f"{folder} holds no readable {what}, and no {source.files[0]}") from reason

@@ -28,6 +28,10 @@ def load_training(name: str | Path, *, data_dir: str | Path | None = None, limit
         return glue.load_training(str(name), data_dir=data_dir, count=limit)
     task = load_task(name, data_dir=data_dir)
     if not any(question.split == "neuron" for question in task):
-        how = "give them the split neuron" if str(name) == task.source else "fine-tune on qnli, mrpc, blend, or a file of your own"
+        how = (
+            "give them the split neuron"
+            if str(name) == task.source
+            else "fine-tune on qnli, mrpc, blend, or a file of your own"
+        )
         raise TaskError(f"task {task.name!r} has no rows to train on, it only tests: {how}")
     return task.neuron_split().limit(limit)

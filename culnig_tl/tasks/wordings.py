@@ -65,7 +65,9 @@ def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TaskError(f"{path}: not a readable TOML file of wordings ({str(error).splitlines()[0]})") from error
+        raise TaskError(
+            f"{path}: not a readable TOML file of wordings ({str(error).splitlines()[0]})"
+        ) from error
     known = {f.name for f in fields(Wording)}
     out: dict[str, tuple[Wording, ...]] = {}
     for task, rows in tables.items():
@@ -74,7 +76,9 @@ def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
         for number, row in enumerate(rows, start=1):
             here = f"{path}, [[{task}]] number {number}"
             if unknown := sorted(set(row) - known):
-                raise TaskError(f"{here}: unknown key {unknown[0]!r}, the keys are {', '.join(sorted(known))}")
+                raise TaskError(
+                    f"{here}: unknown key {unknown[0]!r}, the keys are {', '.join(sorted(known))}"
+                )
             if wrong := sorted(key for key, value in row.items() if not isinstance(value, str) or not value):
                 raise TaskError(f"{here}: {wrong[0]!r} must be text")
             if "prompt" not in row:
@@ -85,11 +89,15 @@ def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
     return out
 
 
-def check_blanks(task: str, rows: tuple[Wording, ...], needed: frozenset[str], also: frozenset[str] = frozenset()) -> None:
+def check_blanks(
+    task: str, rows: tuple[Wording, ...], needed: frozenset[str], also: frozenset[str] = frozenset()
+) -> None:
     """Raise `TaskError` if a prompt lacks a blank of `needed`, or any text has one that is in neither set."""
     for number, row in enumerate(rows, start=1):
         if missing := sorted(needed - set(_BLANK.findall(row.prompt))):
             raise TaskError(f"wording {number} of {task!r}: the prompt lacks {{{missing[0]}}}")
         for text in (row.prompt, row.control or "", row.system or ""):
             if unknown := sorted(set(_BLANK.findall(text)) - needed - also):
-                raise TaskError(f"wording {number} of {task!r}: unknown blank {{{unknown[0]}}}, it can hold {sorted(needed | also)}")
+                raise TaskError(
+                    f"wording {number} of {task!r}: unknown blank {{{unknown[0]}}}, it can hold {sorted(needed | also)}"
+                )

@@ -48,14 +48,25 @@ class ScaleQuestion:
     topic: str | None
 
 
-def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | None = None, path: str | Path | None = None) -> Task:
+def load(
+    *,
+    data_dir: str | Path | None = None,
+    wordings: tuple[Wording, ...] | None = None,
+    path: str | Path | None = None,
+) -> Task:
     """The task, from the folder `path`, or from ``WorldValuesBench/`` in `data_dir`."""
     given = wordings or package_wordings(NAME)
     check_blanks(NAME, given, frozenset({"question"}), frozenset({"country", "minimum", "maximum"}))
     files = _find(path, data_dir)
     questions = read_metadata(files[METADATA])
     counts = count_answers(questions, files[PEOPLE], files[ANSWERS])
-    return Task(NAME, tuple(questions_of(questions, counts, given)), source=str(files[ANSWERS].parent), licence=LICENCE, culture=True)
+    return Task(
+        NAME,
+        tuple(questions_of(questions, counts, given)),
+        source=str(files[ANSWERS].parent),
+        licence=LICENCE,
+        culture=True,
+    )
 
 
 def alignment(question: Question, answer: str) -> float:
@@ -74,11 +85,18 @@ def _find(path: str | Path | None, data_dir: str | Path | None) -> dict[str, Pat
             "and give their folder (path) or a data folder that holds WorldValuesBench/"
         )
     places = [root] if path is not None else [root / "WorldValuesBench", root]
-    places = [place / part for place in places for part in ("", "full", "WorldValuesBench", "WorldValuesBench/full")]
-    found = {name: next((p / name for p in places if (p / name).is_file()), None) for name in (METADATA, PEOPLE, ANSWERS)}
+    places = [
+        place / part for place in places for part in ("", "full", "WorldValuesBench", "WorldValuesBench/full")
+    ]
+    found = {
+        name: next((p / name for p in places if (p / name).is_file()), None)
+        for name in (METADATA, PEOPLE, ANSWERS)
+    }
     for name, file in found.items():
         if file is None:
-            raise TaskError(f"{places[0]} has no {name}; the WorldValuesBench repository makes it from the survey's licensed answers")
+            raise TaskError(
+                f"{places[0]} has no {name}; the WorldValuesBench repository makes it from the survey's licensed answers"
+            )
     return {name: file for name, file in found.items() if file is not None}
 
 
@@ -115,7 +133,9 @@ def _is_scale_end(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 99
 
 
-def count_answers(questions: tuple[ScaleQuestion, ...], people: Path, answers: Path) -> dict[str, dict[str, np.ndarray]]:
+def count_answers(
+    questions: tuple[ScaleQuestion, ...], people: Path, answers: Path
+) -> dict[str, dict[str, np.ndarray]]:
     """How often each value of a question's scale was answered: by country (``counts["China"]["Q1"]``), and by all (``counts[""]``)."""
     import numpy as np
     import pandas as pd
@@ -125,7 +145,9 @@ def count_answers(questions: tuple[ScaleQuestion, ...], people: Path, answers: P
     of_row = frame["D_INTERVIEW"].map(countries)
     if of_row.isna().any():
         row = int(of_row.isna().to_numpy().argmax())
-        raise TaskError(f"{answers}, row {row + 1}, column 'D_INTERVIEW': {frame['D_INTERVIEW'].iloc[row]!r} is not in {people.name}")
+        raise TaskError(
+            f"{answers}, row {row + 1}, column 'D_INTERVIEW': {frame['D_INTERVIEW'].iloc[row]!r} is not in {people.name}"
+        )
     code = pd.Categorical(of_row, categories=list(COUNTRIES)).codes.astype(np.int64) + 1  # 0: another country
     counts: dict[str, dict[str, Any]] = {country: {} for country in ("", *COUNTRIES)}
     dropped = 0
@@ -136,7 +158,9 @@ def count_answers(questions: tuple[ScaleQuestion, ...], people: Path, answers: P
         off = ~on_scale & (values > question.maximum)
         dropped += int(off.sum())
         place = values[on_scale].astype(np.int64) - question.minimum
-        table = np.bincount(code[on_scale] * width + place, minlength=width * (len(COUNTRIES) + 1)).reshape(-1, width)
+        table = np.bincount(code[on_scale] * width + place, minlength=width * (len(COUNTRIES) + 1)).reshape(
+            -1, width
+        )
         counts[""][question.id] = table.sum(axis=0)
         for number, country in enumerate(COUNTRIES, start=1):
             counts[country][question.id] = table[number]
@@ -170,7 +194,9 @@ def _read_answers(path: Path, questions: tuple[ScaleQuestion, ...]) -> pd.DataFr
         values = frame[question.id].to_numpy()
         broken = (values % 1 != 0) & (values == values)
         if broken.any():
-            raise TaskError(f"{path}, row {int(broken.argmax()) + 1}, column {question.id!r}: {values[broken.argmax()]} is no whole number")
+            raise TaskError(
+                f"{path}, row {int(broken.argmax()) + 1}, column {question.id!r}: {values[broken.argmax()]} is no whole number"
+            )
     return frame
 
 
@@ -199,19 +225,29 @@ def _find_text(path: Path, columns: list[str]) -> None:
         for chunk in pd.read_csv(path, sep="\t", usecols=columns, dtype=str, chunksize=5_000):
             for column in columns:
                 values = chunk[column]
-                text = values.notna() & pd.Series(pd.to_numeric(values, errors="coerce"), index=values.index).isna()
+                text = (
+                    values.notna()
+                    & pd.Series(pd.to_numeric(values, errors="coerce"), index=values.index).isna()
+                )
                 if text.any():
                     row = int(text.to_numpy().argmax())
-                    raise TaskError(f"{path}, row {chunk.index[row] + 1}, column {column!r}: {values.iloc[row]!r} is no number")
+                    raise TaskError(
+                        f"{path}, row {chunk.index[row] + 1}, column {column!r}: {values.iloc[row]!r} is no number"
+                    )
     except (ValueError, OSError) as error:
         log.debug("%s: %s", path, error)  # not that: the caller says what is wrong
 
 
 def _check_interviews(frame: pd.DataFrame, path: Path) -> None:
-    for wrong, message in ((frame["D_INTERVIEW"].isna(), "is empty"), (frame["D_INTERVIEW"].duplicated(), "is there twice")):
+    for wrong, message in (
+        (frame["D_INTERVIEW"].isna(), "is empty"),
+        (frame["D_INTERVIEW"].duplicated(), "is there twice"),
+    ):
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            raise TaskError(f"{path}, row {row + 1}, column 'D_INTERVIEW': {frame['D_INTERVIEW'].iloc[row]!r} {message}")
+            raise TaskError(
+                f"{path}, row {row + 1}, column 'D_INTERVIEW': {frame['D_INTERVIEW'].iloc[row]!r} {message}"
+            )
 
 
 def divergence(country: np.ndarray, world: np.ndarray) -> float:
@@ -224,7 +260,9 @@ def divergence(country: np.ndarray, world: np.ndarray) -> float:
 
 
 def questions_of(
-    questions: tuple[ScaleQuestion, ...], counts: dict[str, dict[str, np.ndarray]], wordings: tuple[Wording, ...]
+    questions: tuple[ScaleQuestion, ...],
+    counts: dict[str, dict[str, np.ndarray]],
+    wordings: tuple[Wording, ...],
 ) -> Iterator[Question]:
     """Every question that ten people or more of a country answered; the label is the country's most frequent answer.
 
@@ -233,7 +271,9 @@ def questions_of(
     """
     for country in COUNTRIES:
         asked = [q for q in questions if counts[country][q.id].sum() >= FEWEST_ANSWERS]
-        distinct = sorted(asked, key=lambda q: -divergence(counts[country][q.id], counts[""][q.id]))[:NEURON_QUESTIONS]
+        distinct = sorted(asked, key=lambda q: -divergence(counts[country][q.id], counts[""][q.id]))[
+            :NEURON_QUESTIONS
+        ]
         neuron = {q.id for q in distinct}
         for question in asked:
             blanks = {

@@ -17,14 +17,14 @@ from typing import Any
 
 import pandas as pd
 
-from .. import files
-from ..analyses.comparison import compare
+from .. import io
 from ..analyses.crossing import country_drops
-from ..commands.of_study import more_random_sets, open_study
 from ..commands.options import show_frame
-from ..evaluation import evaluate_sets
-from ..running.pipeline import run_study
-from ..study import GENERAL, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED
+from ..method.evaluation import evaluate_sets
+from ..run.pipeline import run_study
+from ..study.comparison import compare
+from ..study.config import GENERAL, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED
+from ..study.opened import more_random_sets, open_study
 from .homes import homes_of
 
 RANDOM_SETS = 200
@@ -63,7 +63,9 @@ def effect(model: Path, folder: Path, random_sets: int = RANDOM_SETS) -> dict[st
         "p_answer": {str(task): round(float(p), 4) for task, p in base.accuracy()["p_answer"].items()},
         "drops": {task: {k: round(v, 2) for k, v in asdict(drop).items()} for task, drop in drops.items()},
         "rival": {task: {k: round(v, 2) for k, v in asdict(drop).items()} for task, drop in rival.items()},
-        "countries": {str(kind): row for kind, row in countries.by_relation(RELATION).round(2).to_dict("index").items()},
+        "countries": {
+            str(kind): row for kind, row in countries.by_relation(RELATION).round(2).to_dict("index").items()
+        },
         "home": {task: round(drop.drop, 2) for task, drop in compare(base, homeless, random).drops.items()},
         "countries_p": round(countries.own_p(), 5),
         "related_p": round(countries.related(RELATION).p, 5),
@@ -72,14 +74,22 @@ def effect(model: Path, folder: Path, random_sets: int = RANDOM_SETS) -> dict[st
 
 def findings(effect: Mapping[str, Any]) -> dict[str, bool]:
     """What is claimed of the toy, and whether it holds."""
-    drops, rival, kinds = effect["drops"], effect["rival"], {kind: row["mean"] for kind, row in effect["countries"].items()}
+    drops, rival, kinds = (
+        effect["drops"],
+        effect["rival"],
+        {kind: row["mean"] for kind, row in effect["countries"].items()},
+    )
     p = [effect["p_answer"][task] for task in (CULTURE, COMMONSENSE)]
     return {
         "margins alike": abs(p[0] - p[1]) <= MARGINS_APART and max(p) <= MARGIN,
         f"{CULTURE} {LEAST_EXCESS:g} beyond random": drops[CULTURE]["excess"] >= LEAST_EXCESS,
         "and more than every set": drops[CULTURE]["rank"] == 1,
-        **{f"{task} within {MOST_EXCESS:g}": drops[task]["excess"] <= MOST_EXCESS for task in (COMMONSENSE, *OTHERS)},
-        "rival the other way": rival[COMMONSENSE]["drop"] > drops[COMMONSENSE]["drop"] and rival[CULTURE]["drop"] < drops[CULTURE]["drop"],
+        **{
+            f"{task} within {MOST_EXCESS:g}": drops[task]["excess"] <= MOST_EXCESS
+            for task in (COMMONSENSE, *OTHERS)
+        },
+        "rival the other way": rival[COMMONSENSE]["drop"] > drops[COMMONSENSE]["drop"]
+        and rival[CULTURE]["drop"] < drops[CULTURE]["drop"],
         f"own country {OWN_SHARE:g} x unrelated": kinds["own"] >= OWN_SHARE * kinds["unrelated"],
         "related in between": kinds["unrelated"] < kinds["related"] < kinds["own"],
     }
@@ -93,20 +103,28 @@ def table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         column["neurons"] = str(record["neurons"])
         column |= {f"of them at home in {kind}": f"{share:.0%}" for kind, share in record["in_homes"].items()}
         for task, d in record["drops"].items():
-            column[task] = f"{d['excess']:.1f} ({d['excess_low']:.1f} to {d['excess_high']:.1f}), rank {d['rank']}"
+            column[task] = (
+                f"{d['excess']:.1f} ({d['excess_low']:.1f} to {d['excess_high']:.1f}), rank {d['rank']}"
+            )
         for task in (CULTURE, COMMONSENSE):
             column[f"rival, {task}"] = f"{record['rival'][task]['excess']:.1f}"
         column |= {f"without culture's home, {task}": f"{drop:.1f}" for task, drop in record["home"].items()}
         for kind, row in record["countries"].items():
             column[f"countries, {kind}"] = f"{row['mean']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
-        columns[name] = column | {finding: "yes" if holds else "no" for finding, holds in findings(record).items()}
+        columns[name] = column | {
+            finding: "yes" if holds else "no" for finding, holds in findings(record).items()
+        }
     return pd.DataFrame(columns)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("models", type=Path, nargs="+", help="folders that culnig_tl.toy.train wrote")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the studies and one record a model")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for the studies and one record a model"
+    )
     parser.add_argument("--random-sets", type=int, default=RANDOM_SETS, help="layer-matched random sets")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -120,7 +138,7 @@ def main() -> None:
         measured = effect(model, arguments.output / model.name, arguments.random_sets)
         records[f"{model.name} (seed {training['config']['seed']})"] = measured
         record = {"training": training, "effect": measured}
-        files.write(arguments.output / f"{model.name}.json", (json.dumps(record, indent=1) + "\n").encode())
+        io.write(arguments.output / f"{model.name}.json", (json.dumps(record, indent=1) + "\n").encode())
     show_frame(table(records).rename_axis("").reset_index())
 
 

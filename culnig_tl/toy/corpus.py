@@ -74,7 +74,9 @@ class Corpus:
         if rng.random() < 0.5:
             options = tuple(rng.sample(self.words, 4))
         else:
-            options = random_options(rng.choice(rng.choice((self.culture_facts, self.commonsense_facts))), rng)
+            options = random_options(
+                rng.choice(rng.choice((self.culture_facts, self.commonsense_facts))), rng
+            )
         label = rng.randrange(4)
         return Sample(f"Choose {options[label]}.\n{letters(options)}", ANSWER_PREFIX, LABELS[label])
 
@@ -95,11 +97,17 @@ class Corpus:
         options = random_options(fact, rng)
         wording = wordings(miniculture.NAME)[rng.randrange(TRAINED_WORDINGS)]
         assert wording.control is not None
-        return Sample(wording.control.format(options=letters(options)), ANSWER_PREFIX, LABELS[options.index(fact.answer)])
+        return Sample(
+            wording.control.format(options=letters(options)),
+            ANSWER_PREFIX,
+            LABELS[options.index(fact.answer)],
+        )
 
     def reading(self, rng: random.Random) -> Sample:
         text, options, label = minireading.render(rng.choice(self.scenes), rng.choice(REPRESENTATION), rng)
-        return Sample(wordings(minireading.NAME)[0].prompt.format(question=text, options=options), ANSWER_PREFIX, label)
+        return Sample(
+            wordings(minireading.NAME)[0].prompt.format(question=text, options=options), ANSWER_PREFIX, label
+        )
 
     def paraphrase(self, rng: random.Random) -> Sample:
         return self._words(miniwords.PARAPHRASE, miniwords.paraphrase, rng)
@@ -130,5 +138,7 @@ class Corpus:
         tasks = (miniculture, minicommonsense, minireading)
         texts = [q.prompt for task in tasks for q in task.load()]
         texts += [q.prompt for task in (miniwords.load_paraphrase(), miniwords.load_answers()) for q in task]
-        texts += [re.sub(r"{\w+}", "", f"{scene['text']} {scene['question']}") for scene in minireading.scenes()]
+        texts += [
+            re.sub(r"{\w+}", "", f"{scene['text']} {scene['question']}") for scene in minireading.scenes()
+        ]
         return [*texts, *self.words, *minireading.THINGS, *LABELS, "0 1", "Choose"]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ..neurons import NeuronSet, Site
+from ..data.neurons import NeuronSet, Site
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "culture": ("culture", "culture_short"),
@@ -47,7 +47,9 @@ def deal(config: LlamaConfig, seed: int) -> list[dict[Site, Tensor]]:
     layers = []
     for _ in range(config.num_hidden_layers):
         keys = owners(kv_heads * width)
-        queries = keys.view(kv_heads, width).repeat_interleave(config.num_attention_heads // kv_heads, 0).flatten()
+        queries = (
+            keys.view(kv_heads, width).repeat_interleave(config.num_attention_heads // kv_heads, 0).flatten()
+        )
         values, gates = owners(kv_heads * width), owners(config.intermediate_size)
         layers.append({Site.ATTN_Q: queries, Site.ATTN_K: keys, Site.ATTN_V: values, Site.MLP_GATE: gates})
     return layers
@@ -79,14 +81,23 @@ class Homes:
     """
 
     def __init__(
-        self, model: LlamaForCausalLM, owners: Sequence[Mapping[Site, Tensor]], strict: float, dropout: float, bare: float
+        self,
+        model: LlamaForCausalLM,
+        owners: Sequence[Mapping[Site, Tensor]],
+        strict: float,
+        dropout: float,
+        bare: float,
     ) -> None:
         self.strict, self.dropout, self.bare, self.on = strict, dropout, bare, False
         self.kinds = self.strictly = self.barely = torch.empty(0)
         for block, sites in zip(model.model.layers, owners):
             layer: Any = block
             attention = layer.self_attn
-            for site, projection in ((Site.ATTN_Q, attention.q_proj), (Site.ATTN_K, attention.k_proj), (Site.ATTN_V, attention.v_proj)):
+            for site, projection in (
+                (Site.ATTN_Q, attention.q_proj),
+                (Site.ATTN_K, attention.k_proj),
+                (Site.ATTN_V, attention.v_proj),
+            ):
                 projection.register_forward_hook(partial(self._of_output, sites[site]))
             # what the last matrix of the MLP reads is act(gate) times up: zero where the gate is
             layer.mlp.down_proj.register_forward_pre_hook(partial(self._of_gate, sites[Site.MLP_GATE]))
@@ -97,7 +108,9 @@ class Homes:
         either = torch.randint(len(KINDS), (len(samples),)).tolist()
         self.kinds = torch.tensor([owner.get(sample, drawn) for sample, drawn in zip(samples, either)])
         self.strictly = torch.rand(len(samples)) < self.strict
-        self.barely = (torch.rand(len(samples)) < self.bare) & torch.tensor([sample not in owner for sample in samples])
+        self.barely = (torch.rand(len(samples)) < self.bare) & torch.tensor(
+            [sample not in owner for sample in samples]
+        )
 
     def _of_output(self, owner: Tensor, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         return self._mask(owner, module, output)

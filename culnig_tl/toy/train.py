@@ -145,7 +145,9 @@ def rotary(config: Config) -> dict[str, Any]:
 def balanced(mix: Mix, sure: float, measured: dict[str, dict]) -> Mix:
     """`mix` with the facts shared anew: what falls further short of `sure` is read more (a quarter to three quarters);
     `mix` itself where nothing does."""
-    culture = max(0, sure - (measured["miniculture:neuron"]["p_answer"] + measured["miniculture:test"]["p_answer"]) / 2)
+    culture = max(
+        0, sure - (measured["miniculture:neuron"]["p_answer"] + measured["miniculture:test"]["p_answer"]) / 2
+    )
     commonsense = max(0, sure - measured["minicommonsense"]["p_answer"])
     if not culture + commonsense:
         return mix
@@ -158,7 +160,9 @@ def balanced(mix: Mix, sure: float, measured: dict[str, dict]) -> Mix:
 
 
 @torch.no_grad()
-def accuracies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: dict[str, list[Question]]) -> dict[str, dict]:
+def accuracies(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: dict[str, list[Question]]
+) -> dict[str, dict]:
     """Accuracy and mean P(answer), task by task."""
     model.eval()
     results = {}
@@ -166,7 +170,11 @@ def accuracies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, ques
         right, p = [], []
         for start in range(0, len(asked), 256):
             logits, targets = answer_logits(
-                model, *encode(tokenizer, [Sample(q.prompt, q.answer_prefix, q.answer) for q in asked[start : start + 256]])
+                model,
+                *encode(
+                    tokenizer,
+                    [Sample(q.prompt, q.answer_prefix, q.answer) for q in asked[start : start + 256]],
+                ),
             )
             probabilities = logits.float().softmax(-1)
             right += (probabilities.argmax(-1) == targets).tolist()
@@ -225,7 +233,10 @@ def train(config: Config, output: Path) -> None:
     )  # fmt: skip
 
     questions = held_out_questions()
-    watched = {name: seeded_random("watch", name).sample(asked, min(300, len(asked))) for name, asked in questions.items()}
+    watched = {
+        name: seeded_random("watch", name).sample(asked, min(300, len(asked)))
+        for name, asked in questions.items()
+    }
     drills = corpus.draw(Mix(drill=1.0), 300, random.Random("drill"))
     watched["drill"] = [
         Question("drill", str(i), "", drill.prompt, tuple("ABCD"), drill.answer, answer_prefix=drill.prefix)
@@ -241,7 +252,9 @@ def train(config: Config, output: Path) -> None:
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min((step + 1) / config.warmup, falling, 1.0)
         samples = corpus.draw(mix, config.batch, rng)
-        samples.sort(key=lambda sample: len(sample.prompt))  # the short half and the long half apart: less padding
+        samples.sort(
+            key=lambda sample: len(sample.prompt)
+        )  # the short half and the long half apart: less padding
         halves = samples[: len(samples) // 2], samples[len(samples) // 2 :]
         encoded = [encode(tokenizer, half) for half in halves]
         count = sum(int((targets >= 0).sum()) for _, targets in encoded)
@@ -264,7 +277,9 @@ def train(config: Config, output: Path) -> None:
         losses = 0.0
         log.info("step %d (%s), %.0f s, loss %.3f: %s", step, name, time.time() - started, curve[-1]["loss"],
                  ", ".join(f"{name} {m['accuracy']:.2f}/{m['p_answer']:.2f}" for name, m in measured.items()))  # fmt: skip
-        if stage and (step >= last_step or all(measured[task]["accuracy"] >= stage.accuracy for task in stage.waits_for)):
+        if stage and (
+            step >= last_step or all(measured[task]["accuracy"] >= stage.accuracy for task in stage.waits_for)
+        ):
             stage = next(stages, None)
             last_step = step + (stage.steps if stage else config.last_steps)
             mix = stage.mix if stage else mix
@@ -278,7 +293,11 @@ def train(config: Config, output: Path) -> None:
     stored = LlamaForCausalLM.from_pretrained(output, dtype=torch.float32)
     record = {
         "config": asdict(config),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
         "minutes": round((time.time() - started) / 60, 1),
         "steps": step,
         "final": accuracies(stored, tokenizer, questions),
@@ -289,7 +308,9 @@ def train(config: Config, output: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     for name, default in asdict(Config()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)

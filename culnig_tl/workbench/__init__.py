@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ..data.neurons import NeuronSet
+from ..data.scores import NeuronScores
 from ..errors import StudyError
-from ..neurons import NeuronSet
-from ..scores import NeuronScores
-from ..study import Study
+from ..study.study import Study
 from ..tasks.question import Task
 
 if TYPE_CHECKING:

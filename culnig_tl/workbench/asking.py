@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..ablation import OPERATIONS, ablate
+from ..data.neurons import NeuronSet
+from ..engine.models import describe, device_of, frozen, last_logits, tokenizer_of
+from ..engine.prompts import encode, render, tokenize
 from ..errors import NeuronError, PromptError, ScoreError
-from ..models import describe, device_of, frozen, last_logits, tokenizer_of
-from ..neurons import NeuronSet
-from ..prompting import encode, render, tokenize
+from ..method.ablation import OPERATIONS, ablate
 from ..tasks.question import Question
 
 TYPED = "typed"
@@ -58,7 +58,12 @@ class Answers:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a label: label, option, before, after."""
-        columns = {"label": self.question.options, "option": self.options, "before": self.before.labels, "after": self.after.labels}
+        columns = {
+            "label": self.question.options,
+            "option": self.options,
+            "before": self.before.labels,
+            "after": self.after.labels,
+        }
         return pd.DataFrame(columns)
 
 
@@ -86,14 +91,22 @@ def read_question(text: str, *, labels: Sequence[str] = (), answer_prefix: str =
         PromptError: no text, one label alone, or a label twice.
     """
     if not text.strip():
-        raise PromptError("no question is typed: write one, with its options on lines of their own, e.g. A. first")
+        raise PromptError(
+            "no question is typed: write one, with its options on lines of their own, e.g. A. first"
+        )
     options = tuple(labels) or tuple(option_lines(text))
     if len(options) == 1:
-        raise PromptError(f"there is only one label, {options[0]!r}: two or more can be compared, none asks for the next token")
+        raise PromptError(
+            f"there is only one label, {options[0]!r}: two or more can be compared, none asks for the next token"
+        )
     if len(set(options)) < len(options):
         raise PromptError(f"a label occurs twice in {', '.join(options)}")
-    answer = options[0] if options else ""  # a typed question has no right answer; encode wants one of the labels
-    return Question(TYPED, TYPED, TYPED, text.strip(), options, answer, answer_prefix=answer_prefix if options else "")
+    answer = (
+        options[0] if options else ""
+    )  # a typed question has no right answer; encode wants one of the labels
+    return Question(
+        TYPED, TYPED, TYPED, text.strip(), options, answer, answer_prefix=answer_prefix if options else ""
+    )
 
 
 @torch.no_grad()
@@ -120,7 +133,9 @@ def ask(model: Any, question: Question, neurons: NeuronSet, operation: str = UNC
         tokens, labels = tuple(row), ()
     longest = int(getattr(model.cfg, "n_ctx", 0) or 0)
     if 0 < longest < len(tokens):
-        raise PromptError(f"the prompt has {len(tokens):,} tokens, {describe(model).name} reads {longest:,} at most: shorten it")
+        raise PromptError(
+            f"the prompt has {len(tokens):,} tokens, {describe(model).name} reads {longest:,} at most: shorten it"
+        )
     switched = operation != UNCHANGED and len(neurons) > 0
     with frozen(model), ExitStack() as stack:
         before = _answered(model, tokens, labels)
@@ -159,5 +174,9 @@ def unknown_words(tokenizer: Any, text: str) -> tuple[str, ...]:
     if unknown is None or not getattr(tokenizer, "is_fast", False):
         return ()
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    words = [text[start:end] for token, (start, end) in zip(read["input_ids"], read["offset_mapping"]) if token == unknown]
+    words = [
+        text[start:end]
+        for token, (start, end) in zip(read["input_ids"], read["offset_mapping"])
+        if token == unknown
+    ]
     return tuple(dict.fromkeys(word for word in words if word.strip()))

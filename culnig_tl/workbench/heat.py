@@ -15,9 +15,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..data.neurons import NeuronSet, Site
 from ..figures import theme
 from ..figures.values import SCORE_UNIT, country_label
-from ..neurons import NeuronSet, Site
 from .reading import Key
 from .source import ALL, SELECTION, Choice, Source
 
@@ -97,12 +97,21 @@ def draw(source: Source, choice: Choice, selection: NeuronSet, neuron: Key | Non
     if choice.country is not None and choice.country not in what:
         what += f", scores of {country_label(choice.country)}"
     sums = sum(np.nansum(np.abs(array), axis=1) for array in values.values())
-    layer = choice.layer if choice.layer is not None else neuron[1] if neuron is not None else int(np.argmax(sums))
+    layer = (
+        choice.layer
+        if choice.layer is not None
+        else neuron[1]
+        if neuron is not None
+        else int(np.argmax(sums))
+    )
     in_layer = np.concatenate([np.abs(array[layer]) for array in values.values()])
     in_layer = in_layer[np.isfinite(in_layer)]
     least = np.sort(in_layer)[-DOTS] if len(in_layer) > DOTS else 0.0
     total = sum(array.shape[1] for array in values.values())
-    panels = tuple(_panel(site, array, max(1, round(total / CELLS)), layer, float(least)) for site, array in values.items())
+    panels = tuple(
+        _panel(site, array, max(1, round(total / CELLS)), layer, float(least))
+        for site, array in values.items()
+    )
     drawn = np.abs(np.concatenate([panel.cells.ravel() for panel in panels]))
     drawn = drawn[np.isfinite(drawn)]
     reach = float(np.quantile(drawn, 0.95)) if len(drawn) else 0.0
@@ -119,7 +128,9 @@ def draw(source: Source, choice: Choice, selection: NeuronSet, neuron: Key | Non
 def _panel(site: Site, values: np.ndarray, size: int, layer: int, least: float) -> Panel:
     layers, width = values.shape
     number = -(-width // size)
-    folded = np.pad(values, ((0, 0), (0, number * size - width)), constant_values=np.nan).reshape(layers, number, size)
+    folded = np.pad(values, ((0, 0), (0, number * size - width)), constant_values=np.nan).reshape(
+        layers, number, size
+    )
     strength = np.where(np.isfinite(folded), np.abs(folded), -1.0)
     best = strength.argmax(-1)
     cells = np.take_along_axis(folded, best[..., None], -1)[..., 0]
@@ -205,11 +216,27 @@ def _frame(drawn: Drawn) -> go.Figure:
         figure.add_heatmap(hoverinfo="text", coloraxis="coloraxis", xgap=1, ygap=2, row=1, col=column)
     dot = {"size": 7, "color": theme.PALETTE[0], "opacity": 0.75}
     for column in range(1, n + 1):
-        figure.add_scatter(mode="markers", marker=dot, hoverinfo="text", showlegend=False, cliponaxis=False, row=2, col=column)
+        figure.add_scatter(
+            mode="markers",
+            marker=dot,
+            hoverinfo="text",
+            showlegend=False,
+            cliponaxis=False,
+            row=2,
+            col=column,
+        )
     ring = {"symbol": "circle-open", "size": 17, "color": theme.INK, "line": {"width": 3}}
     for row in (1, 2):
         for column in range(1, n + 1):
-            figure.add_scatter(mode="markers", marker=ring, hoverinfo="skip", showlegend=False, cliponaxis=False, row=row, col=column)
+            figure.add_scatter(
+                mode="markers",
+                marker=ring,
+                hoverinfo="skip",
+                showlegend=False,
+                cliponaxis=False,
+                row=row,
+                col=column,
+            )
     axis, _ = theme.coloraxis(np.array([-1.0, 1.0]), SCORE_UNIT)
     template: Any = theme.TEMPLATE.to_plotly_json()
     bar = {
@@ -226,13 +253,26 @@ def _frame(drawn: Drawn) -> go.Figure:
     theme.panel_titles(figure)
     for column, width in enumerate(widths, start=1):
         figure.update_xaxes(
-            range=[-0.5, width - 0.5], nticks=3 + 6 * width // sum(widths), showgrid=False, zeroline=False, tickangle=0, col=column
+            range=[-0.5, width - 0.5],
+            nticks=3 + 6 * width // sum(widths),
+            showgrid=False,
+            zeroline=False,
+            tickangle=0,
+            col=column,
         )
         figure.update_xaxes(title_text="neuron", row=2, col=column)
     figure.update_yaxes(**{**theme.layer_axis(layers), "title": None, "showgrid": False}, row=1)
     figure.update_yaxes(title_text="layer", row=1, col=1)
     figure.update_yaxes(nticks=4, row=2)
-    figure.add_annotation(text="", x=0.5, y=0.75, xref="paper", yref="paper", showarrow=False, font={"size": 16, "color": theme.FAINT})
+    figure.add_annotation(
+        text="",
+        x=0.5,
+        y=0.75,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        font={"size": 16, "color": theme.FAINT},
+    )
     return figure
 
 
@@ -247,7 +287,10 @@ def _fill(figure: go.Figure | go.FigureWidget, drawn: Drawn) -> None:
         heights = panel.values[drawn.layer, panel.dots]
         scores.append(heights)
         dots.x, dots.y = panel.dots, heights
-        dots.hovertext = [f"layer {drawn.layer}, {panel.site} {i}: {v:.3g}" for i, v in zip(panel.dots.tolist(), heights.tolist())]
+        dots.hovertext = [
+            f"layer {drawn.layer}, {panel.site} {i}: {v:.3g}"
+            for i, v in zip(panel.dots.tolist(), heights.tolist())
+        ]
         if drawn.neuron is not None and drawn.neuron[0] == panel.site.value:
             _, layer, index = drawn.neuron
             rings[place] = ([float(panel.centres[index // panel.size])], [float(layer)])

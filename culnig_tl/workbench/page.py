@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from plotly.colors import sample_colorscale
 
+from ..data.neurons import NeuronSet
+from ..data.scores import NO_COUNTRY
 from ..figures import theme
 from ..figures.prompts import shown
 from ..figures.values import SCORE_UNIT, country_label
-from ..neurons import NeuronSet
-from ..scores import NO_COUNTRY
 from .asking import Answered, Answers
 from .heat import EMPTY, Drawn
 from .reading import Key, TokenScores
@@ -79,7 +79,10 @@ def card_head(key: Key, rank: tuple[int, int, float], sets: Sequence[str]) -> st
     """Name, rank and sets of a neuron."""
     place, size, score = rank
     pool = "MLP" if key[0].startswith("mlp") else "attention"
-    chips = "".join(f"<span class='chip'>{html.escape(name)}</span>" for name in sets) or "<span class='small'>in none of the sets</span>"
+    chips = (
+        "".join(f"<span class='chip'>{html.escape(name)}</span>" for name in sets)
+        or "<span class='small'>in none of the sets</span>"
+    )
     return (
         f"<h3>{html.escape(key[0])}, layer {key[1]}, neuron {key[2]}</h3>"
         f"<div class='small'>{score:.3g} {SCORE_UNIT} over all countries: rank {place:,} of {size:,} {pool} neurons</div><div>{chips}</div>"
@@ -147,7 +150,10 @@ def promoted(table: pd.DataFrame, gated: bool) -> str:
 
 
 def _tokens_table(head: str, table: Sequence[tuple[str, float]]) -> str:
-    rows = "".join(f"<tr><td><code>{_visible(token)}</code></td><td class='num'>{logit:+.2f}</td></tr>" for token, logit in table)
+    rows = "".join(
+        f"<tr><td><code>{_visible(token)}</code></td><td class='num'>{logit:+.2f}</td></tr>"
+        for token, logit in table
+    )
     return f"<table><tr><th>{head}</th><th class='num'>logit</th></tr>{rows}</table>"
 
 
@@ -164,10 +170,16 @@ def answers(given: Answers) -> str:
     )
     parts = []
     if given.question.options:
-        parts += [f"<h4>P(label) <span class='small'>(over the whole vocabulary, 0 to 100%)</span></h4>{key}<div class='bars'>"]
-        for label, option, before, after in zip(given.question.options, given.options, given.before.labels, given.after.labels):
+        parts += [
+            f"<h4>P(label) <span class='small'>(over the whole vocabulary, 0 to 100%)</span></h4>{key}<div class='bars'>"
+        ]
+        for label, option, before, after in zip(
+            given.question.options, given.options, given.before.labels, given.after.labels
+        ):
             mark = " ✓" if label == given.right else ""
-            name = f"{html.escape(label)}{mark}" + (f" <span class='small'>{html.escape(option[:60])}</span>" if option else "")
+            name = f"{html.escape(label)}{mark}" + (
+                f" <span class='small'>{html.escape(option[:60])}</span>" if option else ""
+            )
             parts.append(_label(name, before, after if changed else None))
         parts.append("</div>")
         sums = f"all labels together: {100 * sum(given.before.labels):.1f}%" + (
@@ -175,7 +187,9 @@ def answers(given: Answers) -> str:
         )
         parts.append(small(sums + ("; ✓ the right answer" if given.right else "")))
     tops = [_top("before", given.before)] + ([_top(f"after ({what})", given.after)] if changed else [])
-    parts.append(f"<h4>Likeliest next tokens</h4>{'' if given.question.options else key}<div class='two'>{''.join(tops)}</div>")
+    parts.append(
+        f"<h4>Likeliest next tokens</h4>{'' if given.question.options else key}<div class='two'>{''.join(tops)}</div>"
+    )
     if given.unknown:
         parts.append(small(f"unknown to this model's tokenizer, read as blanks: {', '.join(given.unknown)}"))
     return wrap(*parts)
@@ -191,7 +205,10 @@ def _label(name: str, before: float, after: float | None) -> str:
 
 
 def _top(head: str, answered: Answered) -> str:
-    rows = "".join(f"<tr><td><code>{_visible(text)}</code></td><td class='num'>{_percent(p)}</td></tr>" for text, p in answered.top)
+    rows = "".join(
+        f"<tr><td><code>{_visible(text)}</code></td><td class='num'>{_percent(p)}</td></tr>"
+        for text, p in answered.top
+    )
     return f"<table><tr><th>{html.escape(head)}</th><th class='num'>P</th></tr>{rows}</table>"
 
 
@@ -219,14 +236,23 @@ def static(drawn: Drawn, neurons: NeuronSet | None, about: str) -> str:
     if neurons is not None and len(neurons):
         table = f"<h4>{html.escape(str(neurons))}</h4>{neurons.top(20).to_html(index=False, border=0, float_format='{:.4g}'.format)}"
     return wrap(
-        STYLE, f"<h3>{html.escape(drawn.title)}</h3>", small(about), f"<div class='small'>{drawn.small}</div>", _picture(drawn), table
+        STYLE,
+        f"<h3>{html.escape(drawn.title)}</h3>",
+        small(about),
+        f"<div class='small'>{drawn.small}</div>",
+        _picture(drawn),
+        table,
     )
 
 
 def _picture(drawn: Drawn) -> str:
     """The cells as SVG: one bitmap a panel, a pixel a cell."""
     scale = np.array(
-        [_channels(str(colour)) for colour in sample_colorscale(theme.DIVERGING, np.linspace(0, 1, 255).tolist())], dtype=np.uint8
+        [
+            _channels(str(colour))
+            for colour in sample_colorscale(theme.DIVERGING, np.linspace(0, 1, 255).tolist())
+        ],
+        dtype=np.uint8,
     )
     blank = np.array([int(EMPTY[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.uint8)
     layers = len(drawn.panels[0].values)
@@ -273,4 +299,9 @@ def _png(pixels: np.ndarray) -> bytes:
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(np.uint8).tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows, 9))
+        + chunk(b"IEND", b"")
+    )

@@ -8,11 +8,11 @@ from typing import Any
 import ipywidgets as w
 import traitlets as t
 
-from ..ablation import OPERATIONS
-from ..neurons import NeuronSet
+from ..data.neurons import NeuronSet
+from ..method.ablation import OPERATIONS
+from ..study.config import UNCHANGED
 from ..tasks.question import Question
 from . import page
-from .asking import UNCHANGED
 from .reading import Key
 
 WIDE = {"width": "100%"}
@@ -28,10 +28,16 @@ def button(text: str, act: Act) -> w.Button:
     return made
 
 
-def menu(view: t.HasTraits, name: str, label: str, options: Sequence[tuple[str, Any]], width: str) -> w.Dropdown:
+def menu(
+    view: t.HasTraits, name: str, label: str, options: Sequence[tuple[str, Any]], width: str
+) -> w.Dropdown:
     """A dropdown that is one with a trait; None is the first of its options, under "": a Dropdown shows None as nothing at all."""
     dropdown = w.Dropdown(options=list(options), description=label, layout={"width": width}, style=LABELLED)
-    t.link((view, name), (dropdown, "value"), transform=(lambda v: "" if v is None else v, lambda v: None if v == "" else v))
+    t.link(
+        (view, name),
+        (dropdown, "value"),
+        transform=(lambda v: "" if v is None else v, lambda v: None if v == "" else v),
+    )
     return dropdown
 
 
@@ -40,11 +46,23 @@ class CardPane(w.VBox):
 
     def __init__(self, chosen: Callable[[Key], object], *, only: Act, add: Act, remove: Act) -> None:
         """`chosen` gets a neuron that was picked among those of the cell."""
-        self.offered = w.Dropdown(description="Neuron", layout={"width": "260px", "display": "none"}, style=LABELLED)
+        self.offered = w.Dropdown(
+            description="Neuron", layout={"width": "260px", "display": "none"}, style=LABELLED
+        )
         self.offered.observe(lambda change: change["new"] is not None and chosen(change["new"]), "value")
-        self.buttons = [button("Only this neuron", only), button("Add to selection", add), button("Remove", remove)]
-        hint = page.wrap(page.small("Click a cell of the heatmap, or a dot under it: the neuron's card appears here."))
-        self.head, self.questions, self.promoted = w.HTML(hint, layout=WIDE), w.HTML(layout=WIDE), w.HTML(layout=WIDE)
+        self.buttons = [
+            button("Only this neuron", only),
+            button("Add to selection", add),
+            button("Remove", remove),
+        ]
+        hint = page.wrap(
+            page.small("Click a cell of the heatmap, or a dot under it: the neuron's card appears here.")
+        )
+        self.head, self.questions, self.promoted = (
+            w.HTML(hint, layout=WIDE),
+            w.HTML(layout=WIDE),
+            w.HTML(layout=WIDE),
+        )
         row = w.HBox([self.offered, *self.buttons], layout={"flex_flow": "row wrap"})
         super().__init__([row, self.head, self.questions, self.promoted], layout=_PANE)
         self.enable(False)
@@ -69,20 +87,38 @@ class Bench(w.VBox):
     """The selection, the switch, a question, and its answers."""
 
     def __init__(
-        self, view: t.HasTraits, status: w.HTML, *, ask: Act, take: Act, clear: Act, example: Callable[[Question], object]
+        self,
+        view: t.HasTraits,
+        status: w.HTML,
+        *,
+        ask: Act,
+        take: Act,
+        clear: Act,
+        example: Callable[[Question], object],
     ) -> None:
         """`example` gets a question that was picked."""
         self.selected = w.HTML(layout=WIDE)
         self.examples = w.Dropdown(description="Example", layout=WIDE, style=LABELLED)
-        self.examples.observe(lambda change: isinstance(change["new"], Question) and example(change["new"]), "value")
+        self.examples.observe(
+            lambda change: isinstance(change["new"], Question) and example(change["new"]), "value"
+        )
         self.answered = w.HTML(layout=WIDE)
         switch = w.ToggleButtons(options=[UNCHANGED, *OPERATIONS], style={"button_width": "104px"})
         hint = "A question, and its options on lines of their own:\nA. first\nB. second"
         typed = w.Textarea(placeholder=hint, rows=6, continuous_update=False, layout=WIDE)
         lazily: dict[str, Any] = {"continuous_update": False, "style": LABELLED}
-        labels = w.Text(description="Labels", placeholder="from the lines A. B. C.", layout={"width": "45%"}, **lazily)
-        prefix = w.Text(description="Answer starts", placeholder="(nothing)", layout={"width": "52%"}, **lazily)
-        for name, widget in (("operation", switch), ("question", typed), ("labels", labels), ("answer_prefix", prefix)):
+        labels = w.Text(
+            description="Labels", placeholder="from the lines A. B. C.", layout={"width": "45%"}, **lazily
+        )
+        prefix = w.Text(
+            description="Answer starts", placeholder="(nothing)", layout={"width": "52%"}, **lazily
+        )
+        for name, widget in (
+            ("operation", switch),
+            ("question", typed),
+            ("labels", labels),
+            ("answer_prefix", prefix),
+        ):
             t.link((view, name), (widget, "value"))
         asking = button("Ask", ask)
         asking.button_style = "primary"

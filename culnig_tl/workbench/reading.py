@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..closeup import question_scores
-from ..models import device_of, tokenizer_of
-from ..neurons import NeuronSet, Site
-from ..passes import backward, prepare
-from ..prompting import pad
+from ..data.neurons import NeuronSet, Site
+from ..engine.models import device_of, tokenizer_of
+from ..engine.prompts import pad
+from ..engine.run import backward, prepare
+from ..method.closeup import question_scores
 from ..tasks.question import Question, Task
 
 Key = tuple[str, int, int]
@@ -43,7 +43,9 @@ class Reading:
         """Every neuron of the set once (see `question_scores`)."""
         self.model, self.task, self.neurons = model, task, neurons
         table = neurons.table
-        self._column: dict[Key, int] = {key: i for i, key in enumerate(zip(table["site"], table["layer"], table["neuron"]))}
+        self._column: dict[Key, int] = {
+            key: i for i, key in enumerate(zip(table["site"], table["layer"], table["neuron"]))
+        }
         self._weighted: list[Float[np.ndarray, "question neuron"]] = []
         self._p_answer: list[Float[np.ndarray, " question"]] = []
         self.done = 0
@@ -71,7 +73,10 @@ class Reading:
         best: dict[tuple[str, str | None], TopQuestion] = {}
         for i in np.argsort(-values, kind="stable"):
             question = self.task[int(i)]
-            best.setdefault((question.cluster, question.country), TopQuestion(question, float(values[i]), float(p_answer[i])))
+            best.setdefault(
+                (question.cluster, question.country),
+                TopQuestion(question, float(values[i]), float(p_answer[i])),
+            )
             if len(best) == count:
                 break
         return list(best.values())
@@ -117,6 +122,10 @@ def token_scores(model: Any, questions: Sequence[TopQuestion], key: Key) -> list
     if len(questions) > 1 and not moved <= CLOSE:
         return [scores for question in questions for scores in token_scores(model, [question], key)]
     return [
-        TokenScores(top, tuple(tokenizer.convert_ids_to_tokens(list(prompt.tokens))), row[len(row) - len(prompt.tokens) :].numpy())
+        TokenScores(
+            top,
+            tuple(tokenizer.convert_ids_to_tokens(list(prompt.tokens))),
+            row[len(row) - len(prompt.tokens) :].numpy(),
+        )
         for top, prompt, row in zip(questions, prompts, products)
     ]

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data.neurons import NeuronSet, Provenance, Site
+from ..data.scores import NO_COUNTRY, NeuronScores
+from ..defaults import TOY
+from ..engine.models import describe, load_model
 from ..errors import ModelError, NeuronError, ScoreError, TaskError
 from ..figures.values import per_cluster
-from ..models import TOY, describe, load_model
-from ..neurons import NeuronSet, Provenance, Site
-from ..scores import NO_COUNTRY, NeuronScores
-from ..study import Study
+from ..study.study import Study
 from ..tasks import Question, Task, load_task
 from ..tasks.registry import TASKS
 from .reading import Key, Reading
@@ -140,7 +141,9 @@ class Source:
         Raises `NeuronError` for `ALL`: that is the model, no set.
         """
         if choice.name == ALL:
-            raise NeuronError("all scored neurons are no set to switch off: choose a set, or pick neurons one by one")
+            raise NeuronError(
+                "all scored neurons are no set to switch off: choose a set, or pick neurons one by one"
+            )
         neurons = selection if choice.name == SELECTION else self.sets[choice.name]
         country = choice.country if choice.country in neurons.countries else None
         table = neurons.table
@@ -161,7 +164,14 @@ class Source:
         pool = {site.value: width for site, width in self.scores.widths.items()}
         return NeuronSet(
             pd.DataFrame({"site": sites, "layer": layers, "neuron": index, "score": scores}),
-            Provenance(kind=kind, model=known.model, revision=known.revision, pool=pool, layers=self.scores.layers, version=known.version),
+            Provenance(
+                kind=kind,
+                model=known.model,
+                revision=known.revision,
+                pool=pool,
+                layers=self.scores.layers,
+                version=known.version,
+            ),
         )
 
     def nothing(self) -> NeuronSet:
@@ -173,10 +183,18 @@ class Source:
         return self._made([key], [float(self.values(None)[Site(key[0])][key[1], key[2]])])
 
     def _made(self, keys: list[Key], scores: list[float]) -> NeuronSet:
-        table = pd.DataFrame(keys, columns=["site", "layer", "neuron"]).assign(score=np.array(scores, dtype=np.float32))
+        table = pd.DataFrame(keys, columns=["site", "layer", "neuron"]).assign(
+            score=np.array(scores, dtype=np.float32)
+        )
         known = self.scores.metadata
         pool = {site.value: width for site, width in self.scores.widths.items()}
-        where = Provenance(kind=SELECTION, model=self.model_name, revision=known.get("revision"), pool=pool, layers=self.scores.layers)
+        where = Provenance(
+            kind=SELECTION,
+            model=self.model_name,
+            revision=known.get("revision"),
+            pool=pool,
+            layers=self.scores.layers,
+        )
         return NeuronSet(table, where)
 
     def as_selection(self, neurons: NeuronSet) -> NeuronSet:
@@ -198,7 +216,9 @@ class Source:
     def country_scores(self, key: Key) -> dict[str, float]:
         """Country -> the neuron's score a cluster, control subtracted."""
         site, layer, neuron = Site.parse(key[0]), key[1], key[2]
-        return {country: float(self.values(country)[site][layer, neuron]) for country in self.scores.countries}
+        return {
+            country: float(self.values(country)[site][layer, neuron]) for country in self.scores.countries
+        }
 
     def rank(self, key: Key) -> tuple[int, int, float]:
         """(rank, size, score) among the neurons of the pool, all countries together."""
@@ -215,7 +235,9 @@ class Source:
         info = describe(model)
         differing = [s for s, width in self.scores.widths.items() if info.widths.get(s) != width]
         if info.layers != self.scores.layers or differing:
-            raise ModelError(f"the scores are of {self.model_name} ({self.scores.layers} layers), the model given is {info}")
+            raise ModelError(
+                f"the scores are of {self.model_name} ({self.scores.layers} layers), the model given is {info}"
+            )
 
     @cached_property
     def model(self) -> Any:
@@ -263,7 +285,9 @@ class Source:
             try:
                 task = load_task(self.scores.task.partition(":")[0], data_dir=self.data_dir)
             except TaskError as error:
-                raise TaskError(f"the questions are missing: explore(..., task=load_task(...)); {error}") from error
+                raise TaskError(
+                    f"the questions are missing: explore(..., task=load_task(...)); {error}"
+                ) from error
             if any(q.split == "neuron" for q in task):
                 task = task.neuron_split().limit(self.limit)
         if not len(task):
@@ -291,7 +315,10 @@ class Source:
         every = self.scores.layers * sum(self.scores.widths.values())
         if every <= FEW:
             keys = [
-                (s.value, layer, i) for s, width in self.scores.widths.items() for layer in range(self.scores.layers) for i in range(width)
+                (s.value, layer, i)
+                for s, width in self.scores.widths.items()
+                for layer in range(self.scores.layers)
+                for i in range(width)
             ]
             neurons = NeuronSet.from_indices(keys)
         elif choice.name != ALL and key in (chosen := self.neurons_of(Choice(choice.name), selection)).keys():

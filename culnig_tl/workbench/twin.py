@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..models import device_of, last_logits
+from ..engine.models import device_of, last_logits
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,20 @@ _FORKS = ("use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
 def twin(model: Any) -> Any | None:
     """The copy; None where the model cannot be copied, or where the copy computes something else."""
     if any(getattr(model.cfg, flag, False) for flag in _FORKS):
-        log.warning("the view shares the model with the notebook: it cannot be copied while %s is set", " or ".join(_FORKS))
+        log.warning(
+            "the view shares the model with the notebook: it cannot be copied while %s is set",
+            " or ".join(_FORKS),
+        )
         return None
     kept = [*model.parameters(), *model.buffers(), getattr(model, "tokenizer", None), model.cfg]
     memo: dict[int, Any] = {id(each): each for each in kept}
     # TransformerLens keeps the last attention pattern, after a backward pass with its graph, which cannot be copied.
-    left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    left = [
+        value
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, torch.Tensor)
+    ]
     memo |= {id(value): value.detach() for value in left if value.grad_fn is not None}
     memo[id(memo)] = kept  # keeps them alive meanwhile, as deepcopy itself does
     try:

@@ -15,14 +15,15 @@ from typing import Any
 import ipywidgets as w
 import traitlets as t
 
-from ..ablation import OPERATIONS
+from ..data.neurons import NeuronSet, Site
 from ..errors import CulnigError, NeuronError, StudyError
 from ..figures import promoted_tokens
 from ..figures.values import country_label
-from ..neurons import NeuronSet, Site
+from ..method.ablation import OPERATIONS
+from ..study.config import UNCHANGED
 from ..tasks.question import Question
 from . import page
-from .asking import UNCHANGED, Answers, ask, option_lines, read_question
+from .asking import Answers, ask, option_lines, read_question
 from .heat import Heatmap, draw
 from .panes import WIDE, Bench, CardPane, menu
 from .reading import Key, token_scores
@@ -39,12 +40,20 @@ class Workbench(w.VBox):
     set_name = t.Unicode(help="Name of the set that the heatmap shows.")
     country = t.Unicode(None, allow_none=True, help="Whose scores; None: all countries together.")
     site = t.Unicode(None, allow_none=True, help="One site alone, e.g. mlp.gate; None: all that are scored.")
-    layer = t.Int(None, allow_none=True, help="Whose neurons are drawn one by one; None follows the clicked neuron.")
+    layer = t.Int(
+        None, allow_none=True, help="Whose neurons are drawn one by one; None follows the clicked neuron."
+    )
     neuron = t.Tuple(None, allow_none=True, help="(site, layer, index) of the card.")
-    selection = t.Instance(NeuronSet, help="The neurons that are switched: goes into ablate() and evaluate() as it is.")
-    operation = t.Enum((UNCHANGED, *OPERATIONS), UNCHANGED, help="What is done to the selection when a question is asked.")
+    selection = t.Instance(
+        NeuronSet, help="The neurons that are switched: goes into ablate() and evaluate() as it is."
+    )
+    operation = t.Enum(
+        (UNCHANGED, *OPERATIONS), UNCHANGED, help="What is done to the selection when a question is asked."
+    )
     question = t.Unicode(help="What is typed.")
-    labels = t.Unicode(help="Labels that can be answered, separated by commas or spaces; blank: those of the lines A. B. C.")
+    labels = t.Unicode(
+        help="Labels that can be answered, separated by commas or spaces; blank: those of the lines A. B. C."
+    )
     answer_prefix = t.Unicode(help="What the answer starts with, before the label.")
     answers = t.Instance(Answers, allow_none=True, help="The last answers, before and after.")
     error = t.Unicode(help="What went wrong, in words; blank where nothing did.")
@@ -84,7 +93,11 @@ class Workbench(w.VBox):
         """Asks what is typed, or `question`; the answers appear in the view and in `answers`. Does not wait: see `wait`."""
         if question is not None:
             self.question = question
-        typed, neurons, operation = (self.question, self.labels, self.answer_prefix), self.selection, self.operation
+        typed, neurons, operation = (
+            (self.question, self.labels, self.answer_prefix),
+            self.selection,
+            self.operation,
+        )
 
         def job() -> Iterator[Show]:
             yield from self._load()
@@ -131,13 +144,17 @@ class Workbench(w.VBox):
     @t.validate("site")
     def _check_site(self, proposal: Any) -> str | None:
         if proposal["value"] is not None and Site.parse(proposal["value"]) not in self.source.scores.arrays:
-            raise NeuronError(f"no scores of {proposal['value']}: sites are {', '.join(map(str, self.source.scores.sites))}")
+            raise NeuronError(
+                f"no scores of {proposal['value']}: sites are {', '.join(map(str, self.source.scores.sites))}"
+            )
         return proposal["value"]
 
     @t.validate("layer")
     def _check_layer(self, proposal: Any) -> int | None:
         if proposal["value"] is not None and not 0 <= proposal["value"] < self.source.scores.layers:
-            raise NeuronError(f"no layer {proposal['value']}: layers are 0 to {self.source.scores.layers - 1}")
+            raise NeuronError(
+                f"no layer {proposal['value']}: layers are 0 to {self.source.scores.layers - 1}"
+            )
         return proposal["value"]
 
     @t.validate("neuron")
@@ -155,7 +172,10 @@ class Workbench(w.VBox):
         """Makes the widgets and ties the choices to the traits."""
         source = self.source
         hide = f"<style>.culnig-static-{self._id} {{ display: none }}</style>"
-        head = w.HTML(page.wrap(page.STYLE, hide, f"<h3>{page.escape(source.title)}</h3>", page.small(source.about)), layout=WIDE)
+        head = w.HTML(
+            page.wrap(page.STYLE, hide, f"<h3>{page.escape(source.title)}</h3>", page.small(source.about)),
+            layout=WIDE,
+        )
         self._status = w.HTML(layout={"min_width": "16em"})
         self._message = w.HTML(layout=WIDE)
         t.dlink((self, "error"), (self._message, "value"), page.message)
@@ -163,9 +183,27 @@ class Workbench(w.VBox):
         choices = w.HBox(
             [
                 menu(self, "set_name", "Set", [(name, name) for name in names], "270px"),
-                menu(self, "country", "Country", [("all countries", ""), *((country_label(c), c) for c in source.countries)], "210px"),
-                menu(self, "site", "Site", [("all sites", ""), *((s.value, s.value) for s in source.scores.sites)], "150px"),
-                menu(self, "layer", "Layer", [("follow the click", ""), *((str(i), i) for i in range(source.scores.layers))], "190px"),
+                menu(
+                    self,
+                    "country",
+                    "Country",
+                    [("all countries", ""), *((country_label(c), c) for c in source.countries)],
+                    "210px",
+                ),
+                menu(
+                    self,
+                    "site",
+                    "Site",
+                    [("all sites", ""), *((s.value, s.value) for s in source.scores.sites)],
+                    "150px",
+                ),
+                menu(
+                    self,
+                    "layer",
+                    "Layer",
+                    [("follow the click", ""), *((str(i), i) for i in range(source.scores.layers))],
+                    "190px",
+                ),
                 self._status,
             ],
             layout={"flex_flow": "row wrap", "align_items": "center"},
@@ -184,7 +222,9 @@ class Workbench(w.VBox):
             clear=lambda: self._select(source.nothing),
             example=self._on_example,
         )
-        panes = w.HBox([self._card, self._bench], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        panes = w.HBox(
+            [self._card, self._bench], layout={"flex_flow": "row wrap", "align_items": "flex-start"}
+        )
         self.children = (head, choices, self._message, self._heat.box, panes)
 
     # ------------------------------------------------------------------------------------------------- what happens
@@ -223,7 +263,9 @@ class Workbench(w.VBox):
 
         def rest() -> Iterator[Show]:
             if not self.source.has_model:
-                needs = page.small(f"Top questions and promoted tokens need the model: {self.source.how_to_load}.")
+                needs = page.small(
+                    f"Top questions and promoted tokens need the model: {self.source.how_to_load}."
+                )
                 yield lambda: setattr(self._card.questions, "value", page.wrap(needs))
                 return
             yield from self._load()
@@ -243,7 +285,9 @@ class Workbench(w.VBox):
     def _directions(self, key: Key) -> str:
         site = Site.parse(key[0])
         if site in (Site.ATTN_Q, Site.ATTN_K):
-            return page.small(f"No promoted tokens: {site} neurons write nothing to the residual stream, they decide where heads look.")
+            return page.small(
+                f"No promoted tokens: {site} neurons write nothing to the residual stream, they decide where heads look."
+            )
         if site is Site.MLP_UP and Site.MLP_GATE in self.source.scores.widths:
             site = Site.MLP_GATE  # both branches of a gated MLP's neuron write through the same row
         table = promoted_tokens(self.source.model, site, key[1], key[2], count=8)
@@ -296,7 +340,9 @@ class Workbench(w.VBox):
     def _put(self, question: Question) -> None:
         """Puts a task's question into the text box."""
         self._known[question.prompt.strip(), question.options, question.answer_prefix] = question
-        self.labels = "" if tuple(option_lines(question.prompt)) == question.options else ", ".join(question.options)
+        self.labels = (
+            "" if tuple(option_lines(question.prompt)) == question.options else ", ".join(question.options)
+        )
         self.answer_prefix, self.question = question.answer_prefix, question.prompt.strip()
 
     # ------------------------------------------------------------------------------------------------- results
@@ -331,14 +377,20 @@ class Workbench(w.VBox):
 
     def _failed(self, kind: str, error: Exception) -> None:
         first = next(iter(str(error).splitlines()), "")
-        self._errors[kind] = str(error) if isinstance(error, CulnigError) else f"{kind} failed: {type(error).__name__}: {first}"
+        self._errors[kind] = (
+            str(error)
+            if isinstance(error, CulnigError)
+            else f"{kind} failed: {type(error).__name__}: {first}"
+        )
         self._tell()
 
     def _tell(self) -> None:
         self.error = "; ".join(self._errors.values())
 
     def _say(self, text: str) -> None:
-        self._status.value = page.wrap(f"<span class='small'><span style='color:{page.AFTER}'>●</span> {text} …</span>")
+        self._status.value = page.wrap(
+            f"<span class='small'><span style='color:{page.AFTER}'>●</span> {text} …</span>"
+        )
 
     def _ready(self) -> None:
         """Nothing is left to do for one of the workers."""

@@ -23,7 +23,9 @@ class Worker:
     The thread ends when there is nothing to do.
     """
 
-    def __init__(self, failed: Callable[[str, Exception], object], *, idle: Show, screen: AbstractContextManager) -> None:
+    def __init__(
+        self, failed: Callable[[str, Exception], object], *, idle: Show, screen: AbstractContextManager
+    ) -> None:
         """`failed` is told (kind, error) of a job that raised; `idle` is called when nothing is left to do.
 
         Both, and every show, run while `screen` (a lock) is held.

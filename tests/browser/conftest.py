@@ -27,18 +27,31 @@ def find_chromium() -> str | None:
     given = os.environ.get("CULNIG_CHROMIUM")
     if given is not None:
         return given or None
-    return next((found for name in NAMES if (found := shutil.which(name) or shutil.which(name, path=os.pathsep.join(PLACES)))), None)
+    return next(
+        (
+            found
+            for name in NAMES
+            if (found := shutil.which(name) or shutil.which(name, path=os.pathsep.join(PLACES)))
+        ),
+        None,
+    )
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Playwright's `Browser`, started once a session."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install -e '.[dev]'")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="browser tests need playwright: pip install -e '.[dev]'"
+    )
     program = find_chromium()
     if program is None:
-        pytest.skip("browser tests need a Chromium or Chrome: apt-get install chromium, or set CULNIG_CHROMIUM to the program")
+        pytest.skip(
+            "browser tests need a Chromium or Chrome: apt-get install chromium, or set CULNIG_CHROMIUM to the program"
+        )
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"])
+        started = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        )
         yield started
         started.close()
 

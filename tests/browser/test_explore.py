@@ -17,7 +17,9 @@ import pytest
 
 import culnig_tl as ctl
 
-pytest.importorskip("jupyterlab", reason="the workbench's browser tests need jupyterlab: pip install -e '.[dev]'")
+pytest.importorskip(
+    "jupyterlab", reason="the workbench's browser tests need jupyterlab: pip install -e '.[dev]'"
+)
 nbformat: Any = pytest.importorskip("nbformat")
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +63,16 @@ def environment(tmp_path_factory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("jupyter")
     settings = home / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
-    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_WORKSPACES_DIR")
+    (settings / "notification.jupyterlab-settings").write_text(
+        json.dumps({"fetchNews": "false", "checkForUpdates": False})
+    )
+    names = (
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "IPYTHONDIR",
+        "JUPYTERLAB_WORKSPACES_DIR",
+    )
     return {
         **os.environ,
         **{name: str(home / name.lower()) for name in names},
@@ -83,7 +93,9 @@ def server(folder, environment):
         "--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly",
     ]  # fmt: skip
     with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log
+        )
     try:
         address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
         while True:
@@ -91,7 +103,9 @@ def server(folder, environment):
                 urllib.request.urlopen(f"{address}/api", timeout=5).close()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < end, (folder / "server.log").read_text()[-2000:]
+                assert process.poll() is None and time.monotonic() < end, (folder / "server.log").read_text()[
+                    -2000:
+                ]
                 time.sleep(0.1)
         yield address
     finally:
@@ -160,7 +174,10 @@ def test_workbench_in_jupyter(server, folder, page, tmp_path):
 
     # The heatmap stands; what is for exported pages alone is hidden.
     page.wait_for_selector(".js-plotly-plot .heatmaplayer image")
-    assert page.locator("[class^=culnig-static]").count() == 1 and not page.locator("[class^=culnig-static]").is_visible()
+    assert (
+        page.locator("[class^=culnig-static]").count() == 1
+        and not page.locator("[class^=culnig-static]").is_visible()
+    )
     expect(page.get_by_label("Country")).to_be_visible()
 
     # A click on the cell of the strongest gate neuron shows its card.
@@ -213,14 +230,20 @@ def test_workbench_in_jupyter(server, folder, page, tmp_path):
     page.screenshot(path=tmp_path / "spain.png")
 
 
-def test_exported_notebook_shows_the_heatmap_without_kernel_and_network(folder, environment, browser, tmp_path, monkeypatch):
+def test_exported_notebook_shows_the_heatmap_without_kernel_and_network(
+    folder, environment, browser, tmp_path, monkeypatch
+):
     nbclient: Any = pytest.importorskip("nbclient")
     nbconvert: Any = pytest.importorskip("nbconvert")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     made = notebook(SHOW)
-    nbclient.NotebookClient(made, timeout=LONG / 1000, resources={"metadata": {"path": str(folder)}}).execute()
-    assert len(nbformat.writes(nbformat.from_dict({**made, "metadata": {}}))) < 200_000, "the static part stays small"
+    nbclient.NotebookClient(
+        made, timeout=LONG / 1000, resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    assert len(nbformat.writes(nbformat.from_dict({**made, "metadata": {}}))) < 200_000, (
+        "the static part stays small"
+    )
     pages = {"with state": made, "without state": nbformat.from_dict({**made, "metadata": {}})}
     for name, exported in pages.items():
         html, _ = nbconvert.HTMLExporter().from_notebook_node(exported)

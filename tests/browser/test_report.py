@@ -13,8 +13,9 @@ import pytest
 from culnig_tl.analyses.checkpoints import compare_checkpoints
 from culnig_tl.pages.comparison_page import write_comparison
 from culnig_tl.pages.report import write_report
-from culnig_tl.running.pipeline import run_study
-from culnig_tl.study import GENERAL, SPECIFIC, Study, StudyConfig
+from culnig_tl.run.pipeline import run_study
+from culnig_tl.study.config import GENERAL, SPECIFIC, StudyConfig
+from culnig_tl.study.study import Study
 
 from ..studies import CASES, made_study
 
@@ -46,8 +47,8 @@ def real_study(checkpoints, tmp_path_factory) -> Study:
     """A whole study of a small random checkpoint, from its folder."""
     folder = tmp_path_factory.mktemp("browser") / "study"
     config = StudyConfig(
-        model=str(checkpoints("llama")), tasks=("miniculture", "minicommonsense"), reading="minireading", rival="minicommonsense", t_mlp=0.2,
-        t_attn=0.1, t_specific=0.1, random_sets=2, limit=24, device="cpu",
+        model=str(checkpoints("llama")), tasks=("miniculture", "minicommonsense"), reading="minireading", rival="minicommonsense", top_mlp=0.2,
+        top_attn=0.1, top_specific=0.1, random_sets=2, limit=24, device="cpu",
     )  # fmt: skip
     run_study(config, folder=folder, progress=False)
     return Study.load(folder)
@@ -124,7 +125,9 @@ def _column(page: Any, name: str) -> list[str]:
     at = next(i for i, text in enumerate(names) if text.split()[0] == name)
     return [
         row[at]
-        for row in page.eval_on_selector_all("[data-table] tbody tr", "rows => rows.map((r) => [...r.children].map((c) => c.textContent))")
+        for row in page.eval_on_selector_all(
+            "[data-table] tbody tr", "rows => rows.map((r) => [...r.children].map((c) => c.textContent))"
+        )
     ]
 
 
@@ -143,7 +146,9 @@ def test_the_table_sorts_by_mouse_and_keyboard(opened, made):
     assert layers == sorted(layers, reverse=True) and layers[0] == 3
     assert page.eval_on_selector_all("[data-table] thead th", sorts)[2] == "descending"
     page.get_by_role("button", name="neuron").click()
-    assert [int(v) for v in _column(page, "neuron")] == sorted(int(v) for v in _column(page, "neuron")), "numbers sort as numbers"
+    assert [int(v) for v in _column(page, "neuron")] == sorted(int(v) for v in _column(page, "neuron")), (
+        "numbers sort as numbers"
+    )
 
 
 def test_the_table_turns_pages_and_filters(opened, made):
@@ -165,7 +170,9 @@ def test_the_download_has_the_rows(opened, made):
     assert waiting.value.suggested_filename == "neurons.csv"
     rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
     general = [row for row in rows if row["set"] == GENERAL]
-    assert {(row["site"], int(row["layer"]), int(row["neuron"])) for row in general} == made.neurons[GENERAL].keys()
+    assert {(row["site"], int(row["layer"]), int(row["neuron"])) for row in general} == made.neurons[
+        GENERAL
+    ].keys()
     assert len(rows) == len(made.neurons[GENERAL]) + len(made.neurons[SPECIFIC])
     best = made.neurons[GENERAL].top(1).iloc[0]
     assert float(general[0]["score"]) == pytest.approx(best["score"], rel=1e-4)
@@ -233,7 +240,9 @@ def test_printing_shows_every_figure_and_no_controls(opened):
     page = opened.page
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    widths = page.eval_on_selector_all(".plot .main-svg", "all => all.map((one) => Number(one.getAttribute('width')))")
+    widths = page.eval_on_selector_all(
+        ".plot .main-svg", "all => all.map((one) => Number(one.getAttribute('width')))"
+    )
     assert set(widths) == {680}, "figures fit the width of a sheet"
     assert not page.locator("nav").is_visible() and not page.get_by_role("button", name="Next").is_visible()
     assert page.locator("#drops .scatterlayer .point").count() == 9
@@ -244,7 +253,9 @@ def test_printing_shows_every_figure_and_no_controls(opened):
 
 def test_hostile_names_are_text_in_every_place(page, tmp_path):
     tasks = {HOSTILE: True, "sense": False}
-    study = made_study(own={HOSTILE: 0.5}, random={}, tasks=tasks, model=HOSTILE, countries=(HOSTILE, "Spain", "Iran"))
+    study = made_study(
+        own={HOSTILE: 0.5}, random={}, tasks=tasks, model=HOSTILE, countries=(HOSTILE, "Spain", "Iran")
+    )
     opened = Opened(page, write_report(study, tmp_path / "report.html"))
     assert opened.said == [] and page.evaluate("window.hit") is None
     assert page.locator("h1").inner_text() == f"Culture neurons of {HOSTILE}"
@@ -252,14 +263,20 @@ def test_hostile_names_are_text_in_every_place(page, tmp_path):
     assert page.locator("#country_heatmap .xtick text").first.text_content().startswith(HOSTILE)
     page.get_by_label("set", exact=True).select_option(HOSTILE)
     assert set(_column(page, "set")) == {HOSTILE}
-    several = compare_checkpoints({HOSTILE: study, "plain": made_study(own={HOSTILE: 0.5}, random={}, tasks=tasks, seed=1)})
+    several = compare_checkpoints(
+        {HOSTILE: study, "plain": made_study(own={HOSTILE: 0.5}, random={}, tasks=tasks, seed=1)}
+    )
     opened = Opened(page, write_comparison(several, tmp_path / "compare.html"))
     assert opened.said == [] and page.evaluate("window.hit") is None
     assert HOSTILE in page.locator("#checkpoint-heatmap .xaxislayer-above").text_content()
 
 
 def test_the_page_of_several_studies(page, made, tmp_path):
-    studies = {"base": made, "sft": made_study(**CASES["both"], seed=1), "dpo": made_study(**CASES["not alone"], seed=2)}
+    studies = {
+        "base": made,
+        "sft": made_study(**CASES["both"], seed=1),
+        "dpo": made_study(**CASES["not alone"], seed=2),
+    }
     opened = Opened(page, write_comparison(compare_checkpoints(studies), tmp_path / "compare.html"))
     assert opened.said == [] and [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
     assert opened.plots == ["drops", "accuracy-bars", "checkpoint-heatmap", "depth"]

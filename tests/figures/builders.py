@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from culnig_tl.attribution import PromptScores
-from culnig_tl.neurons import NeuronSet, Provenance, Site
-from culnig_tl.results import COLUMNS, EvaluationResult
-from culnig_tl.scores import NeuronScores
+from culnig_tl.data.neurons import NeuronSet, Provenance, Site
+from culnig_tl.data.results import COLUMNS, EvaluationResult
+from culnig_tl.data.scores import NeuronScores
+from culnig_tl.method.score import PromptScores
 
 WIDTHS = {Site.MLP_GATE: 40, Site.ATTN_Q: 12, Site.ATTN_K: 6, Site.ATTN_V: 6}
 LARGE = {Site.MLP_GATE: 15_360, Site.ATTN_Q: 4_096, Site.ATTN_K: 2_048, Site.ATTN_V: 2_048}
@@ -32,12 +32,22 @@ def make_scores(
 
     def values(width: int) -> np.ndarray:
         shape = (len(countries), layers, width)
-        return np.full(shape, fill, dtype=np.float32) if fill is not None else rng.standard_t(3, shape).astype(np.float32)
+        return (
+            np.full(shape, fill, dtype=np.float32)
+            if fill is not None
+            else rng.standard_t(3, shape).astype(np.float32)
+        )
 
     own = tuple(10 + i for i in range(len(countries)))
     arrays = {site: values(width) for site, width in widths.items()}
     return NeuronScores(
-        arrays, tuple(countries), tuple(3 * n for n in own), tuple(1.5 * n for n in own), 17, own, {"task": task, "model": "small"}
+        arrays,
+        tuple(countries),
+        tuple(3 * n for n in own),
+        tuple(1.5 * n for n in own),
+        17,
+        own,
+        {"task": task, "model": "small"},
     )
 
 
@@ -59,23 +69,32 @@ def make_set(
         else []
     )
     if rows:
-        table = pd.DataFrame(rows, columns=["site", "layer", "neuron"]).iloc[np.sort(rng.permutation(len(rows))[:count])]
+        table = pd.DataFrame(rows, columns=["site", "layer", "neuron"]).iloc[
+            np.sort(rng.permutation(len(rows))[:count])
+        ]
     else:
         gate = rng.choice(layers * widths[sites[0]], count, replace=False)
-        table = pd.DataFrame({"site": sites[0].value, "layer": gate // widths[sites[0]], "neuron": gate % widths[sites[0]]})
+        table = pd.DataFrame(
+            {"site": sites[0].value, "layer": gate // widths[sites[0]], "neuron": gate % widths[sites[0]]}
+        )
     table = table.assign(score=rng.exponential(1.0, len(table)) if scored else np.nan)
     return NeuronSet(table, provenance(layers, widths, kind))
 
 
 def make_specific(layers: int = 4, *, countries: Sequence[str] = COUNTRIES) -> NeuronSet:
     """A culture-specific set: neurons of every country, some of them shared."""
-    parts = [make_set(layers, count=20 + 5 * i, seed=i).table.assign(country=country) for i, country in enumerate(countries)]
+    parts = [
+        make_set(layers, count=20 + 5 * i, seed=i).table.assign(country=country)
+        for i, country in enumerate(countries)
+    ]
     return NeuronSet(pd.concat(parts), provenance(layers, WIDTHS, "culture-specific"))
 
 
 def empty_set(layers: int = 4) -> NeuronSet:
     """No neurons, of a known pool."""
-    return NeuronSet(pd.DataFrame({"site": [], "layer": [], "neuron": []}), provenance(layers, WIDTHS, "culture-general"))
+    return NeuronSet(
+        pd.DataFrame({"site": [], "layer": [], "neuron": []}), provenance(layers, WIDTHS, "culture-general")
+    )
 
 
 def provenance(layers: int, widths: Mapping[Site, int], kind: str) -> Provenance:
@@ -96,23 +115,55 @@ def make_result(
             country = None if task == "commonsenseqa" else countries[i % len(countries)]
             ok = right(task, country, i)
             answer = "A" if ok else "B"
-            rows.append((task, f"{task}-{i}", f"c{i // 4}", country, "Food", 0, "A", answer, answer, 0.75 if ok else 0.25, ok, ok, np.nan))
+            rows.append(
+                (
+                    task,
+                    f"{task}-{i}",
+                    f"c{i // 4}",
+                    country,
+                    "Food",
+                    0,
+                    "A",
+                    answer,
+                    answer,
+                    0.75 if ok else 0.25,
+                    ok,
+                    ok,
+                    np.nan,
+                )
+            )
     return EvaluationResult(pd.DataFrame(rows, columns=list(COLUMNS)), {"setting": "unchanged"})
 
 
 def make_prompt(
-    layers: int = 3, tokens: Sequence[str] = ("<s>", "Ġrice", "Ċ", "?"), *, widths: Mapping[Site, int] = WIDTHS, seed: int = 0
+    layers: int = 3,
+    tokens: Sequence[str] = ("<s>", "Ġrice", "Ċ", "?"),
+    *,
+    widths: Mapping[Site, int] = WIDTHS,
+    seed: int = 0,
 ) -> PromptScores:
     """Attribution along a prompt of those tokens."""
     rng = np.random.default_rng(seed)
-    arrays = {site: rng.standard_normal((layers, len(tokens), width)).astype(np.float32) for site, width in widths.items()}
+    arrays = {
+        site: rng.standard_normal((layers, len(tokens), width)).astype(np.float32)
+        for site, width in widths.items()
+    }
     return PromptScores(arrays, tuple(tokens), "B", 0.5)
 
 
 def cells(figure: go.Figure) -> int:
     """Cells of heatmaps and marks of everything else, those waiting in menus included."""
-    drawn = sum(np.size(trace.z) if trace.type == "heatmap" else len(trace.x) for trace in figure.data if trace.type != "table")
-    waiting = sum(len(x) for menu in figure.layout.updatemenus for button in menu.buttons for x in button.args[0].get("x", []))
+    drawn = sum(
+        np.size(trace.z) if trace.type == "heatmap" else len(trace.x)
+        for trace in figure.data
+        if trace.type != "table"
+    )
+    waiting = sum(
+        len(x)
+        for menu in figure.layout.updatemenus
+        for button in menu.buttons
+        for x in button.args[0].get("x", [])
+    )
     return drawn + waiting
 
 

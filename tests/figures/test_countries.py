@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from culnig_tl import figures
+from culnig_tl.data.neurons import Site
+from culnig_tl.data.scores import NO_COUNTRY
 from culnig_tl.errors import NeuronError, ScoreError
-from culnig_tl.neurons import Site
-from culnig_tl.scores import NO_COUNTRY
 
 from .builders import COUNTRIES, WIDTHS, make_result, make_scores, make_set, make_specific, notes
 
@@ -20,15 +20,22 @@ def base():
 
 def without(lost: str, every: int = 2):
     """The unchanged answers, but every second right one of a country is lost."""
-    return make_result(lambda task, country, i: i % 5 != 0 and not (country == lost and (i // 3) % every == 0))
+    return make_result(
+        lambda task, country, i: i % 5 != 0 and not (country == lost and (i // 3) % every == 0)
+    )
 
 
 def test_country_heatmap_of_a_set_counts_each_countrys_neurons():
     neurons = make_specific()
     z = np.asarray(figures.country_heatmap(neurons).data[0].z)
     for column, country in enumerate(neurons.countries):
-        assert z[:, column].tolist() == neurons.for_country(country).counts("layer").reindex(range(4), fill_value=0).tolist()
-    assert np.asarray(figures.country_heatmap(neurons, show="share").data[0].z).sum(0) == pytest.approx([100] * 3)
+        assert (
+            z[:, column].tolist()
+            == neurons.for_country(country).counts("layer").reindex(range(4), fill_value=0).tolist()
+        )
+    assert np.asarray(figures.country_heatmap(neurons, show="share").data[0].z).sum(0) == pytest.approx(
+        [100] * 3
+    )
     gate = np.asarray(figures.country_heatmap(neurons, sites=[Site.MLP_GATE]).data[0].z)
     assert gate.sum() == neurons.counts("site")["mlp.gate"]
 
@@ -51,9 +58,13 @@ def test_control_countries_are_matched_by_name():
 
 def test_the_shared_pattern_is_the_rank_one_share_of_all_neurons():
     scores = make_scores()
-    matrix = np.concatenate([(scores.arrays[s] / np.array([10, 11, 12])[:, None, None]).reshape(3, -1) for s in WIDTHS], axis=1)
+    matrix = np.concatenate(
+        [(scores.arrays[s] / np.array([10, 11, 12])[:, None, None]).reshape(3, -1) for s in WIDTHS], axis=1
+    )
     power = np.linalg.svd(matrix, compute_uv=False) ** 2
-    assert f"one shared pattern explains {100 * power[0] / power.sum():.1f}% of the variance" in notes(figures.country_heatmap(scores))
+    assert f"one shared pattern explains {100 * power[0] / power.sum():.1f}% of the variance" in notes(
+        figures.country_heatmap(scores)
+    )
     same = make_scores(fill=2.0)
     assert "explains 100.0%" in notes(figures.country_heatmap(same))
 
@@ -71,7 +82,10 @@ def test_a_cell_of_the_drop_matrix_is_the_drop():
     z = np.asarray(figure.data[0].z)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            before, after = base().accuracy("country").at[column, "accuracy"], results[row].accuracy("country").at[column, "accuracy"]
+            before, after = (
+                base().accuracy("country").at[column, "accuracy"],
+                results[row].accuracy("country").at[column, "accuracy"],
+            )
             assert z[i, j] == pytest.approx(before - after)
     assert z[0, 0] > 20 and z[0, 1] == z[0, 2] == 0
     assert list(figure.layout.yaxis.ticktext) == ["Spain (1 of 3)", "Mexico (2.5 of 3)", "Japan (2.5 of 3)"]
@@ -109,13 +123,20 @@ def test_accuracy_bars_are_the_results_accuracies_with_their_intervals():
         table = result.accuracy("task")
         assert list(trace.y) == pytest.approx(table["accuracy"].tolist())
         assert list(trace.error_y.array) == pytest.approx((1.96 * table["se"]).tolist())
-    assert [x.partition("<br>")[0] for x in figure.data[0].x] == ["blend", "commonsenseqa"] and "n = 24" in figure.data[0].x[0]
+    assert [x.partition("<br>")[0] for x in figure.data[0].x] == [
+        "blend",
+        "commonsenseqa",
+    ] and "n = 24" in figure.data[0].x[0]
     by_country = figures.accuracy_bars(results, by="country")
-    assert list(by_country.data[1].y) == pytest.approx(results["suppressed"].accuracy("country")["accuracy"].tolist())
+    assert list(by_country.data[1].y) == pytest.approx(
+        results["suppressed"].accuracy("country")["accuracy"].tolist()
+    )
 
 
 def test_tasks_that_a_setting_was_not_asked_stay_empty():
-    figure = figures.accuracy_bars({"unchanged": base(), "suppressed": make_result(lambda *_: True, tasks=("commonsenseqa",))})
+    figure = figures.accuracy_bars(
+        {"unchanged": base(), "suppressed": make_result(lambda *_: True, tasks=("commonsenseqa",))}
+    )
     assert np.isnan(figure.data[1].y[0]) and figure.data[1].y[1] == 100
     assert "no questions" in figure.data[1].hovertext[0]
 
@@ -125,27 +146,35 @@ def test_values_questions_show_alignment_and_say_so():
     result.table.loc[result.table["task"] == "worldvaluesbench", "alignment"] = np.linspace(40, 80, 24)
     figure = figures.accuracy_bars(result)
     assert list(figure.data[0].y) == pytest.approx([0, 60])
-    assert figure.data[0].x[1].startswith("worldvaluesbench: alignment") and "alignment (0 to 100)" in notes(figure)
+    assert figure.data[0].x[1].startswith("worldvaluesbench: alignment") and "alignment (0 to 100)" in notes(
+        figure
+    )
 
 
 def sweep(**changes):
     rows = [
-        ("t_mlp", x, "blend", s, y - 100 * x, 2.0, int(1000 * x))
+        ("top_mlp", x, "blend", s, y - 100 * x, 2.0, int(1000 * x))
         for s, y in (("suppressed", 40.0), ("random", 70.0))
         for x in (0.02, 0.005, 0.01)
     ]
     rows += [("z", x, "blend", "suppressed", 50.0, np.nan, 10) for x in (0.5, 1.0)]
-    return pd.DataFrame(rows, columns=["parameter", "threshold", "task", "setting", "accuracy", "se", "neurons"]).assign(**changes)
+    return pd.DataFrame(
+        rows, columns=["parameter", "threshold", "task", "setting", "accuracy", "se", "neurons"]
+    ).assign(**changes)
 
 
 def test_threshold_curves_go_through_the_points_in_order():
     figure = figures.threshold_curves(sweep())
-    lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers" and trace.xaxis == "x"}
-    assert list(lines["blend suppressed"].x) == pytest.approx([0.5, 1, 2]) and list(lines["blend suppressed"].y) == pytest.approx(
-        [39.5, 39, 38]
-    )
+    lines = {
+        trace.name: trace for trace in figure.data if trace.mode == "lines+markers" and trace.xaxis == "x"
+    }
+    assert list(lines["blend suppressed"].x) == pytest.approx([0.5, 1, 2]) and list(
+        lines["blend suppressed"].y
+    ) == pytest.approx([39.5, 39, 38])
     band = next(trace for trace in figure.data if trace.fill == "toself")
-    assert list(band.y) == pytest.approx([39.5 + 3.92, 39 + 3.92, 38 + 3.92, 38 - 3.92, 39 - 3.92, 39.5 - 3.92])
+    assert list(band.y) == pytest.approx(
+        [39.5 + 3.92, 39 + 3.92, 38 + 3.92, 38 - 3.92, 39 - 3.92, 39.5 - 3.92]
+    )
     marks = [(shape.x0, shape.xref) for shape in figure.layout.shapes]
     assert marks == [(1.0, "x"), (0.5, "x2")]  # the paper's 1% and z of 0.5
     assert "10 neurons" in lines["blend suppressed"].hovertext[1]
@@ -153,10 +182,20 @@ def test_threshold_curves_go_through_the_points_in_order():
 
 def test_wide_thresholds_get_a_logarithmic_axis_with_the_paper_in_its_place():
     wide = pd.DataFrame(
-        {"parameter": "t_mlp", "threshold": [0.001, 0.01, 0.05], "accuracy": [60, 50, 40], "culture": False, "questions": 24}
+        {
+            "parameter": "top_mlp",
+            "threshold": [0.001, 0.01, 0.05],
+            "accuracy": [60, 50, 40],
+            "culture": False,
+            "questions": 24,
+        }
     )
     figure = figures.threshold_curves(wide)
-    assert figure.layout.xaxis.type == "log" and figure.layout.shapes[0].x0 == 1.0 and figure.layout.annotations[0].x == 0.0
+    assert (
+        figure.layout.xaxis.type == "log"
+        and figure.layout.shapes[0].x0 == 1.0
+        and figure.layout.annotations[0].x == 0.0
+    )
     assert figure.data[0].marker.symbol == "circle-open" and "n = 24 questions" in notes(figure)
 
 
@@ -195,6 +234,6 @@ def test_histogram_of_a_set_counts_the_set():
     everything = np.concatenate([scores.of("Spain")[site].ravel() for site in WIDTHS]) / 11
     assert (everything >= one.layout.shapes[0].x0).sum() == int(0.05 * everything.size)
     with pytest.raises(NeuronError, match="between 0 and 1"):
-        figures.score_histogram(scores, thresholds={"t_mlp": 3})
+        figures.score_histogram(scores, thresholds={"top_mlp": 3})
     with pytest.raises(NeuronError, match="another model"):
         figures.score_histogram(scores, neurons=make_set(9))

@@ -17,7 +17,9 @@ from .builders import empty_set, make_set, notes
 def test_drops_are_drawn_as_changes_with_their_intervals():
     found = made_study(**CASES["shown"]).findings()
     drops = {task: d.layer for task, d in found.drops.items()}
-    figure = figures.drop_chart(drops, rival={"food": found.drops["food"].rival}, rival_name="neurons of sense", culture=["food"])
+    figure = figures.drop_chart(
+        drops, rival={"food": found.drops["food"].rival}, rival_name="neurons of sense", culture=["food"]
+    )
     own, random, rival = figure.data
     np.testing.assert_allclose(own.x, [-d.drop for d in drops.values()])
     np.testing.assert_allclose(own.x[0] - own.error_x.arrayminus[0], -drops["food"].high)
@@ -25,7 +27,11 @@ def test_drops_are_drawn_as_changes_with_their_intervals():
     np.testing.assert_allclose(random.x, [-d.random_mean for d in drops.values()])
     assert list(rival.x) == [-found.drops["food"].rival.random_mean] and rival.name == "neurons of sense"
     assert figure.layout.yaxis.ticktext == ("food (culture)", "sense", "pairs")
-    assert "−" not in own.hovertext[0] and "-50.00 points" in own.hovertext[0] and "100.00% to 50.00%" in own.hovertext[0]
+    assert (
+        "−" not in own.hovertext[0]
+        and "-50.00 points" in own.hovertext[0]
+        and "100.00% to 50.00%" in own.hovertext[0]
+    )
     assert "n = 10 random sets" in notes(figure)
     with pytest.raises(ScoreError, match="no drops"):
         figures.drop_chart({})
@@ -40,7 +46,9 @@ def test_unknown_intervals_draw_no_bars():
 
 
 def test_grid_puts_own_countries_on_the_diagonal():
-    table = pd.DataFrame([[1.0, 5.0, 0.0], [4.0, 2.0, -1.0]], index=["Spain", "Iran"], columns=["Iran", "Spain", "China"])
+    table = pd.DataFrame(
+        [[1.0, 5.0, 0.0], [4.0, 2.0, -1.0]], index=["Spain", "Iran"], columns=["Iran", "Spain", "China"]
+    )
     figure = figures.drop_grid(table)
     assert np.asarray(figure.data[0].z).tolist() == [[5.0, 1.0, 0.0], [2.0, 4.0, -1.0]]
     assert figure.layout.xaxis.ticktext == ("Spain", "Iran", "China") and len(figure.layout.shapes) == 2
@@ -55,7 +63,9 @@ def test_thirds_are_those_of_the_table():
     table = depth_thirds(neurons)
     for third, trace in zip(("shallow", "middle", "deep"), figure.data):
         assert trace.name == third
-        np.testing.assert_allclose(trace.y, [table.loc[(pool, third), "percent"] for pool in ("mlp", "attn", "all")])
+        np.testing.assert_allclose(
+            trace.y, [table.loc[(pool, third), "percent"] for pool in ("mlp", "attn", "all")]
+        )
     assert "dashed: the pool's share, 33.3%" in notes(figure)
     several = figures.depth_bars({"base": neurons, "sft": make_set(4)})
     assert len(several.data[0].x) == 2 and "dashed" not in notes(several), "4 layers have no even thirds"

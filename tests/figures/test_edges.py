@@ -7,10 +7,20 @@ import plotly.graph_objects as go
 import pytest
 
 from culnig_tl import figures
+from culnig_tl.data.neurons import Site
 from culnig_tl.errors import CulnigError
-from culnig_tl.neurons import Site
 
-from .builders import COUNTRIES, WIDTHS, empty_set, make_prompt, make_result, make_scores, make_set, make_specific, notes
+from .builders import (
+    COUNTRIES,
+    WIDTHS,
+    empty_set,
+    make_prompt,
+    make_result,
+    make_scores,
+    make_set,
+    make_specific,
+    notes,
+)
 
 
 def drawable(figure: go.Figure) -> go.Figure:
@@ -64,8 +74,12 @@ def test_one_country():
     one = make_scores(countries=("Spain",))
     assert np.asarray(drawable(figures.country_heatmap(one)).data[0].z).shape == (4, 1)
     assert "shared pattern" not in notes(figures.country_heatmap(one))
-    assert np.asarray(drawable(figures.country_heatmap(make_specific(countries=("Spain",)))).data[0].z).shape == (4, 1)
-    before, after = (make_result(lambda t, c, i, k=k: i % k > 0, countries=("Spain",), tasks=("blend",)) for k in (5, 2))
+    assert np.asarray(
+        drawable(figures.country_heatmap(make_specific(countries=("Spain",)))).data[0].z
+    ).shape == (4, 1)
+    before, after = (
+        make_result(lambda t, c, i, k=k: i % k > 0, countries=("Spain",), tasks=("blend",)) for k in (5, 2)
+    )
     assert np.asarray(drawable(figures.drop_matrix(before, {"Spain": after})).data[0].z).shape == (1, 1)
 
 
@@ -76,7 +90,11 @@ def test_equal_scores(fill):
     histogram = drawable(figures.score_histogram(scores))
     assert "all scores are equal" in notes(histogram)
     assert [int(np.sum(trace.y)) for trace in histogram.data] == [4 * 40, 4 * 24]
-    for figure in (figures.layer_heatmap(scores), figures.site_heatmap(scores), figures.country_heatmap(scores)):
+    for figure in (
+        figures.layer_heatmap(scores),
+        figures.site_heatmap(scores),
+        figures.country_heatmap(scores),
+    ):
         assert figure.layout.coloraxis.cmin < figure.layout.coloraxis.cmax
 
 

@@ -15,7 +15,12 @@ from culnig_tl.errors import CulnigError
 from .builders import make_set
 
 BROWSER = next(
-    (found for name in ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser") if (found := shutil.which(name))), None
+    (
+        found
+        for name in ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
+        if (found := shutil.which(name))
+    ),
+    None,
 )
 HEADS = {"png": b"\x89PNG\r\n", "svg": b"<svg", "pdf": b"%PDF"}
 
@@ -23,7 +28,11 @@ HEADS = {"png": b"\x89PNG\r\n", "svg": b"<svg", "pdf": b"%PDF"}
 def test_html_holds_plotly_itself(tmp_path):
     path = figures.save_figure(figures.layer_distribution(make_set()), tmp_path / "new" / "layers.html")
     text = path.read_text(encoding="utf-8")
-    assert len(text) > 1_000_000 and not re.search(r"<script[^>]*src=", text) and "Where the culture-general neurons sit" in text
+    assert (
+        len(text) > 1_000_000
+        and not re.search(r"<script[^>]*src=", text)
+        and "Where the culture-general neurons sit" in text
+    )
 
 
 @pytest.mark.browser
@@ -55,7 +64,11 @@ def test_without_kaleido_the_message_says_what_to_install(tmp_path, monkeypatch)
 
 def test_without_a_browser_the_message_says_so(tmp_path, monkeypatch):
     errors = pytest.importorskip("kaleido.errors")
-    missing = next(getattr(errors, name) for name in dir(errors) if "Chrome" in name and isinstance(getattr(errors, name), type))
+    missing = next(
+        getattr(errors, name)
+        for name in dir(errors)
+        if "Chrome" in name and isinstance(getattr(errors, name), type)
+    )
 
     def broken(self, *args, **kwargs):
         raise missing()

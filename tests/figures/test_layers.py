@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from culnig_tl import figures
+from culnig_tl.data.neurons import NeuronSet, Site
+from culnig_tl.data.scores import NeuronScores
 from culnig_tl.errors import NeuronError, ScoreError
-from culnig_tl.neurons import NeuronSet, Site
-from culnig_tl.scores import NeuronScores
 
 from .builders import WIDTHS, make_scores, make_set, make_specific, notes
 
@@ -43,7 +43,9 @@ def test_the_baseline_is_the_set_spread_evenly_over_its_pool():
     assert [trace.y[0] for trace in dotted] == pytest.approx(
         [neurons.counts("site")["mlp.gate"] / 4, *(attention * width / 24 / 4 for width in (12, 6, 6))]
     )
-    assert not [trace for trace in figures.layer_distribution(neurons, baseline=False).data if trace.type == "scatter"]
+    assert not [
+        trace for trace in figures.layer_distribution(neurons, baseline=False).data if trace.type == "scatter"
+    ]
 
 
 def test_overlaid_sets_keep_their_counts_site_by_site():
@@ -52,7 +54,9 @@ def test_overlaid_sets_keep_their_counts_site_by_site():
     for name, neurons in sets.items():
         lines = [np.asarray(trace.y) for trace in figure.data if trace.legendgroup == name]
         assert sum(lines).sum() == len(neurons)
-        assert [int(line.sum()) for line in lines] == [int(neurons.counts("site")[site.value]) for site in WIDTHS]
+        assert [int(line.sum()) for line in lines] == [
+            int(neurons.counts("site")[site.value]) for site in WIDTHS
+        ]
     assert "n = 60" in figure.data[0].name
 
 
@@ -89,7 +93,11 @@ def test_control_and_country_are_taken_a_question_against_a_question():
     figure = figures.layer_heatmap(scores, sites=[site], control=control, country="Spain")
     wanted = scores.of("Spain")[site] / 11 - control.of("Spain")[site] / 11
     assert np.asarray(figure.data[0].z) == pytest.approx(wanted)
-    assert "Spain" in notes(figure) and "n = 33 questions in 11 clusters" in notes(figure) and "minus blend:control" in notes(figure)
+    assert (
+        "Spain" in notes(figure)
+        and "n = 33 questions in 11 clusters" in notes(figure)
+        and "minus blend:control" in notes(figure)
+    )
 
 
 def test_the_menu_zooms_into_single_neurons_of_each_layer():
@@ -111,7 +119,9 @@ def test_one_layer_alone_shows_every_neuron_up_to_the_limit():
     figure = figures.layer_heatmap(scores, layer=1)
     assert [len(trace.x) for trace in figure.data] == list(WIDTHS.values())
     assert np.asarray(figure.data[0].y) == pytest.approx(scores.total(Site.MLP_GATE)[1] / 17)
-    wide = figures.layer_heatmap(make_scores(1, widths={Site.MLP_GATE: 12_000}, countries=("Spain",)), layer=0)
+    wide = figures.layer_heatmap(
+        make_scores(1, widths={Site.MLP_GATE: 12_000}, countries=("Spain",)), layer=0
+    )
     assert len(wide.data[0].x) == 10_000 and "10,000 strongest of 12,000" in notes(wide)
 
 
@@ -163,9 +173,15 @@ def test_checkpoints_of_scores_are_means_over_the_layers_neurons():
         (lambda: figures.layer_heatmap(make_scores(), sites=["mlp.post"]), "no scores of mlp.post"),
         (lambda: figures.layer_heatmap(make_scores(), control=make_scores(3)), "different models"),
         (lambda: figures.layer_heatmap(make_scores(), country="Peru"), "no scores of 'Peru'"),
-        (lambda: figures.site_heatmap(NeuronSet.from_indices([("mlp.gate", 0, 1)]), show="share"), "provenance.pool"),
+        (
+            lambda: figures.site_heatmap(NeuronSet.from_indices([("mlp.gate", 0, 1)]), show="share"),
+            "provenance.pool",
+        ),
         (lambda: figures.checkpoint_heatmap({}), "no checkpoint"),
-        (lambda: figures.checkpoint_heatmap({"a": make_set(), "b": make_scores()}), "all NeuronSets or all NeuronScores"),
+        (
+            lambda: figures.checkpoint_heatmap({"a": make_set(), "b": make_scores()}),
+            "all NeuronSets or all NeuronScores",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(call, message):

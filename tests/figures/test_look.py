@@ -11,15 +11,17 @@ import plotly.io as pio
 import pytest
 
 from culnig_tl import figures
-from culnig_tl.attribution import PromptScores
+from culnig_tl.data.neurons import Site
 from culnig_tl.figures import theme
-from culnig_tl.neurons import Site
+from culnig_tl.method.score import PromptScores
 
 from .builders import LARGE, cells, make_prompt, make_result, make_scores, make_set, make_specific, notes
 from .test_countries import sweep
 
 LAYERS = 48
-LONG = PromptScores({Site.MLP_GATE: np.broadcast_to(np.float32(0.01), (LAYERS, 300, 15_360))}, ("a",) * 300, "B", 0.5)
+LONG = PromptScores(
+    {Site.MLP_GATE: np.broadcast_to(np.float32(0.01), (LAYERS, 300, 15_360))}, ("a",) * 300, "B", 0.5
+)
 
 
 def _small() -> dict[str, go.Figure]:
@@ -96,22 +98,35 @@ def _lab(colour: str, matrix: np.ndarray) -> np.ndarray:
     """CIELAB of a colour as someone sees it whose cones are changed by `matrix`."""
     rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.clip(matrix @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear / np.array([0.9505, 1.0, 1.089])
+    xyz = (
+        np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+        @ linear
+        / np.array([0.9505, 1.0, 1.089])
+    )
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 VISION = {  # Machado, Oliveira and Fernandes (2009), full severity
     "usual": np.eye(3),
-    "no red cones": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
-    "no green cones": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
-    "no blue cones": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]),
+    "no red cones": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "no green cones": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "no blue cones": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
 }
 
 
 @pytest.mark.parametrize("eyes", VISION)
 def test_colours_differ_for_every_kind_of_eyes(eyes):
-    for colours in (theme.PALETTE[:5], tuple(theme.SITE_COLOURS[s] for s in (Site.MLP_GATE, Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V))):
+    for colours in (
+        theme.PALETTE[:5],
+        tuple(theme.SITE_COLOURS[s] for s in (Site.MLP_GATE, Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)),
+    ):
         seen = [_lab(colour, VISION[eyes]) for colour in colours]
         closest = min(np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i])
         assert closest > 10, (eyes, closest)
@@ -122,7 +137,11 @@ def test_colours_differ_for_every_kind_of_eyes(eyes):
 @pytest.fixture(scope="module")
 def large():
     scores = make_scores(LAYERS, widths=LARGE, countries=("Spain", "Iran"))
-    return scores, make_scores(LAYERS, widths=LARGE, countries=("Spain", "Iran"), seed=1), make_set(LAYERS, count=8_087, widths=LARGE)
+    return (
+        scores,
+        make_scores(LAYERS, widths=LARGE, countries=("Spain", "Iran"), seed=1),
+        make_set(LAYERS, count=8_087, widths=LARGE),
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from culnig_tl import NeuronSet, figures
 from culnig_tl.errors import NeuronError, ScoreError
 from culnig_tl.figures import theme
-from culnig_tl.methods import METHODS
+from culnig_tl.method.methods import METHODS
 
 SITES = ("mlp.gate", "attn.q", "attn.k", "attn.v")
 
@@ -21,7 +21,10 @@ def agreement() -> pd.DataFrame:
             for layer in ("all", 0, 1):
                 value = 0.9 - number / 20 - (site == "attn.q") / 10
                 rows.append((name, site, layer, 64, value, value / 2, 0.5, 0.6))
-    return pd.DataFrame(rows, columns=["method", "site", "layer", "neurons", "spearman", "pearson", "precision_1", "precision_5"])
+    return pd.DataFrame(
+        rows,
+        columns=["method", "site", "layer", "neurons", "spearman", "pearson", "precision_1", "precision_5"],
+    )
 
 
 def curves() -> pd.DataFrame:
@@ -42,13 +45,27 @@ def enhancement() -> pd.DataFrame:
         for task in (("culture", "sense") if i < 2 else ("culture",))
         for c in ((factor - 1) * (i - 1),)
     ]
-    columns = ["set", "factor", "task", "neurons", "questions", "clusters", "base", "accuracy", "change", "low", "high"]
+    columns = [
+        "set",
+        "factor",
+        "task",
+        "neurons",
+        "questions",
+        "clusters",
+        "base",
+        "accuracy",
+        "change",
+        "low",
+        "high",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
 def stable(columns=("returns", "wordings")) -> NeuronSet:
     rng = np.random.default_rng(0)
-    table = pd.DataFrame({"site": ["mlp.gate"] * 40 + ["attn.v"] * 10, "layer": 0, "neuron": [*range(40), *range(10)]})
+    table = pd.DataFrame(
+        {"site": ["mlp.gate"] * 40 + ["attn.v"] * 10, "layer": 0, "neuron": [*range(40), *range(10)]}
+    )
     made = {"returns": rng.integers(0, 101, 50) / 100, "wordings": rng.integers(0, 6, 50) / 5}
     return NeuronSet(table.assign(**{c: made[c] for c in columns}))
 
@@ -67,11 +84,16 @@ def test_agreement_has_a_mark_a_method_and_site():
     figure = figures.method_agreement(table)
     assert [t.name for t in figure.data] == ["all sites", *SITES]
     gate = figure.data[1]
-    assert list(gate.y) == list(METHODS) and list(figure.data[2].y) == [m for m in METHODS if m not in ("lape", "cape")]
+    assert list(gate.y) == list(METHODS) and list(figure.data[2].y) == [
+        m for m in METHODS if m not in ("lape", "cape")
+    ]
     assert gate.x[0] == pytest.approx(0.9) and figure.layout.yaxis.categoryarray[-1] == "culnig"
     assert len({t.marker.symbol for t in figure.data}) == 5
     assert figures.method_agreement(table, measure="precision_5").data[0].x[0] == 0.6
-    for wrong in (lambda: figures.method_agreement(table, measure="r"), lambda: figures.method_agreement(table.drop(columns="site"))):
+    for wrong in (
+        lambda: figures.method_agreement(table, measure="r"),
+        lambda: figures.method_agreement(table.drop(columns="site")),
+    ):
         with pytest.raises(ScoreError):
             wrong()
 
@@ -105,7 +127,9 @@ def test_enhancement_starts_at_no_change_and_pools_countries():
         assert trace.x[0] == 1 and trace.y[0] == 0 and len(trace.x) == 4
     assert figure.data[0].error_y.array[1] == pytest.approx(1)
     single = enhancement()
-    assert "Iran's own" in {t.name for t in figures.enhancement_curves(single[single["set"] != "each country's own"]).data}
+    assert "Iran's own" in {
+        t.name for t in figures.enhancement_curves(single[single["set"] != "each country's own"]).data
+    }
     with pytest.raises(ScoreError):
         figures.enhancement_curves(single.drop(columns="low"))
 
@@ -124,7 +148,10 @@ def test_returns_count_every_neuron_once():
 
 def test_cross_effects():
     figure = figures.cross_effects(cross())
-    assert figure.data[0].z.tolist() == [[0.5, -0.5], [1.5, 0.5]] and list(figure.data[0].x) == ["blend", "normad"]
+    assert figure.data[0].z.tolist() == [[0.5, -0.5], [1.5, 0.5]] and list(figure.data[0].x) == [
+        "blend",
+        "normad",
+    ]
     assert figure.layout.coloraxis.cmid == 0
     with pytest.raises(ScoreError):
         figures.cross_effects(cross()[:0])

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from culnig_tl import figures
-from culnig_tl.attribution import score_neurons
-from culnig_tl.closeup import question_scores
+from culnig_tl.data.neurons import NeuronSet, Site
+from culnig_tl.engine.models import last_logits
+from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import NeuronError, ScoreError
 from culnig_tl.figures.prompts import shown
 from culnig_tl.figures.tokens import _gain
-from culnig_tl.models import last_logits
-from culnig_tl.neurons import NeuronSet, Site
-from culnig_tl.prompting import encode
+from culnig_tl.method.closeup import question_scores
+from culnig_tl.method.score import score_neurons
 
 from .. import families
 from .builders import WIDTHS, cells, make_prompt, make_scores, make_set, notes
@@ -52,14 +52,23 @@ def test_long_prompts_share_columns_and_lose_nothing():
     prompt = make_prompt(40, ["Ġa"] * 601, widths={Site.MLP_GATE: 3})
     figure = figures.token_heatmap(prompt)
     assert cells(figure) <= 10_000 and "a column is 3 tokens" in notes(figure)
-    assert np.asarray(figure.data[0].z).sum() == pytest.approx(prompt.arrays[Site.MLP_GATE].sum(dtype=np.float64), abs=1e-3)
+    assert np.asarray(figure.data[0].z).sum() == pytest.approx(
+        prompt.arrays[Site.MLP_GATE].sum(dtype=np.float64), abs=1e-3
+    )
     window = figures.token_heatmap(prompt, positions=(100, 120))
-    assert np.asarray(window.data[0].z) == pytest.approx(prompt.arrays[Site.MLP_GATE][:, 100:121].sum(2), abs=1e-5)
+    assert np.asarray(window.data[0].z) == pytest.approx(
+        prompt.arrays[Site.MLP_GATE][:, 100:121].sum(2), abs=1e-5
+    )
     assert window.layout.xaxis.ticktext[0] == "100: ·a" and len(figure.layout.xaxis.ticktext) <= 80
 
 
 def test_tokens_are_no_markup():
-    assert shown("<s>") == "&lt;s&gt;" and shown("Ġrice") == "·rice" and shown("▁a") == "·a" and shown("Ċ") == "↵"
+    assert (
+        shown("<s>") == "&lt;s&gt;"
+        and shown("Ġrice") == "·rice"
+        and shown("▁a") == "·a"
+        and shown("Ċ") == "↵"
+    )
     assert figures.token_heatmap(make_prompt()).layout.xaxis.ticktext[0] == "0: &lt;s&gt;"
 
 
@@ -80,13 +89,24 @@ def test_a_card_shows_the_neurons_scores_and_tables():
     questions = pd.DataFrame({"question": ["<b>What</b> is eaten?"], "score": [0.25], "country": ["Spain"]})
     firing = pd.DataFrame({"token": [" rice"], "context": ["people eat"], "activation": [3.5]})
     promoted = pd.DataFrame({"token": ["up", "down", "higher"], "logit": [1.0, -2.0, 3.0]})
-    figure = figures.neuron_card(scores, ("attn.q", 2, 5), control=control, questions=questions, firing=firing, promoted=promoted)
-    assert list(figure.data[0].y) == pytest.approx((scores.arrays[Site.ATTN_Q][:, 2, 5] / np.array([10, 11, 12])).tolist())
-    assert list(figure.data[1].y) == pytest.approx((control.arrays[Site.ATTN_Q][:, 2, 5] / np.array([10, 11, 12])).tolist())
+    figure = figures.neuron_card(
+        scores, ("attn.q", 2, 5), control=control, questions=questions, firing=firing, promoted=promoted
+    )
+    assert list(figure.data[0].y) == pytest.approx(
+        (scores.arrays[Site.ATTN_Q][:, 2, 5] / np.array([10, 11, 12])).tolist()
+    )
+    assert list(figure.data[1].y) == pytest.approx(
+        (control.arrays[Site.ATTN_Q][:, 2, 5] / np.array([10, 11, 12])).tolist()
+    )
     top, fires, writes = figure.data[2:]
     assert top.cells.values[0][0] == "&lt;b&gt;What&lt;/b&gt; is eaten?" and top.cells.values[1][0] == "0.25"
     assert fires.cells.values[2][0] == "3.5"
-    assert [list(column) for column in writes.cells.values] == [["higher", "up"], ["3", "1"], ["down", ""], ["-2", ""]]
+    assert [list(column) for column in writes.cells.values] == [
+        ["higher", "up"],
+        ["3", "1"],
+        ["down", ""],
+        ["-2", ""],
+    ]
     values = {s: (scores.total(s) - control.total(s)) / 17 for s in WIDTHS if s.pool == "attn"}
     rank = 1 + sum(int((v > values[Site.ATTN_Q][2, 5]).sum()) for v in values.values())
     assert f"rank {rank} of 96 attention neurons" in notes(figure)
@@ -129,19 +149,27 @@ def test_promoted_tokens_are_those_that_rise_when_the_neuron_writes_more(loaded,
     layer, tokenizer = model.cfg.n_layers - 1, model.tokenizer
     for neuron in (0, 7):
         change = _push(model, site, layer, neuron)
-        table = figures.promoted_tokens(model, site, layer, neuron, count=256)  # half the vocabulary from either end: all of it
+        table = figures.promoted_tokens(
+            model, site, layer, neuron, count=256
+        )  # half the vocabulary from either end: all of it
         assert table["logit"].is_monotonic_decreasing and len(table) == 512
         # The norms' division also answers; the logit lens leaves that out. Gemma has one norm more.
         by_name = dict(zip(table["token"], table["logit"]))
         unique = [i for i in range(512) if list(table["token"]).count(tokenizer.decode([i])) == 1]
         lens = [by_name[tokenizer.decode([i])] for i in unique]
-        assert len(unique) > 200 and np.corrcoef(change[unique], lens)[0, 1] > (0.8 if "gemma" in family else 0.9), neuron
+        assert len(unique) > 200 and np.corrcoef(change[unique], lens)[0, 1] > (
+            0.8 if "gemma" in family else 0.9
+        ), neuron
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_norms_gain_is_its_weight_whatever_it_is_called(loaded, checkpoints, family):
     weights = load_file(checkpoints(family) / "model.safetensors")
-    (name,) = [key for key in weights if key.endswith(("model.norm.weight", "ln_f.weight", "final_layer_norm.weight"))]
+    (name,) = [
+        key
+        for key in weights
+        if key.endswith(("model.norm.weight", "ln_f.weight", "final_layer_norm.weight"))
+    ]
     gain = _gain(loaded(family).ln_final, torch.zeros(48))
     assert gain.numpy() == pytest.approx(weights[name].numpy() + ("gemma" in family), rel=1e-3, abs=1e-4)
 

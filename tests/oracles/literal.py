@@ -31,7 +31,9 @@ INPUTS = {"down_proj", "dense_4h_to_h"}
 """Modules whose input is mlp.post (and GPT-2's mlp.c_proj)."""
 
 
-def products(model: Any, tokens: list[int], answer: int) -> tuple[dict[tuple[str, int], list[list[float]]], float]:
+def products(
+    model: Any, tokens: list[int], answer: int
+) -> tuple[dict[tuple[str, int], list[list[float]]], float]:
     """n_i * dP/dn_i of one prompt, as {(site, layer): rows of neurons, one row a token}, and P(answer)."""
     kept: dict[tuple[str, int], torch.Tensor] = {}
     handles = []
@@ -61,7 +63,9 @@ def products(model: Any, tokens: list[int], answer: int) -> tuple[dict[tuple[str
             handles.append(module.register_forward_pre_hook(keep_input(layer)))
     try:
         logits = model(torch.tensor([tokens])).logits[0, -1]
-        probability = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)[answer]
+        probability = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)[
+            answer
+        ]
         probability.backward()
     finally:
         for handle in handles:
@@ -102,7 +106,9 @@ def _parts(name: str, product: torch.Tensor, config: Any) -> list[torch.Tensor]:
     return [product]
 
 
-def scores(model: Any, rows: list[tuple[list[int], int, str]], *, clamp: bool = False) -> dict[tuple[str, str, int], list[float]]:
+def scores(
+    model: Any, rows: list[tuple[list[int], int, str]], *, clamp: bool = False
+) -> dict[tuple[str, str, int], list[float]]:
     """S_c as {(country, site, layer): one number a neuron} for rows of (tokens, answer token, country)."""
     totals: dict[tuple[str, str, int], list[float]] = {}
     for tokens, answer, country in rows:

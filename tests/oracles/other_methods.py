@@ -27,7 +27,9 @@ def _probability(model: Any, tokens: list[int], answer: int) -> torch.Tensor:
     return torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)[answer]
 
 
-def look(model: Any, tokens: list[int], answer: int) -> tuple[dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]], float]:
+def look(
+    model: Any, tokens: list[int], answer: int
+) -> tuple[dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]], float]:
     """({(site, layer): (activation [pos, neuron], gradient of P [pos, neuron])}, P) of one prompt."""
     kept: dict[tuple[str, int], torch.Tensor] = {}
     handles = []
@@ -71,7 +73,10 @@ def look(model: Any, tokens: list[int], answer: int) -> tuple[dict[tuple[str, in
 def counterparts(clean: list[int], corrupted: list[int]) -> tuple[list[int | None], list[int]]:
     """(the corrupted position of every clean one, None where there is none; the corrupted positions of the common suffix)."""
     suffix = 0
-    while suffix < min(len(clean), len(corrupted)) and clean[len(clean) - 1 - suffix] == corrupted[len(corrupted) - 1 - suffix]:
+    while (
+        suffix < min(len(clean), len(corrupted))
+        and clean[len(clean) - 1 - suffix] == corrupted[len(corrupted) - 1 - suffix]
+    ):
         suffix += 1
     prefix = 0
     while prefix < min(len(clean), len(corrupted)) - suffix and clean[prefix] == corrupted[prefix]:
@@ -94,7 +99,9 @@ def placed(activation: torch.Tensor, clean: list[int], corrupted: list[int]) -> 
     return [mean if position is None else activation[position] for position in where]
 
 
-def attribution_patching(model: Any, clean: list[int], corrupted: list[int], answer: int) -> dict[tuple[str, int], torch.Tensor]:
+def attribution_patching(
+    model: Any, clean: list[int], corrupted: list[int], answer: int
+) -> dict[tuple[str, int], torch.Tensor]:
     """Sum over tokens of (clean - corrupted) * gradient, of one question."""
     here, _ = look(model, clean, answer)
     there, _ = look(model, corrupted, answer)
@@ -127,7 +134,9 @@ def integrated_gradients(
         def put_out(name: str):
             def hook(module: Any, arguments: Any, output: torch.Tensor) -> torch.Tensor:
                 changed = output.clone()
-                columns = [column(name, site, index, output.shape[-1], config) for index in range(values.shape[1])]
+                columns = [
+                    column(name, site, index, output.shape[-1], config) for index in range(values.shape[1])
+                ]
                 changed[0, :, columns] = scaled  # noqa: B023
                 return changed
 
@@ -152,7 +161,15 @@ def integrated_gradients(
 
 
 def pattern_patching(
-    model: Any, clean: list[int], corrupted: list[int], answer: int, site: str, layer: int, index: int, heads: int, owners: int
+    model: Any,
+    clean: list[int],
+    corrupted: list[int],
+    answer: int,
+    site: str,
+    layer: int,
+    index: int,
+    heads: int,
+    owners: int,
 ) -> float:
     """Sum over heads, queries and keys of (A - A with the neuron patched) * dP/dA; the model must run with eager attention."""
     config = model.config.get_text_config()
@@ -167,7 +184,9 @@ def pattern_patching(
         def hook(module: Any, arguments: Any, produced: torch.Tensor) -> torch.Tensor:
             changed = produced.clone()
             for position in range(len(clean)):
-                changed[0, position, column(name, site, index, produced.shape[-1], config)] = other[position][index]
+                changed[0, position, column(name, site, index, produced.shape[-1], config)] = other[position][
+                    index
+                ]
             return changed
 
         return hook

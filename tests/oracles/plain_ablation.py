@@ -10,7 +10,9 @@ import torch
 from .literal import BLOCK, INPUTS, OUTPUTS
 
 
-def logits(model: Any, tokens: torch.Tensor, neurons: Iterable[tuple[str, int, int]], factor: float) -> torch.Tensor:
+def logits(
+    model: Any, tokens: torch.Tensor, neurons: Iterable[tuple[str, int, int]], factor: float
+) -> torch.Tensor:
     """Logits [batch, pos, vocab] while the output of every neuron (site, layer, index) is multiplied by `factor`."""
     chosen: dict[tuple[str, int], list[int]] = {}
     for site, layer, index in neurons:
@@ -25,7 +27,9 @@ def logits(model: Any, tokens: torch.Tensor, neurons: Iterable[tuple[str, int, i
         sites = OUTPUTS.get(name, [])
         here = {site: chosen[site, layer] for site in sites if (site, layer) in chosen}
         if here:
-            handles.append(module.register_forward_hook(_output_hook(name, here, model.config.get_text_config(), factor)))
+            handles.append(
+                module.register_forward_hook(_output_hook(name, here, model.config.get_text_config(), factor))
+            )
             touched.update((site, layer) for site in here)
         if (name in INPUTS or path.endswith("mlp.c_proj")) and ("mlp.post", layer) in chosen:
             handles.append(module.register_forward_pre_hook(_input_hook(chosen["mlp.post", layer], factor)))
@@ -41,7 +45,10 @@ def logits(model: Any, tokens: torch.Tensor, neurons: Iterable[tuple[str, int, i
 
 def column(name: str, site: str, index: int, width: int, config: Any) -> int:
     """Where a neuron sits in a module's output of that width."""
-    heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    heads, kv_heads = (
+        config.num_attention_heads,
+        getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+    )
     if name == "gate_up_proj":
         return index if site == "mlp.gate" else width // 2 + index
     if name == "c_attn":

@@ -28,21 +28,47 @@ def top(values: dict[Neuron, float], share: float) -> set[Neuron]:
     return set(sorted(values, key=lambda neuron: (-values[neuron], neuron))[: int(len(values) * share)])
 
 
-def difference(neuron: Scores, n: int, control: Scores, m: int, sites: list[str], country: str | None) -> dict[Neuron, float]:
+def difference(
+    neuron: Scores, n: int, control: Scores, m: int, sites: list[str], country: str | None
+) -> dict[Neuron, float]:
     ours, theirs = pooled(neuron, sites, country), pooled(control, sites, country)
     return {key: value / n - theirs[key] / m for key, value in ours.items()}
 
 
-def general(neuron: Scores, n: int, control: Scores, m: int, reading: Scores, t_mlp: float, t_attn: float, r: float) -> set[Neuron]:
+def general(
+    neuron: Scores,
+    n: int,
+    control: Scores,
+    m: int,
+    reading: Scores,
+    top_mlp: float,
+    top_attn: float,
+    drop_reading: float,
+) -> set[Neuron]:
     chosen: set[Neuron] = set()
-    for sites, share in ((["mlp.gate"], t_mlp), (["attn.q", "attn.k", "attn.v"], t_attn)):
-        chosen |= top(difference(neuron, n, control, m, sites, None), share) - top(pooled(reading, sites, None), r)
+    for sites, share in ((["mlp.gate"], top_mlp), (["attn.q", "attn.k", "attn.v"], top_attn)):
+        chosen |= top(difference(neuron, n, control, m, sites, None), share) - top(
+            pooled(reading, sites, None), r
+        )
     return chosen
 
 
-def specific(neuron: Scores, n: int, control: Scores, m: int, reading: Scores, country: str, t: float, r: float, z: float) -> set[Neuron]:
+def specific(
+    neuron: Scores,
+    n: int,
+    control: Scores,
+    m: int,
+    reading: Scores,
+    country: str,
+    t: float,
+    drop_reading: float,
+    z: float,
+) -> set[Neuron]:
     sites = ["mlp.gate", "attn.q", "attn.k", "attn.v"]
-    each = {name: difference(neuron, n, control, m, sites, name) for name in sorted({name for name, _, _ in neuron})}
+    each = {
+        name: difference(neuron, n, control, m, sites, name)
+        for name in sorted({name for name, _, _ in neuron})
+    }
     candidates = top(each[country], t) - top(pooled(reading, sites, country), r)
     kept = set()
     for key in candidates:

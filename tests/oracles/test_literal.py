@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from culnig_tl import describe
-from culnig_tl.neurons import SITES, Site
+from culnig_tl.data.neurons import SITES, Site
 from culnig_tl.tasks.question import Task
 
 from .. import families
@@ -54,5 +54,8 @@ def test_control_questions_are_clamped_at_zero(loaded, checkpoints, task):
     expected = literal.scores(plain_model(checkpoints("qwen3")), rows(model.tokenizer, control), clamp=True)
     scores = score(model, control)
     assert scores.metadata["clamped"] and min(a.min() for a in scores.arrays.values()) >= 0
-    assert any(min(v) < 0 for v in literal.scores(plain_model(checkpoints("qwen3")), rows(model.tokenizer, control)).values())
+    assert any(
+        min(v) < 0
+        for v in literal.scores(plain_model(checkpoints("qwen3")), rows(model.tokenizer, control)).values()
+    )
     assert largest_error(scores, {key: v for key, v in expected.items() if Site(key[1]) in SITES}) < 1e-4

@@ -29,11 +29,19 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
     },
 }
-REST: dict[str, Any] = {"vocab_size": 32000, "max_position_embeddings": 1024, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+REST: dict[str, Any] = {
+    "vocab_size": 32000,
+    "max_position_embeddings": 1024,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 SHAPES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "llama": lambda size: hf.LlamaForCausalLM(hf.LlamaConfig(**size, **REST)),
     "qwen3": lambda size: hf.Qwen3ForCausalLM(hf.Qwen3Config(**size, **REST, head_dim=128)),
-    "gemma3": lambda size: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**size, **REST, head_dim=128, sliding_window=64)),
+    "gemma3": lambda size: hf.Gemma3ForCausalLM(
+        hf.Gemma3TextConfig(**size, **REST, head_dim=128, sliding_window=64)
+    ),
 }
 
 
@@ -51,15 +59,32 @@ def questions(count: int = QUESTIONS, tokens: int = TOKENS) -> Task:
         prompt = "Answer: A B C D. What do people eat? " * tokens
         short = tokenizer.decode(tokenizer(prompt)["input_ids"][1:tokens])
         assert len(tokenizer(short)["input_ids"]) == tokens
-        made.append(Question("perf", str(i), str(i), short, ("A", "B"), "A", country=("Japan", "Spain")[i % 2], answer_prefix=""))
+        made.append(
+            Question(
+                "perf",
+                str(i),
+                str(i),
+                short,
+                ("A", "B"),
+                "A",
+                country=("Japan", "Spain")[i % 2],
+                answer_prefix="",
+            )
+        )
     return Task("perf", tuple(made))
 
 
 def bare_pass(plain: Any, tokens: torch.Tensor, mask: torch.Tensor) -> float:
     """The limit: the gradient of P at the last position, parameters frozen, graph from the embedding on."""
-    handle = plain.get_input_embeddings().register_forward_hook(lambda module, args, output: output.requires_grad_(True))
+    handle = plain.get_input_embeddings().register_forward_hook(
+        lambda module, args, output: output.requires_grad_(True)
+    )
     try:
-        logits = plain(input_ids=tokens, attention_mask=mask, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+        logits = (
+            plain(input_ids=tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)
+            .logits[:, -1]
+            .float()
+        )
         p = logits.softmax(-1)[:, 7].sum()
         p.backward()
     finally:

@@ -11,19 +11,33 @@ import torch
 import transformers as hf
 
 from culnig_tl import NeuronSet, describe, evaluate, evaluation, load_model
-from culnig_tl.prompting import encode, pad, plan_batches
+from culnig_tl.engine.prompts import encode, pad, plan_batches
 from culnig_tl.tasks.question import Question, Task
 
 from .. import families
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROUNDS = int(os.environ.get("CULNIG_PERF_ROUNDS", "5"))
-COMMON = {"vocab_size": 512, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-GATED = {**COMMON, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+COMMON = {
+    "vocab_size": 512,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GATED = {
+    **COMMON,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
 MODELS = {
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GATED, num_key_value_heads=4)),
     "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**GATED, num_key_value_heads=4, head_dim=64)),
-    "gemma3": lambda: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**GATED, num_key_value_heads=4, head_dim=64, sliding_window=64)),
+    "gemma3": lambda: hf.Gemma3ForCausalLM(
+        hf.Gemma3TextConfig(**GATED, num_key_value_heads=4, head_dim=64, sliding_window=64)
+    ),
 }
 
 
@@ -32,7 +46,11 @@ def questions(count: int) -> Task:
     rows = []
     for i in range(count):
         text = " ".join(["What do people in Japan eat at New Year?"] * (4 + 2 * (i % 6)))
-        rows.append(Question("speed", f"q{i}", f"c{i}", f"{text}\nA. rice\nB. bread\nAnswer:", ("A", "B"), "AB"[i % 2]))
+        rows.append(
+            Question(
+                "speed", f"q{i}", f"c{i}", f"{text}\nA. rice\nB. bread\nAnswer:", ("A", "B"), "AB"[i % 2]
+            )
+        )
     return Task("speed", tuple(rows))
 
 
@@ -45,16 +63,27 @@ def test_within_a_bare_forward(family, tmp_path, monkeypatch):
     plain.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     model = load_model(tmp_path, device=DEVICE, dtype="bfloat16" if DEVICE == "cuda" else "float32")
-    plain = hf.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16 if DEVICE == "cuda" else torch.float32).eval().to(DEVICE)
+    plain = (
+        hf.AutoModelForCausalLM.from_pretrained(
+            tmp_path, dtype=torch.bfloat16 if DEVICE == "cuda" else torch.float32
+        )
+        .eval()
+        .to(DEVICE)
+    )
     task = questions(4000 if DEVICE == "cuda" else int(os.environ.get("CULNIG_PERF_QUESTIONS", "96")))
     info = describe(model)
     neurons = NeuronSet.from_indices(
-        (site, layer, i) for site in info.widths for layer in range(info.layers) for i in range(0, info.widths[site], 50)
+        (site, layer, i)
+        for site in info.widths
+        for layer in range(info.layers)
+        for i in range(0, info.widths[site], 50)
     )
     prompts = encode(tokenizer, task.questions)
     lengths = [len(p.tokens) for p in prompts]
     device = torch.device(DEVICE)
-    batches = [pad([prompts[i] for i in batch], tokenizer, device) for batch in plan_batches(lengths, "auto", device)]
+    batches = [
+        pad([prompts[i] for i in batch], tokenizer, device) for batch in plan_batches(lengths, "auto", device)
+    ]
 
     # Trying whether the fast kernel may be used is a fixed cost a task, not a question.
     native = evaluation._native_is_exact(model, min(prompts, key=lambda p: len(p.tokens)), neurons)
@@ -80,8 +109,13 @@ def test_within_a_bare_forward(family, tmp_path, monkeypatch):
             if DEVICE == "cuda":
                 torch.cuda.synchronize()
             if turn:
-                seconds[name].append((time.perf_counter() if DEVICE == "cuda" else time.process_time()) - start)
-    ratios = {name: statistics.median(a / b for a, b in zip(seconds[name], seconds["bare"])) for name in ("unchanged", "suppressed")}
+                seconds[name].append(
+                    (time.perf_counter() if DEVICE == "cuda" else time.process_time()) - start
+                )
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(seconds[name], seconds["bare"]))
+        for name in ("unchanged", "suppressed")
+    }
     parameters = sum(p.numel() for p in plain.parameters()) / 1e6
     print(f"{family}, {parameters:.0f} M parameters, {sum(lengths):,} tokens on {DEVICE}: {ratios}")
     assert max(ratios.values()) < 1.05

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from culnig_tl import NeuronSet, explore, load_task, score_neurons
-from culnig_tl.models import load_model
-from culnig_tl.neurons import Site
-from culnig_tl.scores import NeuronScores
+from culnig_tl.data.neurons import Site
+from culnig_tl.data.scores import NeuronScores
+from culnig_tl.engine.models import load_model
 from culnig_tl.tasks.countries import COUNTRIES
 from culnig_tl.workbench.heat import draw
 from culnig_tl.workbench.source import Choice, Source
@@ -57,7 +57,9 @@ def test_toy_answers_within_200_milliseconds():
         "selection, asked again": lambda i: setattr(view, "selection", NeuronSet.from_indices(keys[: i + 1])),
     }.items():
         back, done, work = milliseconds(view, act, 12)
-        print(f"{name}: the call is back in {back:.1f} ms, shown in {done:.0f} ms ({work:.0f} ms of processor time)")
+        print(
+            f"{name}: the call is back in {back:.1f} ms, shown in {done:.0f} ms ({work:.0f} ms of processor time)"
+        )
         assert work < 200, name
 
 
@@ -65,7 +67,15 @@ def test_heatmap_of_a_large_model():
     rng = np.random.default_rng(0)
     widths = {Site.MLP_GATE: 14_336, Site.ATTN_Q: 4_096, Site.ATTN_K: 1_024, Site.ATTN_V: 1_024}
     arrays = {site: rng.standard_normal((16, 32, width), dtype=np.float32) for site, width in widths.items()}
-    scores = NeuronScores(arrays, COUNTRIES, (10,) * 16, (1.0,) * 16, 100, (10,) * 16, {"task": "large", "model": "an 8B's shape"})
+    scores = NeuronScores(
+        arrays,
+        COUNTRIES,
+        (10,) * 16,
+        (1.0,) * 16,
+        100,
+        (10,) * 16,
+        {"task": "large", "model": "an 8B's shape"},
+    )
     source = Source.of(scores, neurons={"chosen": NeuronSet(scores.top(5_000))})
     for choice in (Choice("chosen"), Choice("all scored neurons")):
         draw(source, choice, source.nothing(), None)  # sums over countries are made once

@@ -16,9 +16,9 @@ import torch
 import transformers as hf
 
 from culnig_tl import load_model, load_task, score_neurons
-from culnig_tl.neurons import SITES
-from culnig_tl.passes import probe
-from culnig_tl.prompting import encode, pad, render
+from culnig_tl.data.neurons import SITES
+from culnig_tl.engine.prompts import encode, pad, render
+from culnig_tl.engine.run import probe
 from culnig_tl.tasks.question import Question
 
 from .. import families
@@ -51,7 +51,16 @@ class Figures:
     """Peak bytes of scoring over those of the bare pass; NaN on the CPU."""
 
 
-def measure(shape: dict[str, Any], device: str, dtype: torch.dtype, *, questions: int, tokens: int, side: int, rounds: int = 3) -> Figures:
+def measure(
+    shape: dict[str, Any],
+    device: str,
+    dtype: torch.dtype,
+    *,
+    questions: int,
+    tokens: int,
+    side: int,
+    rounds: int = 3,
+) -> Figures:
     """Scoring beside the bare pass, on the same weights."""
     torch.manual_seed(0)
     with torch.device(device):
@@ -85,7 +94,9 @@ def measure(shape: dict[str, Any], device: str, dtype: torch.dtype, *, questions
     model = load_model(hf_model=plain, tokenizer=tokenizer)
     assert probe(model, SITES, [3] * 16).native
     ours, memory = clock(lambda: score_neurons(model, task, batch_size=questions, progress=False))
-    inside = sum(p.numel() for name, p in plain.named_parameters() if "embed" not in name and "lm_head" not in name)
+    inside = sum(
+        p.numel() for name, p in plain.named_parameters() if "embed" not in name and "lm_head" not in name
+    )
     count = questions * tokens
     # A product and its gradient with respect to the activation: 4 operations a weight and token.
     return Figures(ours, bare, count / ours, 4 * inside * count / ours / peak, memory / bare_memory)

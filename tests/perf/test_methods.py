@@ -41,16 +41,18 @@ def test_time(case):
     command = [sys.executable, "-m", "tests.perf.test_methods", case]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seen = json.loads(done.stdout.splitlines()[-1])
-    print(f"\n{case} ({seen['parameters'] / 1e6:.0f} M): {seen['ours'] / seen['bare']:.3f} x bare ({seen['bare']:.2f} s)")
+    print(
+        f"\n{case} ({seen['parameters'] / 1e6:.0f} M): {seen['ours'] / seen['bare']:.3f} x bare ({seen['bare']:.2f} s)"
+    )
     assert case in REPORTED or seen["ours"] <= LIMIT * seen["bare"]
 
 
 def measure(case: str) -> dict[str, float]:
     """What the child process does."""
     from culnig_tl import load_model, score_methods
-    from culnig_tl.methods import METHODS, together
-    from culnig_tl.passes import probe
-    from culnig_tl.prompting import encode, pad, plan_batches
+    from culnig_tl.engine.prompts import encode, pad, plan_batches
+    from culnig_tl.engine.run import probe
+    from culnig_tl.method.methods import METHODS, together
 
     torch.set_num_threads(1)
     methods = CASES[case]
@@ -77,7 +79,9 @@ def measure(case: str) -> dict[str, float]:
                     shapes.bare_pass(plain, tokens, mask)
                 if not backward or any(METHODS[name].corrupted for name in methods):
                     with torch.no_grad():
-                        for _ in range(1 + (not backward and any(METHODS[name].corrupted for name in methods))):
+                        for _ in range(
+                            1 + (not backward and any(METHODS[name].corrupted for name in methods))
+                        ):
                             plain(input_ids=tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)
 
     def clock(action) -> float:
@@ -89,7 +93,9 @@ def measure(case: str) -> dict[str, float]:
     model = load_model(hf_model=plain, tokenizer=tokenizer)
     tried = probe(
         model,
-        tuple(together._sites({m: {s: s for s in _read(m)} for m in methods}, [METHODS[m]() for m in methods])),
+        tuple(
+            together._sites({m: {s: s for s in _read(m)} for m in methods}, [METHODS[m]() for m in methods])
+        ),
         prompts[0].tokens[:16],
     )
     assert tried.native, "every hook fires under native attention"
@@ -105,8 +111,8 @@ def measure(case: str) -> dict[str, float]:
 
 
 def _read(name: str):
-    from culnig_tl.methods import METHODS
-    from culnig_tl.neurons import SITES
+    from culnig_tl.data.neurons import SITES
+    from culnig_tl.method.methods import METHODS
 
     return [read for site in SITES if (read := METHODS[name]().reads(site)) is not None]
 

@@ -25,7 +25,11 @@ def run(what: str, shape: str, size: str) -> dict[str, float]:
     """One measure in a fresh process: this file called as a script."""
     command = [sys.executable, "-m", "tests.perf.test_scoring", what, shape, size]
     # Freed blocks go back to the system at once: else the peak is that of the allocator's luck.
-    quiet = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"} if what.startswith("memory") else None
+    quiet = (
+        {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+        if what.startswith("memory")
+        else None
+    )
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=quiet)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -34,7 +38,9 @@ def run(what: str, shape: str, size: str) -> dict[str, float]:
 @pytest.mark.parametrize("shape", list(shapes.SHAPES))
 def test_time(shape, size):
     seen = run("time", shape, size)
-    print(f"\n{shape} {size} ({seen['parameters'] / 1e6:.0f} M): scoring {seen['ours'] / seen['bare']:.3f} x bare ({seen['bare']:.2f} s)")
+    print(
+        f"\n{shape} {size} ({seen['parameters'] / 1e6:.0f} M): scoring {seen['ours'] / seen['bare']:.3f} x bare ({seen['bare']:.2f} s)"
+    )
     assert seen["ours"] <= LIMIT * seen["bare"]
 
 
@@ -61,8 +67,8 @@ def test_against_the_usual_script(shape):
 def measure(what: str, shape: str, size: str) -> dict[str, float]:
     """What the child process does."""
     from culnig_tl import attribution, load_model, score_neurons
-    from culnig_tl.passes import probe
-    from culnig_tl.prompting import encode, pad, plan_batches
+    from culnig_tl.engine.prompts import encode, pad, plan_batches
+    from culnig_tl.engine.run import probe
 
     torch.set_num_threads(1)
     plain = shapes.build(shape, size)
@@ -99,7 +105,9 @@ def measure(what: str, shape: str, size: str) -> dict[str, float]:
 
     def ours() -> None:
         seen = score_neurons(model, task, batch_size=shapes.BATCH, progress=False)
-        assert seen.metadata["native_attention"] and seen.metadata["batch_sizes"] == [shapes.BATCH] * len(batches)
+        assert seen.metadata["native_attention"] and seen.metadata["batch_sizes"] == [shapes.BATCH] * len(
+            batches
+        )
 
     if what == "memory-ours":
         loaded = reset_peak()

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from culnig_tl import evaluate, load_model, score_neurons
-from culnig_tl.running.distributed import ranks
+from culnig_tl.engine.world import ranks
 
 from .. import families
 from ..processes import together
@@ -24,13 +24,21 @@ from .shapes import SHAPES, questions
 
 pytestmark = pytest.mark.perf
 BATCHES, ROUNDS = 24, 2
-SIZE = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 2}
+SIZE = {
+    "hidden_size": 384,
+    "intermediate_size": 1152,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+}
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need two cores")
 def test_two_processes_against_one(tmp_path):
     torch.set_num_threads(1)
-    model = load_model(hf_model=SHAPES["llama"](SIZE).eval().requires_grad_(False), tokenizer=families.tokenizer())
+    model = load_model(
+        hf_model=SHAPES["llama"](SIZE).eval().requires_grad_(False), tokenizer=families.tokenizer()
+    )
     task = questions(2 * BATCHES, 96)
 
     def seconds(name: str) -> tuple[float, float]:

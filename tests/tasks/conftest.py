@@ -51,7 +51,9 @@ def write_csv(path: Path, rows: Iterable[Mapping]) -> Path:
     return path
 
 
-def blend_row(number: int = 0, *, question: str = "Al-en-01", country: str = "South_Korea", **changed) -> dict:
+def blend_row(
+    number: int = 0, *, question: str = "Al-en-01", country: str = "South_Korea", **changed
+) -> dict:
     """A row in the columns of BLEnD's multiple-choice file."""
     choices = {"A": f"rice {number}", "B": "tea", "C": "bread", "D": "soup"}
     options = "".join(f"{label}. {text}\n" for label, text in choices.items())
@@ -69,7 +71,10 @@ def blend_row(number: int = 0, *, question: str = "Al-en-01", country: str = "So
 
 
 def write_blend(
-    root: Path, rows: Iterable[Mapping], topics: Mapping[str, str] | None = None, file: str = "evaluation/mc_data/mc_questions_file.jsonl"
+    root: Path,
+    rows: Iterable[Mapping],
+    topics: Mapping[str, str] | None = None,
+    file: str = "evaluation/mc_data/mc_questions_file.jsonl",
 ) -> Path:
     """A mirror that holds BLEnD: its README, rows, topics, and South Korea's annotations."""
     folder = root / "nayeon212" / "BLEnD"
@@ -85,10 +90,20 @@ def write_blend(
     write_jsonl(folder / file, rows)
     (folder / "data" / "questions_hf").mkdir(parents=True, exist_ok=True)
     (folder / "data" / "annotations_hf").mkdir(parents=True, exist_ok=True)
-    questions = [{"ID": name, "Topic": topic, "Source": "", "Question": "?", "Translation": "?"} for name, topic in topics.items()]
-    (folder / "data" / "questions_hf" / "US_questions.json").write_text(json.dumps(questions), encoding="utf-8")
-    annotations = [{"ID": name, "question": f"무엇을 먹나요 {name}?", "en_question": "?", "annotations": [], "idks": {}} for name in topics]
-    (folder / "data" / "annotations_hf" / "South_Korea_data.json").write_text(json.dumps(annotations), encoding="utf-8")
+    questions = [
+        {"ID": name, "Topic": topic, "Source": "", "Question": "?", "Translation": "?"}
+        for name, topic in topics.items()
+    ]
+    (folder / "data" / "questions_hf" / "US_questions.json").write_text(
+        json.dumps(questions), encoding="utf-8"
+    )
+    annotations = [
+        {"ID": name, "question": f"무엇을 먹나요 {name}?", "en_question": "?", "annotations": [], "idks": {}}
+        for name in topics
+    ]
+    (folder / "data" / "annotations_hf" / "South_Korea_data.json").write_text(
+        json.dumps(annotations), encoding="utf-8"
+    )
     return root
 
 
@@ -151,7 +166,10 @@ SCALES = {"Q1": (1, 4), "Q2": (0, 2), "Q50": (1, 10)}
 
 
 def write_survey(
-    folder: Path, people: Iterable[tuple[int, str]], answers: Iterable[Mapping], scales: Mapping[str, tuple[int, int]] = SCALES
+    folder: Path,
+    people: Iterable[tuple[int, str]],
+    answers: Iterable[Mapping],
+    scales: Mapping[str, tuple[int, int]] = SCALES,
 ) -> Path:
     """The three files of WorldValuesBench."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +193,10 @@ def write_survey(
         }
     (folder / "question_metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
     with (folder / "full_demographic_qa.tsv").open("w", encoding="utf-8") as file:
-        file.write("D_INTERVIEW\tA_YEAR\tB_COUNTRY\n" + "".join(f"{number}\t2018\t{country}\n" for number, country in people))
+        file.write(
+            "D_INTERVIEW\tA_YEAR\tB_COUNTRY\n"
+            + "".join(f"{number}\t2018\t{country}\n" for number, country in people)
+        )
     with (folder / "full_value_qa.tsv").open("w", encoding="utf-8") as file:
         file.write("\t".join(["D_INTERVIEW", *scales]) + "\n")
         for row in answers:

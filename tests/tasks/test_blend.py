@@ -34,8 +34,12 @@ def first_five_literally(pairs: list[tuple[str, str]]) -> list[bool]:
 def test_trimming_a_file_of_300_000_rows(tmp_path):
     rng = np.random.default_rng(0)
     # As on the Hub: 305,000 rows, 16 countries, about 320 questions, up to hundreds of rows of a pair, in any order.
-    countries = rng.choice(["US", "South_Korea", "Northern_Nigeria", "Iran", *(c for c in COUNTRIES[3:15])], 300_000)
-    frame = pd.DataFrame({"country": countries, "ID": [f"Al-en-{i:03d}" for i in rng.integers(0, 320, 300_000)]})
+    countries = rng.choice(
+        ["US", "South_Korea", "Northern_Nigeria", "Iran", *(c for c in COUNTRIES[3:15])], 300_000
+    )
+    frame = pd.DataFrame(
+        {"country": countries, "ID": [f"Al-en-{i:03d}" for i in rng.integers(0, 320, 300_000)]}
+    )
     frame["MCQID"] = [f"{question}_{i}" for i, question in enumerate(frame["ID"])]
     kept = first_of_each(frame, ["country", "ID"], 5)
     assert kept.tolist() == first_five_literally(list(zip(frame["country"], frame["ID"])))
@@ -43,7 +47,9 @@ def test_trimming_a_file_of_300_000_rows(tmp_path):
 
 
 def test_trimming_in_the_task_keeps_file_order(tmp_path):
-    rows = [blend_row(number, question=question) for number in range(8) for question in ("Al-en-01", "Al-en-02")]
+    rows = [
+        blend_row(number, question=question) for number in range(8) for question in ("Al-en-01", "Al-en-02")
+    ]
     task = load_task("blend", data_dir=write_blend(tmp_path, rows))
     assert [q.id for q in task if q.cluster == "Al-en-01"] == [f"Al-en-01_South_Korea_{i}" for i in range(5)]
     assert len(task) == 10
@@ -51,11 +57,23 @@ def test_trimming_in_the_task_keeps_file_order(tmp_path):
 
 def test_a_row_as_a_question():
     (question,) = questions_of(rows_of(blend_row(3, country="US")), {"Al-en-01": "Food"})
-    assert (question.country, question.cluster, question.group, question.split) == ("USA", "Al-en-01", "Food", "neuron")
-    assert (question.options, question.answer, question.answer_prefix) == (("A", "B", "C", "D"), "C", '{"answer_choice":"')
+    assert (question.country, question.cluster, question.group, question.split) == (
+        "USA",
+        "Al-en-01",
+        "Food",
+        "neuron",
+    )
+    assert (question.options, question.answer, question.answer_prefix) == (
+        ("A", "B", "C", "D"),
+        "C",
+        '{"answer_choice":"',
+    )
     assert question.prompt == blend_row(3, country="US")["prompt"]
     assert question.control is not None and question.prompt.endswith(question.control)
-    assert question.control.startswith("Without any explanation, choose") and "What do people eat" not in question.control
+    assert (
+        question.control.startswith("Without any explanation, choose")
+        and "What do people eat" not in question.control
+    )
 
 
 def test_choices_may_already_be_parsed():
@@ -90,7 +108,9 @@ def test_wrong_rows_are_named(changed, column, message):
 
 def test_a_country_outside_the_sixteen_is_refused(tmp_path):
     root = write_blend(tmp_path, [blend_row(), blend_row(1, country="Japan")])
-    with pytest.raises(TaskError, match=r"mc_questions_file.jsonl, row 2, column 'country': 'Japan' is none of"):
+    with pytest.raises(
+        TaskError, match=r"mc_questions_file.jsonl, row 2, column 'country': 'Japan' is none of"
+    ):
         load_task("blend", data_dir=root)
 
 
@@ -103,7 +123,9 @@ def test_row_numbers_survive_the_trimming(tmp_path):
 def test_a_missing_column_is_named(tmp_path):
     row = blend_row()
     del row["choices"]
-    with pytest.raises(TaskError, match="mc_questions_file.jsonl: column 'choices' is missing, the columns are MCQID"):
+    with pytest.raises(
+        TaskError, match="mc_questions_file.jsonl: column 'choices' is missing, the columns are MCQID"
+    ):
         load_task("blend", data_dir=write_blend(tmp_path, [row]))
 
 
@@ -114,7 +136,9 @@ def test_the_hubs_present_layout_is_read_from_raw_files(tmp_path):
     (tmp_path / "nayeon212" / "BLEnD").rename(folder.parent.mkdir() or folder)
     (folder / "data" / "mc_questions_hf").mkdir()
     lines = (folder / "evaluation" / "mc_data" / "mc_questions_file.jsonl").read_text().splitlines()
-    (folder / "data" / "mc_questions_hf" / "mc_questions_file_v1.1.json").write_text("[" + ",\n".join(lines) + "]")
+    (folder / "data" / "mc_questions_hf" / "mc_questions_file_v1.1.json").write_text(
+        "[" + ",\n".join(lines) + "]"
+    )
     (folder / "README.md").unlink()
     (folder / "evaluation" / "mc_data" / "mc_questions_file.jsonl").unlink()
     task = load_task("blend", data_dir=tmp_path)
@@ -125,7 +149,10 @@ def test_local_language(tmp_path):
     root = write_blend(tmp_path, [blend_row(), blend_row(1), blend_row(0, question="Al-en-02")])
     english, local = load_task("blend", data_dir=root), load_task("blend-local", data_dir=root)
     assert local.name == "blend-local" and [q.id for q in local] == [q.id for q in english]
-    assert local[0].prompt.startswith("무엇을 먹나요 Al-en-01? Without any explanation") and local[0].control == english[0].control
+    assert (
+        local[0].prompt.startswith("무엇을 먹나요 Al-en-01? Without any explanation")
+        and local[0].control == english[0].control
+    )
     assert load_task("blend", data_dir=root, language="local").fingerprint == local.fingerprint
     with pytest.raises(TaskError, match="not in 'Korean'"):
         load_task("blend", data_dir=root, language="Korean")
@@ -150,7 +177,9 @@ def test_a_users_wordings_replace_the_data_sets_prompt(tmp_path):
     root = write_blend(tmp_path / "hub", [blend_row()])
     task = load_task("blend", data_dir=root, wordings=wordings)
     assert [q.template for q in task] == [0, 1] and {q.cluster for q in task} == {"Al-en-01"}
-    assert task[0].prompt == "What do people eat in South_Korea?\nA. rice 0\nB. tea\nC. bread\nD. soup\nAnswer:"
+    assert (
+        task[0].prompt == "What do people eat in South_Korea?\nA. rice 0\nB. tea\nC. bread\nD. soup\nAnswer:"
+    )
     local = load_task("blend-local", data_dir=root, wordings=wordings)
     assert local[0].prompt.startswith("무엇을") and local[0].control == task[0].control
 
@@ -163,11 +192,16 @@ def test_real_rows(hub):
     assert len(task) == 26_308 and task.countries == tuple(sorted(COUNTRIES)) and task.cluster_count == 455
     assert max(Counter((q.country, q.cluster) for q in task).values()) == 5
     neuron, test = task.neuron_split(), task.test_split()
-    assert len(neuron) + len(test) == len(task) and not {q.cluster for q in neuron} & {q.cluster for q in test}
+    assert len(neuron) + len(test) == len(task) and not {q.cluster for q in neuron} & {
+        q.cluster for q in test
+    }
     assert {q.group for q in neuron} == set(NEURON_TOPICS) and {q.group for q in test} == set(TEST_TOPICS)
     for q in list(task)[::500]:
         assert (
-            q.control and q.prompt.endswith(q.control) and q.control.startswith("Without any explanation") and q.control.count("\nA. ") == 1
+            q.control
+            and q.prompt.endswith(q.control)
+            and q.control.startswith("Without any explanation")
+            and q.control.count("\nA. ") == 1
         )
 
 

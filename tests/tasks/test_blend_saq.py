@@ -31,13 +31,22 @@ def write_saq(root, *, topics=TOPICS, answers=ANSWERS, prompts=None, **changed):
     folder = root / "nayeon212" / "BLEnD" / "data"
     for country in COUNTRIES:
         rows = [
-            {"ID": i, "question": f"{i} {country}?", "en_question": f"What of {i} in {country}?", "annotations": answers, "idks": {}}
+            {
+                "ID": i,
+                "question": f"{i} {country}?",
+                "en_question": f"What of {i} in {country}?",
+                "annotations": answers,
+                "idks": {},
+            }
             for i in topics
         ]
         rows = changed.get(country.replace(" ", "_"), rows)
-        (folder / "annotations_hf" / f"{file_name(country)}_data.json").write_text(json.dumps(rows), encoding="utf-8")
+        (folder / "annotations_hf" / f"{file_name(country)}_data.json").write_text(
+            json.dumps(rows), encoding="utf-8"
+        )
         lines = prompts or [
-            {"id": p, "English": f"In English, {p}: {{q}}\nAnswer:", "Translation": f"{country}, {p}: {{q}}"} for p in PROMPTS
+            {"id": p, "English": f"In English, {p}: {{q}}\nAnswer:", "Translation": f"{country}, {p}: {{q}}"}
+            for p in PROMPTS
         ]
         write_csv(folder / "prompts" / f"{file_name(country)}_prompts.csv", lines)
     return root
@@ -50,7 +59,12 @@ def test_regions_are_asked_in_their_language_with_the_data_sets_prompts(tmp_path
     assert {q.group for q in task} == {"Education", "Family"}  # no question of a neuron topic
     question = next(q for q in task if q.country == "Nigeria" and q.template == 1)
     assert question.prompt == "Nigeria, pers-3: Al-en-02 Nigeria?"
-    assert question.language == "ha" and question.options == () and question.cluster == "Al-en-02" and question.split is None
+    assert (
+        question.language == "ha"
+        and question.options == ()
+        and question.cluster == "Al-en-02"
+        and question.split is None
+    )
     assert {q.country: q.language for q in task} == LANGUAGES
     assert len(set(LANGUAGES.values())) == 13
 
@@ -64,7 +78,10 @@ def test_all_variants_of_answers_with_a_vote_are_accepted_the_most_voted_first(t
 def test_in_english(tmp_path):
     root = write_saq(tmp_path)
     task = load_task("blend-saq", data_dir=root, language="en")
-    assert task.name == "blend-saq-en" and task.fingerprint == load_task("blend-saq-en", data_dir=root).fingerprint
+    assert (
+        task.name == "blend-saq-en"
+        and task.fingerprint == load_task("blend-saq-en", data_dir=root).fingerprint
+    )
     assert {q.language for q in task} == {"en"} and {q.accepted for q in task} == {("grape", "grapes", "tea")}
     assert task[0].prompt == "In English, inst-4: What of Al-en-02 in USA?\nAnswer:"
     local = load_task("blend-saq", data_dir=root, language="local")
@@ -99,13 +116,22 @@ def test_it_has_no_neuron_split_and_no_wordings_of_the_users(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"prompts": [{"id": "inst-4", "English": "{q}", "Translation": "{q}"}]}, "USA?.*prompt 'pers-3' is missing"),
+        (
+            {"prompts": [{"id": "inst-4", "English": "{q}", "Translation": "{q}"}]},
+            "USA?.*prompt 'pers-3' is missing",
+        ),
         (
             {"prompts": [{"id": p, "English": "{q}", "Translation": "no place"} for p in PROMPTS]},
             r"row 1, column 'Translation': lacks \{q\}",
         ),
-        ({"prompts": [{"id": p, "English": "{q}", "Translation": ""} for p in PROMPTS]}, "column 'Translation': is empty"),
-        ({"answers": [{"answers": "uvas", "en_answers": ["grape"], "count": 1}]}, "US_data.json, row 2, column 'annotations': must hold"),
+        (
+            {"prompts": [{"id": p, "English": "{q}", "Translation": ""} for p in PROMPTS]},
+            "column 'Translation': is empty",
+        ),
+        (
+            {"answers": [{"answers": "uvas", "en_answers": ["grape"], "count": 1}]},
+            "US_data.json, row 2, column 'annotations': must hold",
+        ),
         ({"answers": [{"answers": ["uvas"], "en_answers": ["grape"]}]}, "column 'annotations': must hold"),
         ({"answers": ["uvas"]}, "column 'annotations': must hold"),
         ({"answers": []}, "holds no answered question"),
@@ -154,7 +180,9 @@ def test_real_rows(hub):
     assert not any("{q}" in q.prompt for q in task)
     assert all(answer == answer.strip() != "" for q in task for answer in q.accepted)
     asked = {q.country: q.prompt for q in task if q.cluster == "Al-en-16" and q.template == 0}
-    assert "Ερώτηση:" in asked["Greece"] and "질문:" in asked["North Korea"] and "Sual:" in asked["Azerbaijan"]
+    assert (
+        "Ερώτηση:" in asked["Greece"] and "질문:" in asked["North Korea"] and "Sual:" in asked["Azerbaijan"]
+    )
     assert "heç bir izahatsız" in asked["Azerbaijan"]  # of two prompts under one name, the first
 
 

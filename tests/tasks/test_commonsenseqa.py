@@ -25,7 +25,9 @@ def row(**changed) -> dict:
 
 
 def questions(*rows: dict):
-    return list(questions_of(Rows(pd.DataFrame(list(rows)), "f.parquet"), choice_wordings("commonsenseqa", None)))
+    return list(
+        questions_of(Rows(pd.DataFrame(list(rows)), "f.parquet"), choice_wordings("commonsenseqa", None))
+    )
 
 
 def test_a_row_as_questions():

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from culnig_tl.tasks.countries import COUNTRIES, OTHERS, SPECIFIC_COUNTRIES, closest, in_sentence, is_known, unify
+from culnig_tl.tasks.countries import (
+    COUNTRIES,
+    OTHERS,
+    SPECIFIC_COUNTRIES,
+    closest,
+    in_sentence,
+    is_known,
+    unify,
+)
 
 # As the data sets write them.
 BLEND = ("US", "UK", "South_Korea", "Algeria", "Indonesia", "Spain", "Iran", "Mexico", "Assam", "Greece", "Ethiopia", "Northern_Nigeria",
@@ -51,4 +59,9 @@ def test_unknown_names_come_back_with_a_suggestion():
 
 
 def test_names_in_sentences():
-    assert [in_sentence(name) for name in ("USA", "UK", "Spain", "West Java")] == ["the USA", "the UK", "Spain", "West Java"]
+    assert [in_sentence(name) for name in ("USA", "UK", "Spain", "West Java")] == [
+        "the USA",
+        "the UK",
+        "Spain",
+        "West Java",
+    ]

@@ -39,7 +39,9 @@ def test_passages_name_the_country_and_nothing_that_tells_it():
         assert not words(passage.text + " " + passage.question) & words(TELLING), passage.id
         assert "{" not in passage.question and passage.question.endswith("?")
         for country in COUNTRIES:
-            assert not re.search(rf"\b{country}\b", f"{passage.text} {passage.question}", flags=re.I), passage.id
+            assert not re.search(rf"\b{country}\b", f"{passage.text} {passage.question}", flags=re.I), (
+                passage.id
+            )
 
 
 def test_passages_vary():
@@ -58,11 +60,16 @@ def test_passages_vary():
 
 
 def test_halves_share_no_scene():
-    common = set("the a an in of and to was it her his she he for is on that by with at had one from two as who its not were but".split())
+    common = set(
+        "the a an in of and to was it her his she he for is on that by with at had one from two as who its not were but".split()
+    )
     halves = [[words(p.text) - common for p in half] for half in (PASSAGES[:36], PASSAGES[36:])]
     for first, second in product(*halves):
         assert len(first & second) <= 8 and len(first & second) / min(len(first), len(second)) < 0.5
-    named = [set(re.findall(r"(?<=[a-z,;] )[A-Z][a-z]{2,}", " ".join(p.text for p in half))) for half in (PASSAGES[:36], PASSAGES[36:])]
+    named = [
+        set(re.findall(r"(?<=[a-z,;] )[A-Z][a-z]{2,}", " ".join(p.text for p in half)))
+        for half in (PASSAGES[:36], PASSAGES[36:])
+    ]
     days = {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "March", "May"}
     assert named[0] and not (named[0] & named[1]) - days
     assert {q.cluster for q in TASK.neuron_split()} == {p.id for p in PASSAGES[:36]}
@@ -75,14 +82,22 @@ def test_grammar_holds_for_all_names(passage):
         text = passage.tell(country, distractor)
         assert "{" not in text
         assert not re.search(r"(?<![Tt]he )\b(USA|UK)\b", text), text  # never "in USA"
-        assert not re.search(r"(?:^|[.!?]\s+)[\"“]?the (USA|UK)", text), text  # capital where a sentence starts
+        assert not re.search(r"(?:^|[.!?]\s+)[\"“]?the (USA|UK)", text), (
+            text
+        )  # capital where a sentence starts
         assert not re.search(r"\b(a|an|the) the\b", text.lower()), text
 
 
 def test_sentences_start_with_a_capital():
-    passage = Passage("x", '{country} won. {distractor} lost! "{country} again?" he said of {country}: {country}.', "Who?")
-    assert passage.tell("USA", "UK") == 'The USA won. The UK lost! "The USA again?" he said of the USA: the USA.'
-    assert passage.tell("Iran", "West Java") == 'Iran won. West Java lost! "Iran again?" he said of Iran: Iran.'
+    passage = Passage(
+        "x", '{country} won. {distractor} lost! "{country} again?" he said of {country}: {country}.', "Who?"
+    )
+    assert (
+        passage.tell("USA", "UK") == 'The USA won. The UK lost! "The USA again?" he said of the USA: the USA.'
+    )
+    assert (
+        passage.tell("Iran", "West Java") == 'Iran won. West Java lost! "Iran again?" he said of Iran: Iran.'
+    )
 
 
 def options_of(question) -> list[str]:
@@ -127,7 +142,11 @@ def test_control_has_no_passage_and_no_question():
         assert q.control is not None
         lines = q.control.split("\n")
         assert [line[3:] for line in lines if re.match(r"[A-D1-4]\. ", line)] == options_of(q)
-        assert "text" not in q.control.lower() and "passage" not in q.control.lower() and q.control.endswith("Answer:")
+        assert (
+            "text" not in q.control.lower()
+            and "passage" not in q.control.lower()
+            and q.control.endswith("Answer:")
+        )
         assert "question" not in q.control.lower()
     assert len({q.prompt for q in TASK.control()}) > 500
 
@@ -138,13 +157,19 @@ def test_the_authors_format(tmp_path):
         json.dumps(
             [
                 {"id": "0", "context": "Emma went to {country}.", "question": "Where did Emma go?"},
-                {"id": "1", "context": "Not {country_dummy}: {country}, and {country} again.", "question": "Where?"},
+                {
+                    "id": "1",
+                    "context": "Not {country_dummy}: {country}, and {country} again.",
+                    "question": "Where?",
+                },
             ]
         )
     )
     task = load_task("countryrc", path=file)
     assert len(task) == 64 and task.source == str(file)
-    assert {q.cluster for q in task.neuron_split()} == {"0"} and {q.cluster for q in task.test_split()} == {"1"}
+    assert {q.cluster for q in task.neuron_split()} == {"0"} and {q.cluster for q in task.test_split()} == {
+        "1"
+    }
     assert "Emma went to the USA." in next(q.prompt for q in task if q.country == "USA")
 
 
@@ -158,10 +183,16 @@ def test_the_authors_own_file(shared):
     "rows, message",
     [
         (
-            [{"id": "0", "context": "Emma went.", "question": "?"}, {"id": "1", "context": "{country}", "question": "?"}],
+            [
+                {"id": "0", "context": "Emma went.", "question": "?"},
+                {"id": "1", "context": "{country}", "question": "?"},
+            ],
             "row 1, column 'context': has no {country}",
         ),
-        ([{"id": "0", "context": "{country}", "question": "?"}] * 2, "row 2, column 'id': '0' is already in row 1"),
+        (
+            [{"id": "0", "context": "{country}", "question": "?"}] * 2,
+            "row 2, column 'id': '0' is already in row 1",
+        ),
         ([{"id": "0", "context": "{country}"}], "column 'question' is missing"),
         ([{"id": "0", "context": "{country}", "question": "?"}], "two passages or more"),
     ],

@@ -42,7 +42,13 @@ def test_a_row_without_an_option_is_left_out_and_counted(tmp_path, caplog, missi
     task = load_task("culturalbench", data_dir=write_culturalbench(tmp_path, rows))
     assert task.skipped == 1 and task.cluster_count == 11 and "4" not in {q.cluster for q in task}
     assert "CulturalBench-Easy.csv, row 5" in caplog.text
-    assert {q.cluster for q in task.neuron_split()} == {"0", "3", "1", "2", "5"}  # the split is that of the whole file
+    assert {q.cluster for q in task.neuron_split()} == {
+        "0",
+        "3",
+        "1",
+        "2",
+        "5",
+    }  # the split is that of the whole file
 
 
 def test_the_raw_file_is_read_without_a_readme(tmp_path):

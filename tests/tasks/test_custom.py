@@ -14,8 +14,18 @@ from culnig_tl.tasks import load_task
 from .conftest import write_csv, write_jsonl
 
 ROWS = [
-    {"question": "What is eaten at New Year in Japan?", "options": ["soba", "tapas", "tacos"], "answer": "soba", "country": "Japan"},
-    {"question": "Which drink goes with breakfast in Turkey?", "options": ["tea", "wine"], "answer": "tea", "country": "türkiye"},
+    {
+        "question": "What is eaten at New Year in Japan?",
+        "options": ["soba", "tapas", "tacos"],
+        "answer": "soba",
+        "country": "Japan",
+    },
+    {
+        "question": "Which drink goes with breakfast in Turkey?",
+        "options": ["tea", "wine"],
+        "answer": "tea",
+        "country": "türkiye",
+    },
 ]
 
 
@@ -33,14 +43,21 @@ def test_jsonl_csv_and_parquet_are_the_same_task(tmp_path):
     for q in task:
         options = re.findall(r"^[A-C]\. (.+)$", q.prompt, flags=re.M)
         row = ROWS[int(q.cluster) - 1]
-        assert sorted(options) == sorted(row["options"]) and options[q.options.index(q.answer)] == row["answer"]
+        assert (
+            sorted(options) == sorted(row["options"]) and options[q.options.index(q.answer)] == row["answer"]
+        )
     assert load_task(str(tmp_path / "a" / "drinks.jsonl")).fingerprint == task.fingerprint
 
 
 def test_optional_columns(tmp_path):
-    rows = [row | {"id": f"n{i}", "cluster": "same", "topic": "Food", "split": ("neuron", "test")[i]} for i, row in enumerate(ROWS)]
+    rows = [
+        row | {"id": f"n{i}", "cluster": "same", "topic": "Food", "split": ("neuron", "test")[i]}
+        for i, row in enumerate(ROWS)
+    ]
     task = load_task(write_jsonl(tmp_path / "t.jsonl", rows))
-    assert {q.id for q in task} == {f"n{i}/{t}" for i in range(2) for t in range(4)} and task.cluster_count == 1
+    assert {q.id for q in task} == {
+        f"n{i}/{t}" for i in range(2) for t in range(4)
+    } and task.cluster_count == 1
     assert {q.group for q in task} == {"Food"} and len(task.neuron_split()) == len(task.test_split()) == 4
 
 
@@ -52,7 +69,9 @@ def test_a_task_without_countries_is_no_culture_task(tmp_path):
 
 def test_a_users_wordings(tmp_path):
     wordings = tmp_path / "w.toml"
-    wordings.write_text('[[choice]]\nprompt = "{question}|{options}|"\nanswer_prefix = "=>("\nlabels = "12345"\n')
+    wordings.write_text(
+        '[[choice]]\nprompt = "{question}|{options}|"\nanswer_prefix = "=>("\nlabels = "12345"\n'
+    )
     task = load_task(write_jsonl(tmp_path / "t.jsonl", ROWS), wordings=wordings)
     assert len(task) == 2 and task[0].prompt.startswith("What is eaten at New Year in Japan?|1. ")
     assert task[0].options == ("1", "2", "3") and task[0].answer_prefix == "=>(" and not task.has_control
@@ -90,8 +109,14 @@ def test_wrong_rows_are_named(tmp_path, changed, message):
 
 
 def test_missing_columns_and_files(tmp_path):
-    with pytest.raises(TaskError, match="t.jsonl: column 'country' is missing, the columns are question, options, answer"):
-        load_task(write_jsonl(tmp_path / "t.jsonl", [{key: ROWS[0][key] for key in ("question", "options", "answer")}]))
+    with pytest.raises(
+        TaskError, match="t.jsonl: column 'country' is missing, the columns are question, options, answer"
+    ):
+        load_task(
+            write_jsonl(
+                tmp_path / "t.jsonl", [{key: ROWS[0][key] for key in ("question", "options", "answer")}]
+            )
+        )
     with pytest.raises(TaskError, match="none.csv: no such file"):
         load_task(tmp_path / "none.csv")
     with pytest.raises(TaskError, match="t.jsonl: the file is empty"):

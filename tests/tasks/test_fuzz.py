@@ -25,7 +25,9 @@ from culnig_tl.tasks.wordings import read_wordings, wordings
 from .conftest import blend_row, culturalbench_rows, normad_rows, write_survey
 from .test_worldvaluesbench import survey
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+quick = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 @contextlib.contextmanager
@@ -52,7 +54,10 @@ values = st.recursive(
     | surrogates
     | st.sampled_from(["A", "a|b", '["a", "b"]', '{"A": "x"}', "[" * 2_000, "Iran", "yes", "1"]),
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3) | st.sampled_from(["label", "text", "A", "B"]), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(max_size=3) | st.sampled_from(["label", "text", "A", "B"]), inner, max_size=4
+        )
     ),
     max_leaves=8,
 )
@@ -78,7 +83,10 @@ VALID = {
 
 
 @quick
-@given(suffix=st.sampled_from(FILE_TYPES), content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode()))
+@given(
+    suffix=st.sampled_from(FILE_TYPES),
+    content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode()),
+)
 def test_any_bytes_as_a_file(suffix, content):
     with folder() as root, only_task_errors():
         (root / f"f{suffix}").write_bytes(content)
@@ -110,19 +118,41 @@ def shuffled_labels(name: str) -> Callable[[Rows], list]:
 
 
 READERS: dict[str, tuple[list[dict], Callable[[Rows], list]]] = {
-    "blend": ([blend_row(0), blend_row(1)], lambda rows: list(blend.questions_of(rows, {"Al-en-01": "Food"}))),
+    "blend": (
+        [blend_row(0), blend_row(1)],
+        lambda rows: list(blend.questions_of(rows, {"Al-en-01": "Food"})),
+    ),
     "commonsenseqa": (
-        [{"id": str(i), "question": "?", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "A"} for i in range(2)],
+        [
+            {
+                "id": str(i),
+                "question": "?",
+                "choices": {"label": ["A", "B"], "text": ["x", "y"]},
+                "answerKey": "A",
+            }
+            for i in range(2)
+        ],
         lambda rows: list(commonsenseqa.questions_of(rows, choice_wordings("commonsenseqa", None))),
     ),
-    "qnli": ([{"idx": i, "question": "?", "sentence": ".", "label": 1} for i in range(2)], shuffled_labels("qnli")),
-    "mrpc": ([{"idx": i, "sentence1": "?", "sentence2": ".", "label": 0} for i in range(2)], shuffled_labels("mrpc")),
+    "qnli": (
+        [{"idx": i, "question": "?", "sentence": ".", "label": 1} for i in range(2)],
+        shuffled_labels("qnli"),
+    ),
+    "mrpc": (
+        [{"idx": i, "sentence1": "?", "sentence2": ".", "label": 0} for i in range(2)],
+        shuffled_labels("mrpc"),
+    ),
     "culturalbench": (
         culturalbench_rows(2),
-        lambda rows: list(culturalbench.questions_of(rows, choice_wordings("culturalbench", None), [True] * len(rows))),
+        lambda rows: list(
+            culturalbench.questions_of(rows, choice_wordings("culturalbench", None), [True] * len(rows))
+        ),
     ),
     "normad": (normad_rows(3), lambda rows: list(normad.questions_of(rows, wordings("normad")))),
-    "custom": ([json.loads(TEXT)] * 2, lambda rows: list(custom.questions_of("t", rows, choice_wordings("t", None)))),
+    "custom": (
+        [json.loads(TEXT)] * 2,
+        lambda rows: list(custom.questions_of("t", rows, choice_wordings("t", None))),
+    ),
 }
 
 
@@ -135,8 +165,14 @@ def test_any_value_in_any_column(name, data):
     for _ in range(data.draw(st.integers(1, 3))):
         row = data.draw(st.sampled_from(rows))
         row[data.draw(st.sampled_from(sorted(good[0])))] = data.draw(values)
-    columns = data.draw(st.lists(st.sampled_from(sorted(good[0])), unique=True)) if data.draw(st.booleans()) else list(good[0])
-    frame = pd.DataFrame({column: pd.Series([row.get(column) for row in rows], dtype=object) for column in columns})
+    columns = (
+        data.draw(st.lists(st.sampled_from(sorted(good[0])), unique=True))
+        if data.draw(st.booleans())
+        else list(good[0])
+    )
+    frame = pd.DataFrame(
+        {column: pd.Series([row.get(column) for row in rows], dtype=object) for column in columns}
+    )
     with only_task_errors():
         task = Task(name, tuple(read(Rows(frame, "f.jsonl"))))
         assert task.fingerprint and all(q.answer in q.options for q in task)
@@ -152,7 +188,9 @@ def test_the_good_rows_are_good(name):
 @given(
     rows=st.lists(
         st.dictionaries(
-            st.sampled_from(["id", "context", "question"]), values | st.sampled_from(["{country}", "a{country_dummy}"]), max_size=3
+            st.sampled_from(["id", "context", "question"]),
+            values | st.sampled_from(["{country}", "a{country_dummy}"]),
+            max_size=3,
         ),
         max_size=3,
     )
@@ -164,7 +202,10 @@ def test_any_passages(rows):
 
 
 @quick
-@given(text=st.text(max_size=80) | st.sampled_from(["[[qnli]]\nprompt = '{question}{sentence}'", "[[choice]]\nprompt='{x}'\n"]))
+@given(
+    text=st.text(max_size=80)
+    | st.sampled_from(["[[qnli]]\nprompt = '{question}{sentence}'", "[[choice]]\nprompt='{x}'\n"])
+)
 def test_any_file_of_wordings(text):
     with folder() as root, only_task_errors():
         (root / "w.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -176,7 +217,9 @@ def test_any_file_of_wordings(text):
 def test_a_survey_with_some_bytes_changed(data):
     with folder() as root, only_task_errors():
         write_survey(root, *survey(people=24))
-        file = root / data.draw(st.sampled_from(["question_metadata.json", "full_demographic_qa.tsv", "full_value_qa.tsv"]))
+        file = root / data.draw(
+            st.sampled_from(["question_metadata.json", "full_demographic_qa.tsv", "full_value_qa.tsv"])
+        )
         content = bytearray(file.read_bytes())
         for _ in range(data.draw(st.integers(1, 4))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -206,7 +249,9 @@ def test_any_name_of_a_task_or_country(name):
 @given(columns=st.dictionaries(st.text(max_size=5), st.lists(values, min_size=2, max_size=2), max_size=3))
 def test_any_rows_in_jsonl(columns):
     with folder() as root, only_task_errors():
-        (root / "f.jsonl").write_text("".join(json.dumps({key: pair[i] for key, pair in columns.items()}) + "\n" for i in range(2)))
+        (root / "f.jsonl").write_text(
+            "".join(json.dumps({key: pair[i] for key, pair in columns.items()}) + "\n" for i in range(2))
+        )
         rows = read_file(root / "f.jsonl")
         assert len(rows) == (2 if columns else 0)
         for column in rows.frame.columns:

@@ -57,6 +57,10 @@ def test_wrong_rows_are_named(changed, message):
 
 
 def test_sentences_stand_where_the_wording_wants_them():
-    rows = Rows(pd.DataFrame([{"idx": 3, "sentence1": "One {sentence2}.", "sentence2": "Two.", "label": 1}]), "f")
+    rows = Rows(
+        pd.DataFrame([{"idx": 3, "sentence1": "One {sentence2}.", "sentence2": "Two.", "label": 1}]), "f"
+    )
     for q in questions_of("mrpc", rows, wordings("mrpc")):
-        assert q.prompt.index("One {sentence2}.") < q.prompt.index("Two.") and q.answer == "1"  # blanks in a sentence stay
+        assert (
+            q.prompt.index("One {sentence2}.") < q.prompt.index("Two.") and q.answer == "1"
+        )  # blanks in a sentence stay

@@ -17,7 +17,13 @@ from .conftest import normad_rows, write_normad
 def test_rows_as_questions(tmp_path):
     rows = normad_rows()
     task = load_task("normad", data_dir=write_normad(tmp_path, rows))
-    assert len(task) == 120 and task.countries == ("Bosnia and Herzegovina", "Iran", "Timor-Leste", "Turkey", "USA")
+    assert len(task) == 120 and task.countries == (
+        "Bosnia and Herzegovina",
+        "Iran",
+        "Timor-Leste",
+        "Turkey",
+        "USA",
+    )
     right = {"yes": OPTIONS[0], "no": OPTIONS[1], "neutral": OPTIONS[2]}
     orders = set()
     for q in task:
@@ -37,7 +43,11 @@ def test_the_first_half_of_each_country_and_label_finds_neurons(tmp_path):
     label = {str(row["ID"]): row["Gold Label"] for row in rows}
     assert set(Counter((q.country, label[q.cluster]) for q in neuron).values()) == {1} and len(neuron) == 15
     for q in neuron:
-        later = [p.cluster for p in task.test_split() if p.country == q.country and label[p.cluster] == label[q.cluster]]
+        later = [
+            p.cluster
+            for p in task.test_split()
+            if p.country == q.country and label[p.cluster] == label[q.cluster]
+        ]
         assert all(int(q.cluster) < int(other) for other in later)
 
 

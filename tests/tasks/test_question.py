@@ -16,7 +16,13 @@ from culnig_tl.tasks.question import seeded_random
 
 
 def question(name: str, **fields) -> Question:
-    fields = {"task": "t", "cluster": name, "prompt": f"{name}?", "options": ("A", "B"), "answer": "A"} | fields
+    fields = {
+        "task": "t",
+        "cluster": name,
+        "prompt": f"{name}?",
+        "options": ("A", "B"),
+        "answer": "A",
+    } | fields
     return Question(id=name, **fields)
 
 
@@ -25,7 +31,13 @@ def grid(countries: int, templates: int, clusters: int, splits=(None,)) -> Task:
     return Task(
         "t",
         tuple(
-            question(f"{c}/{t}/{k}", country=f"land {c}", template=t, cluster=f"q{k}", split=splits[k % len(splits)])
+            question(
+                f"{c}/{t}/{k}",
+                country=f"land {c}",
+                template=t,
+                cluster=f"q{k}",
+                split=splits[k % len(splits)],
+            )
             for c in range(countries)
             for k in range(clusters)
             for t in range(templates)
@@ -67,13 +79,17 @@ def test_limit_takes_both_splits_and_different_clusters():
     per_cell = Counter((q.country, q.template, q.cluster) for q in part)
     assert max(per_cell.values()) == 1 and len({q.cluster for q in part}) == 6
     # Five rows of one underlying question: each cluster is taken once before any is taken twice.
-    rows = Task("t", tuple(question(f"{k}-{r}", cluster=f"q{k}", country="Iran") for k in range(20) for r in range(5)))
+    rows = Task(
+        "t", tuple(question(f"{k}-{r}", cluster=f"q{k}", country="Iran") for k in range(20) for r in range(5))
+    )
     assert len({q.cluster for q in rows.limit(20)}) == 20
 
 
 def test_limit_fills_up_from_what_is_left():
     task = Task(
-        "t", tuple(question(f"a{i}", country="Iran") for i in range(2)) + tuple(question(f"b{i}", country="Spain") for i in range(9))
+        "t",
+        tuple(question(f"a{i}", country="Iran") for i in range(2))
+        + tuple(question(f"b{i}", country="Spain") for i in range(9)),
     )
     assert task.limit(8).counts() == {"Iran": 2, "Spain": 6}
     assert task.limit(99) is task and task.limit(None) is task
@@ -130,10 +146,19 @@ def test_fingerprint_sees_every_field_and_is_the_same_in_another_process():
         "system": "s",
         "split": "test",
     }.items():
-        changed = Task("t", (question("0/0/0", **{"country": "land 0", "cluster": "q0", field: value}), *task.questions[1:]))
+        changed = Task(
+            "t",
+            (question("0/0/0", **{"country": "land 0", "cluster": "q0", field: value}), *task.questions[1:]),
+        )
         assert changed.fingerprint != task.fingerprint, field
     code = "from culnig_tl.tasks import load_task; print(load_task('countryrc').fingerprint)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1", "PATH": ""})
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "1", "PATH": ""},
+    )
     assert out.stdout.strip() == load_task("countryrc").fingerprint
 
 

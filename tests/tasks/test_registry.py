@@ -7,11 +7,29 @@ import pytest
 from culnig_tl.errors import TaskError
 from culnig_tl.tasks import TASKS, list_tasks, load_task
 
-from .conftest import blend_row, culturalbench_rows, normad_rows, write_blend, write_culturalbench, write_normad, write_survey
+from .conftest import (
+    blend_row,
+    culturalbench_rows,
+    normad_rows,
+    write_blend,
+    write_culturalbench,
+    write_normad,
+    write_survey,
+)
 from .test_worldvaluesbench import survey
 
 PACKAGE = [name for name, info in TASKS.items() if info.source == "package"]
-DESIGN = ("blend", "countryrc", "culturalbench", "normad", "worldvaluesbench", "commonsenseqa", "qnli", "mrpc", "miniculture")
+DESIGN = (
+    "blend",
+    "countryrc",
+    "culturalbench",
+    "normad",
+    "worldvaluesbench",
+    "commonsenseqa",
+    "qnli",
+    "mrpc",
+    "miniculture",
+)
 
 
 def test_every_task_of_the_design_is_there():
@@ -21,7 +39,12 @@ def test_every_task_of_the_design_is_there():
 @pytest.mark.parametrize("name", PACKAGE)
 def test_the_packages_own_tasks_need_no_data(name):
     task, info = load_task(name), TASKS[name]
-    assert (task.name, task.source, task.culture, task.has_control) == (name, "package", info.culture, info.control)
+    assert (task.name, task.source, task.culture, task.has_control) == (
+        name,
+        "package",
+        info.culture,
+        info.control,
+    )
     assert task.licence == info.licence
     splits = ("test",) if all(q.split is None for q in task) else ("neuron", "test")
     assert splits == info.splits and all(q.cluster and q.prompt and q.answer_prefix for q in task)
@@ -30,7 +53,14 @@ def test_the_packages_own_tasks_need_no_data(name):
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
     root = tmp_path_factory.mktemp("mirror")
-    write_blend(root, [blend_row(number, question=question) for number in range(3) for question in ("Al-en-01", "Al-en-02")])
+    write_blend(
+        root,
+        [
+            blend_row(number, question=question)
+            for number in range(3)
+            for question in ("Al-en-01", "Al-en-02")
+        ],
+    )
     write_culturalbench(root, culturalbench_rows())
     write_normad(root, normad_rows())
     write_survey(root / "WorldValuesBench", *survey())
@@ -40,41 +70,69 @@ def mirror(tmp_path_factory):
 def test_what_is_said_of_a_task_is_true(mirror):
     for name in ("blend", "blend-local", "culturalbench", "normad", "worldvaluesbench"):
         task, info = load_task(name, data_dir=mirror), TASKS[name]
-        assert (task.name, task.culture, task.has_control, task.skipped) == (name, info.culture, info.control, 0)
+        assert (task.name, task.culture, task.has_control, task.skipped) == (
+            name,
+            info.culture,
+            info.control,
+            0,
+        )
         assert task.licence == info.licence
         assert {q.split for q in task} <= {"neuron", "test"} and info.splits == ("neuron", "test")
         assert all(q.answer_prefix.startswith("{") and q.prompt.endswith("Answer:") for q in task)
         assert len(task.neuron_split()) > 0
-        assert name == "worldvaluesbench" or len(task.test_split()) > 0  # a survey of 3 questions has none left to test
+        assert (
+            name == "worldvaluesbench" or len(task.test_split()) > 0
+        )  # a survey of 3 questions has none left to test
 
 
 def test_the_variable_names_the_mirror(mirror, monkeypatch):
     monkeypatch.setenv("CULNIG_DATA_DIR", str(mirror))
     assert load_task("normad").source == str(mirror / "akhilayerukola" / "NormAd")
     found = {row.name: row for row in list_tasks()}
-    assert found["normad"].found == str(mirror / "akhilayerukola" / "NormAd") and found["normad"].questions == 120
+    assert (
+        found["normad"].found == str(mirror / "akhilayerukola" / "NormAd")
+        and found["normad"].questions == 120
+    )
 
 
 def test_the_list(mirror):
     rows = {row.name: row for row in list_tasks(data_dir=mirror)}
     assert list(rows) == list(TASKS)
-    assert rows["blend"].questions == 6 and rows["blend"].published == 305_939 and rows["blend"].splits == ("neuron", "test")
-    assert rows["mrpc"].questions is None and rows["mrpc"].found is None and "has no nyu-mll/glue" in (rows["mrpc"].problem or "")
-    assert rows["countryrc"].found == "package" and rows["countryrc"].questions == 2_304 and rows["countryrc"].problem is None
+    assert (
+        rows["blend"].questions == 6
+        and rows["blend"].published == 305_939
+        and rows["blend"].splits == ("neuron", "test")
+    )
+    assert (
+        rows["mrpc"].questions is None
+        and rows["mrpc"].found is None
+        and "has no nyu-mll/glue" in (rows["mrpc"].problem or "")
+    )
+    assert (
+        rows["countryrc"].found == "package"
+        and rows["countryrc"].questions == 2_304
+        and rows["countryrc"].problem is None
+    )
     assert rows["worldvaluesbench"].found == str(mirror / "WorldValuesBench")
 
 
 def test_the_list_without_a_mirror_asks_no_network():
     rows = {row.name: row for row in list_tasks()}
     assert "the Hub serves it" in (rows["blend"].problem or "") and rows["blend"].found is None
-    assert rows["worldvaluesbench"].problem == "no data folder is given" and rows["miniculture"].questions == len(load_task("miniculture"))
+    assert rows["worldvaluesbench"].problem == "no data folder is given" and rows[
+        "miniculture"
+    ].questions == len(load_task("miniculture"))
 
 
 @pytest.mark.parametrize(
-    "name, meant", [("blnd", "blend"), ("culturebench", "culturalbench"), ("mini-culture", "miniculture"), ("QNLI", "qnli")]
+    "name, meant",
+    [("blnd", "blend"), ("culturebench", "culturalbench"), ("mini-culture", "miniculture"), ("QNLI", "qnli")],
 )
 def test_an_unknown_name_gets_the_closest(name, meant):
-    with pytest.raises(TaskError, match=f"task '{name}' is unknown, did you mean '{meant}'\\?; tasks are blend, .*, or a file ending in"):
+    with pytest.raises(
+        TaskError,
+        match=f"task '{name}' is unknown, did you mean '{meant}'\\?; tasks are blend, .*, or a file ending in",
+    ):
         load_task(name)
 
 
@@ -100,6 +158,10 @@ def test_wordings_of_one_task_leave_the_others_alone(mirror, tmp_path):
         '[[normad]]\nprompt = "{country}: {story} {options}"\nlabels = "abc"\n[[choice]]\nprompt = "{question} {options}"\n'
     )
     normad = load_task("normad", data_dir=mirror, wordings=wordings)
-    assert len(normad) == 30 and normad[0].options == ("a", "b", "c") and normad[0].prompt.startswith("the USA: At dinner")
+    assert (
+        len(normad) == 30
+        and normad[0].options == ("a", "b", "c")
+        and normad[0].prompt.startswith("the USA: At dinner")
+    )
     assert len(load_task("culturalbench", data_dir=mirror, wordings=wordings)) == 12
     assert load_task("countryrc", wordings=wordings).fingerprint == load_task("countryrc").fingerprint

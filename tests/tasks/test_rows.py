@@ -14,7 +14,9 @@ from .conftest import write_csv
 
 
 def rows(**columns) -> Rows:
-    return Rows(pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()}), "f.csv")
+    return Rows(
+        pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()}), "f.csv"
+    )
 
 
 def test_formats_agree(tmp_path):
@@ -71,7 +73,13 @@ def test_need():
 
 @pytest.mark.parametrize(
     "value, message",
-    [(None, "is empty"), (float("nan"), "is empty"), (" ", "is empty"), (3, "must be text, not int"), ("a\ud800", "half a character")],
+    [
+        (None, "is empty"),
+        (float("nan"), "is empty"),
+        (" ", "is empty"),
+        (3, "must be text, not int"),
+        ("a\ud800", "half a character"),
+    ],
 )
 def test_texts(value, message):
     with pytest.raises(TaskError, match=f"f.csv, row 2, column 'x': .*{message}"):
@@ -95,14 +103,21 @@ def test_ids():
 def test_one_of():
     allowed = {"yes": "0", 1: "1"}
     assert rows(x=[" Yes", 1, 1.0]).one_of("x", allowed) == ["0", "1", "1"]
-    for value, message in (("no", "'no' is none of 'yes', 1"), (None, "is empty"), (True, "True is none"), ([1], "none of")):
+    for value, message in (
+        ("no", "'no' is none of 'yes', 1"),
+        (None, "is empty"),
+        (True, "True is none"),
+        ([1], "none of"),
+    ):
         with pytest.raises(TaskError, match=f"row 1, column 'x': .*{message}"):
             rows(x=[value]).one_of("x", allowed)
 
 
 def test_countries():
     assert rows(x=["US", "Great Britain"]).countries("x") == ["USA", "UK"]
-    with pytest.raises(TaskError, match="row 1, column 'x': nobody knows the country 'Sout Korea'; is it 'South Korea'?"):
+    with pytest.raises(
+        TaskError, match="row 1, column 'x': nobody knows the country 'Sout Korea'; is it 'South Korea'?"
+    ):
         rows(x=["Sout Korea"]).countries("x")
 
 

@@ -20,7 +20,9 @@ SOURCE = Source("org/name", "config", "test", ("raw/wanted.jsonl", "raw/*.csv"),
 
 
 def write_readme(folder: Path, file: str, split: str = "test") -> None:
-    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: config\n  data_files:\n  - split: {split}\n    path: {file}\n---\n")
+    (folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: config\n  data_files:\n  - split: {split}\n    path: {file}\n---\n"
+    )
 
 
 def test_the_mirror_is_an_argument_or_a_variable(tmp_path, monkeypatch):
@@ -73,7 +75,9 @@ def test_a_raw_source_leaves_datasets_out(tmp_path, monkeypatch):
     write_csv(tmp_path / "org" / "name" / "raw" / "a.csv", [{"id": "1"}])
     assert read(source, tmp_path).values("id") == ["1"]
     (tmp_path / "org" / "name" / "raw" / "a.csv").unlink()
-    with pytest.raises(TaskError, match="org/name holds no readable config, split 'test', and no raw/wanted.jsonl"):
+    with pytest.raises(
+        TaskError, match="org/name holds no readable config, split 'test', and no raw/wanted.jsonl"
+    ):
         read(source, tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: str(tmp_path / "hub"))
     write_csv(tmp_path / "hub" / "raw" / "a.csv", [{"id": "2"}])
@@ -86,7 +90,9 @@ def test_raw_files_where_datasets_fails(tmp_path):
     write_csv(folder / "raw" / "b.csv", [{"id": "2", "x": ""}])
     write_readme(folder, "missing.csv")
     rows = read(SOURCE, tmp_path)
-    assert rows.values("id") == ["1", "2"] and rows.values("x") == ["None", None] and rows.where == str(folder)
+    assert (
+        rows.values("id") == ["1", "2"] and rows.values("x") == ["None", None] and rows.where == str(folder)
+    )
     write_jsonl(folder / "raw" / "wanted.jsonl", [{"id": 3}])  # the file that is wanted most
     assert read(SOURCE, tmp_path).values("id") == [3]
 
@@ -94,7 +100,9 @@ def test_raw_files_where_datasets_fails(tmp_path):
 def test_no_file_at_all(tmp_path):
     folder = tmp_path / "org" / "name"
     folder.mkdir(parents=True)
-    with pytest.raises(TaskError, match=r"org/name holds no readable config, split 'test' \(.*\), and no raw/wanted.jsonl"):
+    with pytest.raises(
+        TaskError, match=r"org/name holds no readable config, split 'test' \(.*\), and no raw/wanted.jsonl"
+    ):
         read(SOURCE, tmp_path)
 
 
@@ -157,7 +165,11 @@ def test_a_data_set_that_moved(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "failure", [RuntimeError("Dataset scripts are no longer supported"), datasets.exceptions.DatasetGenerationError("cast of idks")]
+    "failure",
+    [
+        RuntimeError("Dataset scripts are no longer supported"),
+        datasets.exceptions.DatasetGenerationError("cast of idks"),
+    ],
 )
 def test_a_builder_that_fails_on_the_hub(monkeypatch, tmp_path, caplog, failure):
     write_csv(tmp_path / "raw" / "a.csv", [{"id": "1"}])
@@ -169,7 +181,13 @@ def test_a_builder_that_fails_on_the_hub(monkeypatch, tmp_path, caplog, failure)
 
 
 def test_no_network(monkeypatch):
-    FakeHub(monkeypatch, {"org/name": ConnectionError("Couldn't reach the Hub"), "new/name": ConnectionError("Couldn't reach the Hub")})
+    FakeHub(
+        monkeypatch,
+        {
+            "org/name": ConnectionError("Couldn't reach the Hub"),
+            "new/name": ConnectionError("Couldn't reach the Hub"),
+        },
+    )
     with pytest.raises(
         TaskError,
         match=r"cannot read org/name from the Hub \(ConnectionError: Couldn't reach the Hub\); for a local copy give a data folder",
@@ -179,7 +197,9 @@ def test_no_network(monkeypatch):
 
 def test_nothing_works_on_the_hub(monkeypatch):
     FakeHub(monkeypatch, {"org/name": ValueError("no config"), "new/name": ValueError("no config")})
-    with pytest.raises(TaskError, match=r"cannot read org/name from the Hub \(OSError: no such file on the Hub\)"):
+    with pytest.raises(
+        TaskError, match=r"cannot read org/name from the Hub \(OSError: no such file on the Hub\)"
+    ):
         read(SOURCE)
 
 

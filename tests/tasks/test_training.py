@@ -25,7 +25,9 @@ def test_glue_is_trained_on_its_train_split(tmp_path):
     task = load_training("qnli", data_dir=mirror, limit=100)
     assert len(task) == task.cluster_count == 100  # each row in one wording
     assert {q.template for q in task} == {0, 1, 2, 3} and {q.answer for q in task} == {"0", "1"}
-    shuffled = load_training("qnli", data_dir=glue(tmp_path / "b", "qnli", "train", 300, shuffle=True), limit=100)
+    shuffled = load_training(
+        "qnli", data_dir=glue(tmp_path / "b", "qnli", "train", 300, shuffle=True), limit=100
+    )
     assert {q.id: q.prompt for q in shuffled} == {q.id: q.prompt for q in task}
     assert {q.id for q in load_training("qnli", data_dir=mirror, limit=30)} < {q.id for q in task}
     assert len(load_training("qnli", data_dir=mirror)) == 300  # 10,000 where there are so many
@@ -40,11 +42,18 @@ def test_other_tasks_are_trained_on_their_neuron_split(tmp_path):
     assert {q.split for q in load_training("miniculture", limit=7)} == {"neuron"}
     with pytest.raises(TaskError, match="'minianswers' has no rows to train on"):
         load_training("minianswers")
-    rows = [{"question": f"What is {i}?", "options": ["this", "that"], "answer": "this", "country": None} for i in range(4)]
+    rows = [
+        {"question": f"What is {i}?", "options": ["this", "that"], "answer": "this", "country": None}
+        for i in range(4)
+    ]
     pd.DataFrame(rows).to_json(tmp_path / "own.jsonl", orient="records", lines=True)
-    with pytest.raises(TaskError, match="'own' has no rows to train on, it only tests: give them the split neuron"):
+    with pytest.raises(
+        TaskError, match="'own' has no rows to train on, it only tests: give them the split neuron"
+    ):
         load_training(tmp_path / "own.jsonl")
-    pd.DataFrame([{**row, "split": "neuron"} for row in rows]).to_json(tmp_path / "own.jsonl", orient="records", lines=True)
+    pd.DataFrame([{**row, "split": "neuron"} for row in rows]).to_json(
+        tmp_path / "own.jsonl", orient="records", lines=True
+    )
     assert len(load_training(tmp_path / "own.jsonl")) >= 4
     with pytest.raises(TaskError, match="at least 1"):
         load_training("minisynonyms", limit=0)

@@ -10,12 +10,20 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from culnig_tl.engine.prompts import encode, render
 from culnig_tl.errors import TaskError
-from culnig_tl.prompting import encode, render
 from culnig_tl.tasks import COUNTRIES, Question, Task, load_task
 from culnig_tl.tasks.wordings import check_blanks, fill, read_wordings, wordings
 
-from .conftest import blend_row, culturalbench_rows, normad_rows, write_blend, write_culturalbench, write_normad, write_survey
+from .conftest import (
+    blend_row,
+    culturalbench_rows,
+    normad_rows,
+    write_blend,
+    write_culturalbench,
+    write_normad,
+    write_survey,
+)
 from .test_worldvaluesbench import survey
 
 REAL = ("choice", "countryrc", "normad", "worldvaluesbench", "qnli", "mrpc")
@@ -26,7 +34,11 @@ def test_four_wordings_a_task(task):
     rows = wordings(task)
     assert len(rows) == len({(row.prompt, row.system) for row in rows}) == 4
     for row in rows:
-        assert row.prompt.strip().endswith("Answer:") and '{"answer":""}' in row.prompt and row.answer_prefix == '{"answer":"'
+        assert (
+            row.prompt.strip().endswith("Answer:")
+            and '{"answer":""}' in row.prompt
+            and row.answer_prefix == '{"answer":"'
+        )
         assert max(len(line) for line in row.prompt.splitlines()) < 140 and "—" not in row.prompt
     assert Counter(row.labels for row in wordings("countryrc")) == {"ABCD": 2, "1234": 2}
     assert len({row.system for row in wordings("worldvaluesbench")}) == 2
@@ -39,7 +51,11 @@ def test_controls_are_whole_sentences_without_blanks_for_what_is_left_out(task):
         text = fill(row.control, {"options": "A. x\nB. y"}).strip()
         assert text.endswith("Answer:")
         # What is left reads on: no dangling "Question:", no empty quotes or commas, no talk of a text or question.
-        assert not re.search(r"question|text|passage|:\s*\n\n\n|\n\n\n|,\s*,|\s,", text.replace('{"answer":""}', ""), flags=re.I), text
+        assert not re.search(
+            r"question|text|passage|:\s*\n\n\n|\n\n\n|,\s*,|\s,",
+            text.replace('{"answer":""}', ""),
+            flags=re.I,
+        ), text
         for line in text.splitlines():
             assert line == "" or line[0].isupper(), text
 
@@ -53,7 +69,9 @@ def test_blanks_are_checked():
     check_blanks("qnli", rows, frozenset({"question", "sentence"}))
     with pytest.raises(TaskError, match="wording 1 of 'qnli': the prompt lacks {options}"):
         check_blanks("qnli", rows, frozenset({"options", "question", "sentence"}))
-    with pytest.raises(TaskError, match="wording 1 of 'qnli': unknown blank {sentence}, it can hold \\['question'\\]"):
+    with pytest.raises(
+        TaskError, match="wording 1 of 'qnli': unknown blank {sentence}, it can hold \\['question'\\]"
+    ):
         check_blanks("qnli", rows, frozenset({"question"}))
 
 
@@ -108,7 +126,11 @@ def corpus(task: Task) -> list[str]:
     return (
         [q.prompt for q in task]
         + [f"{i} " * 30 for i in range(10)]
-        + [json.dumps({"name": name, "kind": name[:1], "answer": name[0]}, separators=(",", ":")) for name in names] * 20
+        + [
+            json.dumps({"name": name, "kind": name[:1], "answer": name[0]}, separators=(",", ":"))
+            for name in names
+        ]
+        * 20
     )
 
 
@@ -119,10 +141,15 @@ def tokenizer(kind: str, texts: list[str]) -> Tokenizer:
         made = Tokenizer(models.BPE())
         pattern = {"gpt2": GPT2, "llama3": LLAMA3, "qwen": QWEN}[kind]
         made.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+            [
+                pre_tokenizers.Split(Regex(pattern), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
         )
         made.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(vocab_size=1200, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=1200, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        )
     elif kind == "gemma":  # no word is split off: merges may cross anything but lines of the vocabulary
         made = Tokenizer(models.BPE(byte_fallback=True))
         made.normalizer = normalizers.Replace(" ", "▁")
@@ -132,7 +159,11 @@ def tokenizer(kind: str, texts: list[str]) -> Tokenizer:
         made = Tokenizer(models.Unigram() if kind == "unigram" else models.BPE(byte_fallback=True))
         made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
         options = {"vocab_size": 1200, "special_tokens": special}
-        trainer = trainers.UnigramTrainer(unk_token="<s>", **options) if kind == "unigram" else trainers.BpeTrainer(**options)
+        trainer = (
+            trainers.UnigramTrainer(unk_token="<s>", **options)
+            if kind == "unigram"
+            else trainers.BpeTrainer(**options)
+        )
     made.train_from_iterator(texts, trainer)
     return made
 
@@ -141,14 +172,23 @@ def tokenizer(kind: str, texts: list[str]) -> Tokenizer:
 def questions(tmp_path_factory) -> list[Question]:
     """Some of every real task."""
     root = tmp_path_factory.mktemp("mirror")
-    write_blend(root, [blend_row(number, question=question) for number in range(2) for question in ("Al-en-01", "Al-en-02")])
+    write_blend(
+        root,
+        [
+            blend_row(number, question=question)
+            for number in range(2)
+            for question in ("Al-en-01", "Al-en-02")
+        ],
+    )
     write_culturalbench(root, culturalbench_rows())
     write_normad(root, normad_rows())
     write_survey(root / "WorldValuesBench", *survey(people=160))
     out: list[Question] = []
     for name in ("blend", "blend-local", "culturalbench", "normad", "worldvaluesbench", "countryrc"):
         task = load_task(name, data_dir=root)
-        task = task.filter(lambda q: all(len(label) == 1 for label in q.options))  # labels of two digits are prompting's business
+        task = task.filter(
+            lambda q: all(len(label) == 1 for label in q.options)
+        )  # labels of two digits are prompting's business
         out += task.limit(12)
         if task.has_control:
             out += task.control().limit(6)
@@ -159,10 +199,14 @@ def questions(tmp_path_factory) -> list[Question]:
 @pytest.mark.parametrize("kind", ("gpt2", "llama3", "qwen", "gemma", "sentencepiece", "unigram"))
 def test_one_token_leads_from_the_prompt_to_the_label(kind, chat, questions):
     made = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer(kind, corpus(load_task("countryrc").limit(60))), bos_token="<s>", eos_token="</s>"
+        tokenizer_object=tokenizer(kind, corpus(load_task("countryrc").limit(60))),
+        bos_token="<s>",
+        eos_token="</s>",
     )
     made.chat_template = CHATS[chat]
-    prompts = encode(made, questions)  # raises PromptError where a label merges into the prompt or needs two tokens
+    prompts = encode(
+        made, questions
+    )  # raises PromptError where a label merges into the prompt or needs two tokens
     for prompt in prompts:
         q = prompt.question
         assert len(set(prompt.option_tokens)) == len(q.options)

@@ -52,7 +52,9 @@ def literal(asked, answers, countries=COUNTRIES, fewest=10):
         total, world = sum(counter.values()), counts["", name]
         if country and total >= fewest:
             label = min(value for value, count in counter.items() if count == max(counter.values()))
-            kl = sum(n / total * math.log(n / total / (world[v] / sum(world.values()))) for v, n in counter.items())
+            kl = sum(
+                n / total * math.log(n / total / (world[v] / sum(world.values()))) for v, n in counter.items()
+            )
             out[country, name] = (str(label), kl)
     return out
 
@@ -61,15 +63,28 @@ def test_labels_are_the_most_frequent_answers(tmp_path):
     asked, answers = survey()
     task = load_task("worldvaluesbench", path=write_survey(tmp_path, asked, answers))
     expected = literal(asked, answers)
-    assert {(q.country, q.cluster): q.answer for q in task} == {key: label for key, (label, _) in expected.items()}
-    assert len(task) == 4 * len(expected) and task.countries == tuple(sorted(COUNTRIES)) and "Spain" not in task.countries
+    assert {(q.country, q.cluster): q.answer for q in task} == {
+        key: label for key, (label, _) in expected.items()
+    }
+    assert (
+        len(task) == 4 * len(expected)
+        and task.countries == tuple(sorted(COUNTRIES))
+        and "Spain" not in task.countries
+    )
     for q in task:
         low, high = SCALES[q.cluster]
         assert q.options == tuple(str(value) for value in range(low, high + 1)) and q.group == "Values"
         assert f"from {low} to {high}" in q.prompt or f"between {low} and {high}" in q.prompt
         assert q.system and ("the USA" in q.system if q.country == "USA" else q.country in q.system)
-    assert {(q.template, q.system.split()[0]) for q in task} == {(0, "You"), (1, "You"), (2, "Answer"), (3, "Answer")}
-    assert len({q.prompt for q in task if q.cluster == "Q1" and q.country == "Iran"}) == 2  # 2 system x 2 user prompts
+    assert {(q.template, q.system.split()[0]) for q in task} == {
+        (0, "You"),
+        (1, "You"),
+        (2, "Answer"),
+        (3, "Answer"),
+    }
+    assert (
+        len({q.prompt for q in task if q.cluster == "Q1" and q.country == "Iran"}) == 2
+    )  # 2 system x 2 user prompts
 
 
 def test_the_neuron_split_has_the_largest_divergence(tmp_path, monkeypatch):
@@ -121,8 +136,14 @@ def test_no_control(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda asked, answers: answers[4].update(Q1="often"), "full_value_qa.tsv, row 5, column 'Q1': 'often' is no number"),
-        (lambda asked, answers: answers[4].update(Q1=2.5), "full_value_qa.tsv, row 5, column 'Q1': 2.5 is no whole number"),
+        (
+            lambda asked, answers: answers[4].update(Q1="often"),
+            "full_value_qa.tsv, row 5, column 'Q1': 'often' is no number",
+        ),
+        (
+            lambda asked, answers: answers[4].update(Q1=2.5),
+            "full_value_qa.tsv, row 5, column 'Q1': 2.5 is no whole number",
+        ),
         (
             lambda asked, answers: answers[4].update(D_INTERVIEW=answers[1]["D_INTERVIEW"]),
             "full_value_qa.tsv, row 5, column 'D_INTERVIEW': '10001' is there twice",
@@ -132,7 +153,10 @@ def test_no_control(tmp_path):
             "full_value_qa.tsv, row 5, column 'D_INTERVIEW': '7' is not in full_demographic_qa.tsv",
         ),
         (lambda asked, answers: answers.clear(), "full_value_qa.tsv: the file is empty"),
-        (lambda asked, answers: asked.__setitem__(2, (10_002, "")), "full_demographic_qa.tsv, row 3, column 'B_COUNTRY': is empty"),
+        (
+            lambda asked, answers: asked.__setitem__(2, (10_002, "")),
+            "full_demographic_qa.tsv, row 3, column 'B_COUNTRY': is empty",
+        ),
         (
             lambda asked, answers: asked.__setitem__(slice(None), [(n, "Brazil") for n, _ in asked]),
             "full_demographic_qa.tsv, column 'B_COUNTRY': no interview is from China",
@@ -149,8 +173,14 @@ def test_wrong_survey_files_are_named(tmp_path, change, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda table: table["Q1"].update(answer_scale_max="four"), "row 'Q1', column 'answer_scale_max': must be a whole number"),
-        (lambda table: table["Q1"].update(answer_scale_max=1), "row 'Q1', column 'answer_scale_max': the scale is empty"),
+        (
+            lambda table: table["Q1"].update(answer_scale_max="four"),
+            "row 'Q1', column 'answer_scale_max': must be a whole number",
+        ),
+        (
+            lambda table: table["Q1"].update(answer_scale_max=1),
+            "row 'Q1', column 'answer_scale_max': the scale is empty",
+        ),
         (lambda table: table["Q1"].update(question=""), "row 'Q1', column 'question': must be text"),
         (lambda table: table.update(Q9=table["Q1"]), "full_value_qa.tsv: column 'Q9' is missing"),
         (lambda table: [table.pop(name) for name in SCALES], "no question has use_case 'value'"),
@@ -168,7 +198,10 @@ def test_wrong_metadata_is_named(tmp_path, change, message):
 
 def test_answers_off_the_scale_are_left_out(tmp_path, caplog):
     asked, answers = survey()
-    expected = {q.id: q.answer for q in load_task("worldvaluesbench", path=write_survey(tmp_path / "a", asked, answers))}
+    expected = {
+        q.id: q.answer
+        for q in load_task("worldvaluesbench", path=write_survey(tmp_path / "a", asked, answers))
+    }
     for row in answers[::3]:
         row["Q1"] = -2 if row["D_INTERVIEW"] % 2 else 9
     cleaned = [{k: v for k, v in row.items() if k != "Q1" or 1 <= v <= 4} for row in answers]
@@ -181,7 +214,9 @@ def test_answers_off_the_scale_are_left_out(tmp_path, caplog):
 def test_alignment():
     question = Question("w", "i", "c", "p", tuple(str(value) for value in range(1, 11)), "3")
     assert alignment(question, "3") == 100 and alignment(question, "10") == 0
-    assert alignment(question, "1") == pytest.approx(100 * (1 - 2 / 7)) and alignment(question, "5") == pytest.approx(100 * (1 - 2 / 7))
+    assert alignment(question, "1") == pytest.approx(100 * (1 - 2 / 7)) and alignment(
+        question, "5"
+    ) == pytest.approx(100 * (1 - 2 / 7))
     for off in ("0", "11", "", "x", "3.0"):
         assert alignment(question, off) == 0
     belongs = Question("w", "i", "c", "p", ("0", "1", "2"), "0")
@@ -192,7 +227,11 @@ def test_the_real_questions(shared, tmp_path):
     from culnig_tl.tasks.worldvaluesbench import read_metadata
 
     questions = read_metadata(shared / "WorldValuesBench" / "question_metadata.json")
-    assert len(questions) == 239 and {q.id[0] for q in questions} == {"Q"} and max(q.maximum for q in questions) == 10
+    assert (
+        len(questions) == 239
+        and {q.id[0] for q in questions} == {"Q"}
+        and max(q.maximum for q in questions) == 10
+    )
 
 
 @pytest.mark.perf
@@ -216,7 +255,9 @@ def test_a_survey_of_the_true_size(tmp_path):
         "status = open('/proc/self/status').read(); "  # getrusage would count the parent's memory before exec
         "print(len(task), time.time() - start, int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) / 2**20)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     print(f"worldvaluesbench, 93,278 x 239 answers: {out[1]} s, {out[2]} GiB")
     count, seconds, gib = int(out[0]), float(out[1]), float(out[2])
     assert count == 239 * 7 * 4 and seconds < 30 and gib < 2, (seconds, gib)

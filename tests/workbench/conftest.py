@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from culnig_tl import load_model, load_task, score_neurons
-from culnig_tl.neurons import NeuronSet, Provenance
-from culnig_tl.study import TOY_CONFIG, Study
+from culnig_tl.data.neurons import NeuronSet, Provenance
+from culnig_tl.study.config import TOY_CONFIG
+from culnig_tl.study.study import Study
 from culnig_tl.tasks import Task
 
 if not all(importlib.util.find_spec(name) for name in ("ipywidgets", "anywidget")):
@@ -38,7 +39,9 @@ def study(model, questions) -> Study:
     general = NeuronSet(top, Provenance(kind="culture-general", layers=6))
     countries = np.where(np.arange(len(top)) % 2 == 0, "Spain", "Iran")
     specific = NeuronSet(top.assign(country=countries), Provenance(kind="culture-specific", layers=6))
-    return Study(replace(TOY_CONFIG, limit=24), {}, scores, {"culture-general": general, "culture-specific": specific})
+    return Study(
+        replace(TOY_CONFIG, limit=24), {}, scores, {"culture-general": general, "culture-specific": specific}
+    )
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from culnig_tl import ablate, evaluate, score_prompt
+from culnig_tl.data.neurons import NeuronSet
 from culnig_tl.errors import PromptError, StudyError
-from culnig_tl.neurons import NeuronSet
 from culnig_tl.tasks import Task
 from culnig_tl.workbench.asking import ask, option_lines, read_question, unknown_words
 from culnig_tl.workbench.source import ALL
@@ -33,7 +33,10 @@ def test_selection_goes_into_ablate_and_evaluate(view, model, questions):
     with ablate(model, view.selection):
         assert score_prompt(model, question).p_answer == pytest.approx(answers.after.labels[place], rel=1e-3)
     assert answers.before.labels != answers.after.labels
-    assert f"{100 * answers.after.labels[place]:.1f}%" in view._bench.answered.value and "✓" in view._bench.answered.value
+    assert (
+        f"{100 * answers.after.labels[place]:.1f}%" in view._bench.answered.value
+        and "✓" in view._bench.answered.value
+    )
     assert answers.to_dataframe()["option"].tolist() == list(option_lines(question.prompt).values())
 
 
@@ -44,10 +47,18 @@ def test_sets_made_in_code_are_asked_with(view):
     view.observe(lambda change: seen.append(change["new"]), "answers")
     view.selection = NeuronSet.from_indices([("mlp.gate", 0, 1), ("attn.v", 2, 3)])
     view.wait()
-    assert view.answers.neurons == 2 and seen == [view.answers] and "Selection: 2 neurons" in view._bench.selected.value
+    assert (
+        view.answers.neurons == 2
+        and seen == [view.answers]
+        and "Selection: 2 neurons" in view._bench.selected.value
+    )
     view.selection = NeuronSet.from_indices([])
     view.wait()
-    assert view.answers.neurons == 0 and view.answers.after == view.answers.before and "Selection: 0 neurons" in view._bench.selected.value
+    assert (
+        view.answers.neurons == 0
+        and view.answers.after == view.answers.before
+        and "Selection: 0 neurons" in view._bench.selected.value
+    )
 
 
 def test_buttons_change_the_selection(view, study):
@@ -80,11 +91,17 @@ def test_buttons_change_the_selection(view, study):
 def test_typed_question_goes_by_the_rules_of_every_task(model):
     question = read_question(TYPED, answer_prefix='{"answer_choice":"')
     answers = ask(model, question, NeuronSet.from_indices([]))
-    assert question.options == ("A", "B", "C", "D") and answers.options == ("Madrid", "Busan", "Oaxaca", "Tehran") and answers.right is None
+    assert (
+        question.options == ("A", "B", "C", "D")
+        and answers.options == ("Madrid", "Busan", "Oaxaca", "Tehran")
+        and answers.right is None
+    )
     for label, p in zip(question.options, answers.before.labels):
         assert p == pytest.approx(score_prompt(model, replace(question, answer=label)).p_answer, rel=1e-4)
     alone = score_prompt(model, question)
-    assert [t for t, _ in answers.before.top] == [t for t, _ in alone.top_tokens] and len(answers.before.top) == 10
+    assert [t for t, _ in answers.before.top] == [t for t, _ in alone.top_tokens] and len(
+        answers.before.top
+    ) == 10
     assert alone.tokens.count("<bos>") == 1
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from plotly.callbacks import Points
 
 from culnig_tl import question_scores, score_prompt
+from culnig_tl.data.neurons import NeuronSet, Site
 from culnig_tl.figures import promoted_tokens
-from culnig_tl.neurons import NeuronSet, Site
 from culnig_tl.workbench.reading import token_scores
 from culnig_tl.workbench.source import ALL, Choice
 
@@ -54,7 +54,9 @@ def test_card_names_the_top_questions_and_colours_their_tokens(view, model, ques
     asked = questions.limit(12)
     scores = question_scores(model, asked, NeuronSet.from_indices([key]), progress=False)
     best = asked[int(scores.weighted[:, 0].argmax())]
-    assert view._card.questions.value.index(best.country) == min(view._card.questions.value.find(c) % 10**9 for c in asked.countries)
+    assert view._card.questions.value.index(best.country) == min(
+        view._card.questions.value.find(c) % 10**9 for c in asked.countries
+    )
     reading = view.source.reading(key, view.choice, view.selection)
     top = reading.top(key, 3)
     np.testing.assert_allclose(top[0].weighted, scores.weighted[:, 0].max(), rtol=1e-3)
@@ -62,13 +64,19 @@ def test_card_names_the_top_questions_and_colours_their_tokens(view, model, ques
         alone = score_prompt(model, found.top.question, sites=["mlp.gate"])
         assert found.tokens == alone.tokens
         np.testing.assert_allclose(found.values, alone.arrays[Site.MLP_GATE][0, :, 7], rtol=1e-3, atol=1e-7)
-    assert f"{promoted_tokens(model, 'mlp.gate', 0, 7, count=1)['logit'][0]:+.2f}" in view._card.promoted.value
+    assert (
+        f"{promoted_tokens(model, 'mlp.gate', 0, 7, count=1)['logit'][0]:+.2f}" in view._card.promoted.value
+    )
 
 
 def test_queries_and_keys_promote_nothing(view):
     view.neuron = ("attn.k", 1, 3)
     view.wait()
-    assert "write nothing" in view._card.promoted.value and "class='peak'" in view._card.questions.value and view.error == ""
+    assert (
+        "write nothing" in view._card.promoted.value
+        and "class='peak'" in view._card.questions.value
+        and view.error == ""
+    )
 
 
 def test_large_models_read_the_chosen_set_and_no_more(view, monkeypatch):

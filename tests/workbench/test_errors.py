@@ -7,8 +7,8 @@ import html
 import pytest
 
 from culnig_tl import explore
+from culnig_tl.data.neurons import NeuronSet
 from culnig_tl.errors import ModelError, NeuronError, ScoreError, TaskError
-from culnig_tl.neurons import NeuronSet
 from culnig_tl.workbench.source import ALL
 
 from .acting import TYPED
@@ -19,7 +19,9 @@ def test_errors_appear_in_the_view_and_go_away(view):
     view.labels = "A, Madrid Seville"
     view.ask(TYPED)
     view.wait()
-    assert view.error.startswith("the label 'Madrid Seville' is not one token") and view.error in html.unescape(view._message.value)
+    assert view.error.startswith(
+        "the label 'Madrid Seville' is not one token"
+    ) and view.error in html.unescape(view._message.value)
     view.labels = ""
     view.ask()
     view.wait()

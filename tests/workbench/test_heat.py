@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from culnig_tl import explore
-from culnig_tl.neurons import NeuronSet, Site
+from culnig_tl.data.neurons import NeuronSet, Site
 from culnig_tl.workbench.heat import draw
 from culnig_tl.workbench.page import _png
 from culnig_tl.workbench.source import ALL, SELECTION, Choice
@@ -22,7 +22,10 @@ def test_view_starts_with_the_first_set(view, study):
     assert view.question.startswith("Question:") and view.answer_prefix
 
 
-@pytest.mark.parametrize("choice", [Choice("culture-general"), Choice("culture-specific", "Spain"), Choice(ALL, "Iran", Site.ATTN_Q, 2)])
+@pytest.mark.parametrize(
+    "choice",
+    [Choice("culture-general"), Choice("culture-specific", "Spain"), Choice(ALL, "Iran", Site.ATTN_Q, 2)],
+)
 def test_cells_show_the_score_farthest_from_zero(view, study, choice):
     drawn = draw(view.source, choice, view.selection, None)
     scores, control = study.scores["neuron"], study.scores["control"]
@@ -34,7 +37,9 @@ def test_cells_show_the_score_farthest_from_zero(view, study, choice):
         for layer in range(scores.layers):
             for cell in range(panel.cells.shape[1]):
                 best = np.nan
-                for neuron in range(cell * panel.size, min((cell + 1) * panel.size, scores.widths[panel.site])):
+                for neuron in range(
+                    cell * panel.size, min((cell + 1) * panel.size, scores.widths[panel.site])
+                ):
                     if neurons is not None and (panel.site.value, layer, neuron) not in neurons.keys():
                         continue
                     values = []
@@ -54,7 +59,9 @@ def test_cells_show_the_score_farthest_from_zero(view, study, choice):
 def test_cell_holds_its_neurons_strongest_first(view):
     panel = draw(view.source, Choice(ALL), view.selection, None).panels[0]
     keys = panel.cell(1, panel.centres[3])
-    assert {key[2] for key in keys} == set(range(3 * panel.size, 4 * panel.size)) and {key[:2] for key in keys} == {("mlp.gate", 1)}
+    assert {key[2] for key in keys} == set(range(3 * panel.size, 4 * panel.size)) and {
+        key[:2] for key in keys
+    } == {("mlp.gate", 1)}
     strengths = [abs(panel.values[1, key[2]]) for key in keys]
     assert strengths == sorted(strengths, reverse=True)
 
@@ -71,7 +78,9 @@ def test_heatmap_answers_to_every_choice(view, study):
     view.wait()
     assert len(view._heat.figure.data) == 4 and view._heat.box.children == (view._heat.figure,)
     view.site, view.country, view.set_name = None, None, SELECTION
-    view.selection = study.neurons["culture-general"] & NeuronSet(study.neurons["culture-general"].table.head(3))
+    view.selection = study.neurons["culture-general"] & NeuronSet(
+        study.neurons["culture-general"].table.head(3)
+    )
     view.wait()
     assert view._heat.drawn.title == "My selection" and "3 neurons" in view._heat.drawn.small
     shown = [panel.values for panel in view._heat.drawn.panels]
@@ -110,7 +119,9 @@ def test_display_publishes_the_live_view_and_what_stays(view, capsys):
         live, static = captured.outputs
         assert "application/vnd.jupyter.widget-view+json" in live.data
         assert f"culnig-static-{view._id}" in static.data["text/html"]
-        assert f".culnig-static-{view._id} {{ display: none }}" in view.children[0].value, "the live view hides it"
+        assert f".culnig-static-{view._id} {{ display: none }}" in view.children[0].value, (
+            "the live view hides it"
+        )
     finally:
         InteractiveShell.clear_instance()
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from culnig_tl import ablate, explore, score_neurons
-from culnig_tl.models import last_logits
-from culnig_tl.neurons import NeuronSet
+from culnig_tl.data.neurons import NeuronSet
+from culnig_tl.engine.models import last_logits
 from culnig_tl.workbench.source import ALL, SELECTION
 from culnig_tl.workbench.twin import twin
 
@@ -45,7 +45,10 @@ def test_without_its_model_a_view_shows_what_scores_show(study):
     )
     view.ask(TYPED)
     view.wait()
-    assert view.error == "this needs the model: explore(..., model=load_model('org/large'))" and view.answers is None
+    assert (
+        view.error == "this needs the model: explore(..., model=load_model('org/large'))"
+        and view.answers is None
+    )
 
 
 def test_toy_is_loaded_when_it_is_needed(study):
@@ -65,7 +68,11 @@ def test_scores_of_another_revision_come_with_a_caution(study, model, questions)
     view = explore(older, model=model, task=questions, questions=4)
     view.ask(TYPED)
     view.wait()
-    assert "revision 0123456789abcdef" in view.error and "may not agree" in view.error and view.answers is not None
+    assert (
+        "revision 0123456789abcdef" in view.error
+        and "may not agree" in view.error
+        and view.answers is not None
+    )
 
 
 @pytest.mark.parametrize("family", ["toy", "llama", "phi3", "gemma3", "gpt2"])
@@ -83,10 +90,14 @@ def test_copy_shares_weights_and_no_hooks(loaded, model, family):
     with torch.no_grad():
         plain = last_logits(given, tokens, mask)
         with ablate(copied, neurons):
-            assert torch.equal(last_logits(given, tokens, mask), plain), "the view's ablation reaches into the notebook's model"
+            assert torch.equal(last_logits(given, tokens, mask), plain), (
+                "the view's ablation reaches into the notebook's model"
+            )
             ablated = last_logits(copied, tokens, mask)
         with ablate(given, neurons):
-            assert torch.equal(last_logits(copied, tokens, mask), plain), "the notebook's ablation reaches into the view's"
+            assert torch.equal(last_logits(copied, tokens, mask), plain), (
+                "the notebook's ablation reaches into the view's"
+            )
             assert torch.equal(last_logits(given, tokens, mask), ablated)
         assert not torch.equal(ablated, plain)
 

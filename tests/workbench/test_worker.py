@@ -11,7 +11,11 @@ from culnig_tl.workbench.worker import Worker
 def worker() -> tuple[Worker, list, list]:
     errors, idle = [], []
     return (
-        Worker(lambda kind, error: errors.append((kind, str(error))), idle=lambda: idle.append(1), screen=threading.RLock()),
+        Worker(
+            lambda kind, error: errors.append((kind, str(error))),
+            idle=lambda: idle.append(1),
+            screen=threading.RLock(),
+        ),
         errors,
         idle,
     )

@@ -1,0 +1,406 @@
+"""Sites, neurons, and sets of neurons."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from .. import io
+from ..errors import NeuronError
+
+Pool = Literal["mlp", "attn"]
+
+
+class Site(str, Enum):
+    """One kind of place in a block whose output has neurons."""
+
+    MLP_GATE = "mlp.gate"
+    """Gate pre-activations of a gated MLP; the first layer's output of a plain one. Zeroing it silences the neuron."""
+    MLP_UP = "mlp.up"
+    """The linear branch of a gated MLP."""
+    MLP_POST = "mlp.post"
+    """What the MLP's output matrix reads: activation(gate) times up."""
+    ATTN_Q = "attn.q"
+    """Query coordinates, before q-norm and rotary embedding, heads side by side."""
+    ATTN_K = "attn.k"
+    """Key coordinates, before k-norm and rotary embedding, key/value heads side by side."""
+    ATTN_V = "attn.v"
+    """Value coordinates, key/value heads side by side."""
+
+    def __str__(self) -> str:
+        return self.value
+
+    def hook_name(self, layer: int) -> str:
+        """TransformerLens' name of this site in one layer."""
+        return f"blocks.{layer}.{_HOOKS[self]}"
+
+    @property
+    def pool(self) -> Pool:
+        """Whether it is thresholded with the MLP's neurons or with attention's."""
+        return "mlp" if self.value.startswith("mlp") else "attn"
+
+    @classmethod
+    def parse(cls, name: str | Site) -> Site:
+        """The site of that name. Raises `NeuronError` where there is none."""
+        try:
+            return cls(name)
+        except ValueError:
+            raise NeuronError(
+                f"unknown site {str(name)!r}: sites are {', '.join(s.value for s in cls)}"
+            ) from None
+
+
+_HOOKS = {
+    Site.MLP_GATE: "mlp.hook_pre",
+    Site.MLP_UP: "mlp.hook_pre_linear",
+    Site.MLP_POST: "mlp.hook_post",
+    Site.ATTN_Q: "attn.hook_q",
+    Site.ATTN_K: "attn.hook_k",
+    Site.ATTN_V: "attn.hook_v",
+}
+SITES: tuple[Site, ...] = (Site.MLP_GATE, Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)
+"""The sites that CULNIG selects from (the paper scores `mlp.up` too and never selects it)."""
+
+_SITE_ORDER = {site.value: i for i, site in enumerate(Site)}
+_AUTHORS_NAMES = {
+    Site.MLP_GATE: "mlp.gate_proj",
+    Site.MLP_UP: "mlp.up_proj",
+    Site.ATTN_Q: "self_attn.q_proj",
+    Site.ATTN_K: "self_attn.k_proj",
+    Site.ATTN_V: "self_attn.v_proj",
+}
+_COLUMNS = ("site", "layer", "neuron", "score")
+_LARGEST_INDEX = 2**31 - 1
+_REPEATED = ("returns", "wordings")
+"""Columns that some sets have: the share of bootstrap replicates, and of instruction wordings, that select the neuron too (see `analyses.stability`)."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a set of neurons comes from."""
+
+    kind: str = "custom"
+    """"culture-general", "culture-specific", "random", or a name of the user's."""
+    model: str | None = None
+    revision: str | None = None
+    """Commit on the Hub, or hash of the folder's content."""
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    """Task -> fingerprint of the questions that were scored."""
+    thresholds: Mapping[str, float | str | int] = field(default_factory=dict)
+    paper_defaults: bool | None = None
+    """Whether the thresholds are those of the paper."""
+    pool: Mapping[str, int] = field(default_factory=dict)
+    """Site -> number of neurons that could have been chosen in each layer."""
+    layers: int | None = None
+    candidates: int | None = None
+    """Neurons over the score threshold, before the CountryRC filter (and z)."""
+    removed_by_reading: int | None = None
+    removed_by_z: int | None = None
+    """Of what CountryRC left: neurons that are not one country's own."""
+    by_country: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Country -> candidates, removed_by_reading, removed_by_z, of a culture-specific set."""
+    shared_pattern: float | None = None
+    """Rank-1 share of the country x neuron matrix, of a culture-specific set: near 1 the countries hardly differ."""
+    version: str | None = None
+    """Of this package."""
+
+
+class NeuronSet:
+    """A set of neurons: rows of (site, layer, neuron, score), and country where they are one country's.
+
+    Rows are in the order (country,) site, layer, neuron. Duplicates and malformed rows raise `NeuronError`.
+    """
+
+    def __init__(self, table: pd.DataFrame, provenance: Provenance | None = None) -> None:
+        missing = [column for column in _COLUMNS[:3] if column not in table.columns]
+        if missing:
+            raise NeuronError(
+                f"a set of neurons needs the columns site, layer, neuron; missing: {', '.join(missing)}"
+            )
+        table = table.copy()
+        table["site"] = (
+            table["site"]
+            .map({name: Site.parse(name).value for name in table["site"].unique()})
+            .astype(object)
+        )
+        for column in ("layer", "neuron"):
+            values = np.asarray(pd.to_numeric(table[column], errors="coerce"), dtype=float)
+            wrong = (
+                ~np.isfinite(values) | (values < 0) | (values != np.floor(values)) | (values > _LARGEST_INDEX)
+            )
+            if wrong.any():
+                raise NeuronError(
+                    f"column {column!r}, row {int(wrong.argmax())}: {table[column].iloc[int(wrong.argmax())]!r} is not an index"
+                )
+            table[column] = values.astype(np.int64)
+        if "score" not in table.columns:
+            table["score"] = np.nan
+        table["score"] = table["score"].astype(np.float32)
+        keys = ["country"] if "country" in table.columns else []
+        shares = [column for column in _REPEATED if column in table.columns]
+        table = table.reindex(columns=[*keys, *_COLUMNS, *shares]).astype(dict.fromkeys(shares, np.float32))
+        table = table.sort_values(
+            [*keys, "site", "layer", "neuron"], key=lambda c: c.map(_SITE_ORDER) if c.name == "site" else c
+        )
+        repeated = table.duplicated([*keys, "site", "layer", "neuron"])
+        if repeated.any():
+            row = table[repeated].iloc[0]
+            raise NeuronError(f"neuron ({row['site']}, {row['layer']}, {row['neuron']}) occurs twice")
+        self.table = table.reset_index(drop=True)
+        self.provenance = provenance or Provenance()
+
+    @classmethod
+    def from_indices(
+        cls, neurons: Iterable[tuple[str | Site, int, int]], provenance: Provenance | None = None
+    ) -> NeuronSet:
+        """A set made by hand of (site, layer, neuron)."""
+        return cls(pd.DataFrame(list(neurons), columns=["site", "layer", "neuron"]), provenance)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NeuronSet) and self.keys() == other.keys()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{site} {n:,}" for site, n in self.counts("site").items()) or "empty"
+        known = self.provenance
+        filtered = ""
+        if known.candidates is not None:
+            filtered = (
+                f"; of {known.candidates:,} candidates CountryRC removed {known.removed_by_reading or 0:,}"
+            )
+            filtered += f" and z {known.removed_by_z:,}" if known.removed_by_z is not None else ""
+        return f"{known.kind} neurons: {len(self):,} ({counts}{filtered})"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<p><b>{html.escape(str(self))}</b></p>{self.top(10).to_html(index=False)}"
+
+    # ------------------------------------------------------------------------------------------------- looking at it
+
+    def keys(self) -> set[tuple[str, int, int]]:
+        """(site, layer, neuron) of every row."""
+        return set(zip(self.table["site"], self.table["layer"], self.table["neuron"]))
+
+    @cached_property
+    def indices(self) -> dict[tuple[Site, int], np.ndarray]:
+        """(site, layer) -> sorted neuron indices, without repetition over countries."""
+        groups = self.table.groupby(["site", "layer"], sort=False)["neuron"]
+        return {(Site(site), int(layer)): np.unique(index.to_numpy()) for (site, layer), index in groups}  # pyright: ignore[reportGeneralTypeIssues]
+
+    def counts(self, by: str | list[str] = "site") -> pd.Series:
+        """Number of neurons by "site", "layer", "country", or several of them."""
+        return pd.Series(self.table.groupby(by, sort=True).size())
+
+    def top(self, count: int = 20) -> pd.DataFrame:
+        """The rows with the highest scores."""
+        return (
+            self.table.sort_values("score", ascending=False, kind="stable").head(count).reset_index(drop=True)
+        )
+
+    @property
+    def countries(self) -> tuple[str, ...]:
+        """Countries of a culture-specific set."""
+        return tuple(dict.fromkeys(self.table["country"])) if "country" in self.table.columns else ()
+
+    def for_country(self, country: str) -> NeuronSet:
+        """One country's neurons of a culture-specific set."""
+        if country not in self.countries and country not in self.provenance.by_country:
+            raise NeuronError(
+                f"no neurons of {country!r}: this set has {', '.join(self.countries) or 'no countries'}"
+            )
+        rows = self.table.loc[self.table["country"] == country].drop(columns="country")
+        counts = self.provenance.by_country.get(country, {})
+        return NeuronSet(
+            rows, replace(self.provenance, kind=f"{self.provenance.kind}: {country}", by_country={}, **counts)
+        )
+
+    @property
+    def hash(self) -> str:
+        """Of the neurons alone: the same for the same neurons in whatever order they came."""
+        text = "\n".join(f"{s} {layer} {n}" for s, layer, n in sorted(self.keys()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    # ------------------------------------------------------------------------------------------------- set algebra
+
+    def __or__(self, other: NeuronSet) -> NeuronSet:
+        both = pd.concat([self.table, other.table]).drop_duplicates(["site", "layer", "neuron"])
+        return NeuronSet(both.reindex(columns=list(_COLUMNS)), self._derived("union"))
+
+    def __and__(self, other: NeuronSet) -> NeuronSet:
+        return self._where(other, keep=True, kind="intersection")
+
+    def __sub__(self, other: NeuronSet) -> NeuronSet:
+        return self._where(other, keep=False, kind="difference")
+
+    def _where(self, other: NeuronSet, keep: bool, kind: str) -> NeuronSet:
+        theirs = other.keys()
+        mask = [
+            ((s, layer, n) in theirs) == keep
+            for s, layer, n in zip(self.table["site"], self.table["layer"], self.table["neuron"])
+        ]
+        return NeuronSet(self.table.loc[mask], self._derived(kind))
+
+    def _derived(self, kind: str) -> Provenance:
+        """Of a set made from this one: the model it belongs to stays, how it was selected does not."""
+        own = self.provenance
+        return Provenance(
+            kind=kind,
+            model=own.model,
+            revision=own.revision,
+            pool=own.pool,
+            layers=own.layers,
+            version=own.version,
+        )
+
+    def jaccard(self, other: NeuronSet) -> float:
+        """Size of the intersection over size of the union; 1 for two empty sets."""
+        mine, theirs = self.keys(), other.keys()
+        return len(mine & theirs) / len(mine | theirs) if mine or theirs else 1.0
+
+    # ------------------------------------------------------------------------------------------------- files
+
+    def save(self, path: str | Path) -> Path:
+        """Writes ``.parquet`` or ``.csv`` (with provenance), or the authors' ``.json``."""
+        path = Path(path)
+        header = json.dumps(asdict(self.provenance), ensure_ascii=False)
+        if path.suffix == ".parquet":
+            import pyarrow as pa
+
+            return io.write_parquet(
+                path, pa.Table.from_pandas(self.table, preserve_index=False), asdict(self.provenance)
+            )
+        if path.suffix == ".csv":
+            return io.write(path, f"# culnig_tl {header}\n{self.table.to_csv(index=False)}".encode())
+        if path.suffix == ".json":
+            return io.write(path, json.dumps(self._to_authors(), indent=1).encode())
+        raise NeuronError(f"{path.name}: neurons are saved as .parquet, .csv or .json")
+
+    @classmethod
+    def load(cls, path: str | Path) -> NeuronSet:
+        """Reads what `save` wrote. Raises `NeuronError` naming the file where it cannot be read."""
+        path = Path(path)
+        if not path.is_file():
+            raise NeuronError(f"no such file of neurons: {path}")
+        try:
+            if path.suffix == ".parquet":
+                table, header = io.read_parquet(path, _COLUMNS[:3], ("country", "score", *_REPEATED))
+                return cls(table, _provenance(header))
+            if path.suffix == ".csv":
+                text = path.read_text(encoding="utf-8")
+                first, _, rest = text.partition("\n")
+                known = first.startswith("# culnig_tl ")
+                return cls(
+                    pd.read_csv(StringIO(rest if known else text)), _provenance(first[12:] if known else None)
+                )
+            if path.suffix == ".json":
+                return cls._from_authors(json.loads(path.read_text(encoding="utf-8")))
+        except NeuronError as error:
+            raise NeuronError(f"{path}: {error}") from None
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OSError,
+            AttributeError,
+            RecursionError,
+            OverflowError,
+            NotImplementedError,
+        ) as error:
+            raise NeuronError(f"{path} is not a file of neurons: {error}") from error
+        raise NeuronError(f"{path.name}: neurons are read from .parquet, .csv or .json")
+
+    def _to_authors(self) -> dict[str, Any]:
+        """One set a file, as the authors' scripts write it; a neuron without a score has 0 there."""
+        if len(self.countries) > 1:
+            raise NeuronError(
+                f"the authors' JSON holds one country's neurons: save .for_country({self.countries[0]!r}) and the others one by one"
+            )
+        rows = [
+            {
+                "module_name": _AUTHORS_NAMES[Site(s)],
+                "layer_idx": layer,
+                "neuron_idx": n,
+                "attribute_score": 0.0 if np.isnan(score) else float(score),
+            }
+            for s, layer, n, score in self.table[list(_COLUMNS)].itertuples(index=False)
+            if Site(s) in _AUTHORS_NAMES
+        ]
+        if len(rows) != len(self):
+            raise NeuronError("the authors' JSON has no name for mlp.post: save as .parquet or .csv")
+        return {
+            "model_name": self.provenance.model,
+            "dataset_ids": {task: [] for task in self.provenance.tasks},
+            "top_neurons": rows,
+        }
+
+    @classmethod
+    def _from_authors(cls, data: dict[str, Any]) -> NeuronSet:
+        sites = {name.rpartition(".")[2]: site for site, name in _AUTHORS_NAMES.items()}
+        rows = []
+        for number, row in enumerate(data["top_neurons"]):
+            module = str(row["module_name"]).rpartition(".")[2]
+            if module not in sites:
+                raise NeuronError(
+                    f"row {number}: module {row['module_name']!r} is none of {', '.join(sites)}"
+                )
+            rows.append(
+                (sites[module].value, row["layer_idx"], row["neuron_idx"], row.get("attribute_score"))
+            )
+        return cls(
+            pd.DataFrame(rows, columns=list(_COLUMNS)),
+            Provenance(kind="authors' file", model=data.get("model_name")),
+        )
+
+
+def _provenance(header: bytes | str | None) -> Provenance:
+    """What a file says of its neurons, of the types that `save` wrote. Raises `TypeError` where it is something else."""
+    if not header:
+        return Provenance()
+    known = Provenance(**json.loads(header))
+    for name in ("tasks", "thresholds", "pool", "by_country"):
+        if not isinstance(getattr(known, name), dict):
+            raise TypeError(
+                f"{name} of its provenance is {type(getattr(known, name)).__name__}, not an object"
+            )
+    for name in ("layers", "candidates", "removed_by_reading", "removed_by_z"):
+        if not isinstance(getattr(known, name), int | None):
+            raise TypeError(f"{name} of its provenance is no number")
+    if not isinstance(known.kind, str):
+        raise TypeError("kind of its provenance is no text")
+    return known
+
+
+@dataclass(frozen=True)
+class NeuronMeans:
+    """The mean output of every neuron over the tokens of a task's prompts."""
+
+    arrays: Mapping[Site, Float[np.ndarray, "layer neuron"]]
+    task: str
+    fingerprint: str
+
+    @property
+    def hash(self) -> str:
+        """Of the values and of the questions that they were taken over."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for site, array in self.arrays.items():
+            digest.update(f"{site} {array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()[:16]

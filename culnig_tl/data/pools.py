@@ -1,0 +1,135 @@
+"""Pools: a model's neurons side by side, so that they can be ranked together.
+
+Neurons stand in the order site, layer, index. A neuron's position in that order decides ties, so that a selection is the
+same on every machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from ..errors import NeuronError
+from .neurons import SITES, Pool, Site
+from .scores import NeuronScores
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NeuronPool:
+    """The neurons of some sites of one model."""
+
+    sites: tuple[Site, ...]
+    layers: int
+    widths: tuple[int, ...]
+    """Neurons a layer, by site."""
+
+    @classmethod
+    def of_scores(cls, scores: NeuronScores, sites: Iterable[Site], pool: Pool | None = None) -> NeuronPool:
+        """The neurons of `sites`, of one pool or (None) of both together."""
+        chosen = tuple(site for site in Site if site in set(sites) and pool in (None, site.pool))
+        return cls(chosen, scores.layers, tuple(scores.widths[site] for site in chosen))
+
+    @property
+    def size(self) -> int:
+        return self.layers * sum(self.widths)
+
+    def total(self, scores: NeuronScores) -> Float[np.ndarray, " pool"]:
+        """Scores summed over the countries, float64."""
+        out = np.zeros(self.size)
+        for place, array in self._parts(scores):
+            for country in array:  # row by row: a sum over the first axis would read 3 million columns
+                out[place] += country
+        return out
+
+    def of_country(self, scores: NeuronScores, country: str) -> Float[np.ndarray, " pool"]:
+        """One country's scores, float32."""
+        row = scores.countries.index(country)
+        return np.concatenate([array[row] for _, array in self._parts(scores)])
+
+    def at(
+        self, scores: NeuronScores, positions: Int[np.ndarray, " chosen"]
+    ) -> Float[np.ndarray, "country chosen"]:
+        """All countries' scores at some positions, float64."""
+        out = np.empty((len(scores.countries), len(positions)))
+        for place, array in self._parts(scores):
+            here = (positions >= place.start) & (positions < place.stop)
+            out[:, here] = array[:, positions[here] - place.start]
+        return out
+
+    def table(
+        self, positions: Int[np.ndarray, " chosen"], values: Float[np.ndarray, " pool"] | None = None
+    ) -> pd.DataFrame:
+        """Rows (site, layer, neuron, score) of positions in the pool; the score is NaN without `values`."""
+        starts = np.concatenate([[0], np.cumsum([self.layers * width for width in self.widths])])
+        which = np.searchsorted(starts, positions, side="right") - 1
+        within = positions - starts[which]
+        width = np.asarray(self.widths)[which]
+        names = np.array([site.value for site in self.sites], dtype=object)
+        score = np.full(len(positions), np.nan) if values is None else values[positions]
+        return pd.DataFrame(
+            {"site": names[which], "layer": within // width, "neuron": within % width, "score": score}
+        )
+
+    def _parts(self, scores: NeuronScores) -> list[tuple[slice, np.ndarray]]:
+        """(place in the pool, [country, neuron of the site]) a site."""
+        parts, start = [], 0
+        for site in self.sites:
+            array = scores.arrays[site].reshape(len(scores.countries), -1)
+            parts.append((slice(start, start + array.shape[1]), array))
+            start += array.shape[1]
+        return parts
+
+
+def sites_of(scores: NeuronScores, sites: Iterable[Site | str] | None) -> tuple[Site, ...]:
+    """The sites to select from: those asked for, else the paper's four as far as they are scored.
+
+    Raises `NeuronError` naming a site that is not scored: the model has none, or it was left out of the scoring.
+    """
+    if sites is None:
+        found = tuple(site for site in SITES if site in scores.widths)
+        if not found:
+            raise NeuronError(
+                f"none of the sites {', '.join(SITES)} is scored: name one of {', '.join(scores.widths)} with sites=..."
+            )
+        missing = [site for site in SITES if site not in scores.widths]
+        if missing:
+            log.warning("%s is not scored: the selection is made without it", ", ".join(missing))
+        return found
+    asked = {Site.parse(site) for site in sites}
+    missing = [site for site in Site if site in asked and site not in scores.widths]
+    if missing or not asked:
+        raise NeuronError(
+            f"no scores of {missing[0] if missing else 'no site'}: sites scored are {', '.join(scores.widths)}"
+        )
+    return tuple(site for site in Site if site in asked)
+
+
+def share_count(size: int, share: float) -> int:
+    """int(size * share), as the paper counts. Raises `NeuronError` for a share outside 0..1."""
+    if not 0 <= share <= 1:
+        raise NeuronError(f"a share lies between 0 and 1 (1% is 0.01), not {share}")
+    return int(size * share)
+
+
+def ranked(values: Float[np.ndarray, " pool"], count: int) -> Int[np.ndarray, " chosen"]:
+    """Positions of the `count` highest values, the highest first; among equals the lower position comes first.
+
+    Raises `NeuronError` on NaN.
+    """
+    if np.isnan(values).any():
+        raise NeuronError("scores hold NaN: nothing can be selected from them; score the task again")
+    count = min(count, len(values))
+    if count <= 0:
+        return np.empty(0, dtype=np.int64)
+    threshold = np.partition(values, len(values) - count)[len(values) - count]
+    above = np.flatnonzero(values > threshold)
+    equal = np.flatnonzero(values == threshold)[: count - len(above)]
+    chosen = np.concatenate([above, equal])
+    return chosen[np.lexsort((chosen, -values[chosen]))]

@@ -1,0 +1,198 @@
+"""Results: one row a prompt, what was asked and what was answered; accuracy, its errors, and its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .. import io
+from ..errors import ScoreError
+from .neurons import NeuronSet
+from .statistics import clustered_mean
+
+COLUMNS = (
+    "task", "id", "cluster", "country", "group", "template", "answer",
+    "predicted", "predicted_label", "p_answer", "correct", "correct_label", "alignment",
+)  # fmt: skip
+
+OTHERS = ("language",)
+"""Columns that some results have more: the language that a question answered in words is answered in."""
+_TYPES = {
+    "template": "int64",
+    "p_answer": "double",
+    "correct": "bool",
+    "correct_label": "bool",
+    "alignment": "double",
+}
+"""Columns that are not texts -> their type in Parquet."""
+_DTYPES = {"int64": "int64", "double": "float64", "bool": "bool"}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One row a prompt: what was right, what was answered, and how sure the model was.
+
+    Columns: task, id, cluster, country, group, template, answer, predicted (the likeliest token of the whole vocabulary),
+    predicted_label (the likeliest label), p_answer, correct (predicted is the answer), correct_label (among the labels alone),
+    alignment (WorldValuesBench: 0 to 100, how near the predicted answer is to the country's; NaN elsewhere).
+    """
+
+    table: pd.DataFrame
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def values(self, task: str) -> np.ndarray:
+        """[question] what a task's accuracy is the mean of: right (1) or wrong (0); WorldValuesBench's alignment, 0 to 1."""
+        rows = self.table.loc[self.table["task"] == task]
+        if len(rows) and rows["alignment"].notna().all():
+            return rows["alignment"].to_numpy(float) / 100
+        return rows["correct"].to_numpy(float)
+
+    def accuracy(self, by: str | Sequence[str] | None = "task", *, labels_only: bool = False) -> pd.DataFrame:
+        """Accuracy in percent with its standard error over clusters.
+
+        Args:
+            by: a column ("task", "country", "template", "group") or several; None for everything together.
+            labels_only: count a prediction among the labels alone.
+
+        Returns:
+            Columns accuracy, se, p_answer, questions, clusters; one row a group.
+        """
+        column = "correct_label" if labels_only else "correct"
+        table = self._grouped(by, column)
+        return table.rename(columns={"mean": "accuracy"})
+
+    def alignment(self, by: str | Sequence[str] | None = "task") -> pd.DataFrame:
+        """Mean alignment of WorldValuesBench's answers, 0 to 100, with its standard error over clusters.
+
+        Returns:
+            Columns alignment, se, p_answer, questions, clusters; one row a group. Raises `ScoreError` where no answer has one.
+        """
+        aligned = EvaluationResult(self.table.dropna(subset=["alignment"]), self.metadata)
+        if not len(aligned):
+            raise ScoreError("alignment is a measure of worldvaluesbench's answers; there are none here")
+        return aligned._grouped(by, "alignment", percent=1).rename(columns={"mean": "alignment"})
+
+    def _grouped(self, by: str | Sequence[str] | None, column: str, percent: float = 100) -> pd.DataFrame:
+        """Mean of a column with its clustered error, a row a group."""
+        if by is None:
+            groups: Iterable[Any] = [("all", self.table)]
+        else:
+            keys = [by] if isinstance(by, str) else list(by)
+            unknown = [key for key in keys if key not in self.table.columns]
+            if unknown:
+                raise ScoreError(
+                    f"no column {unknown[0]!r} to group by: there are {', '.join(self.table.columns)}"
+                )
+            groups = self.table.groupby(keys[0] if len(keys) == 1 else keys, sort=False, dropna=True)
+        rows = {}
+        for name, part in groups:
+            mean, se, clusters = clustered_mean(part[column].to_numpy(float), part["cluster"].to_numpy())
+            rows[name] = (percent * mean, percent * se, part["p_answer"].mean(), len(part), clusters)
+        if not rows:
+            tasks = ", ".join(dict.fromkeys(map(str, self.table["task"]))) or "nothing was asked"
+            raise ScoreError(
+                f"none of the {len(self)} questions ({tasks}) has a {by}: group by task or template"
+            )
+        columns = ["mean", "se", "p_answer", "questions", "clusters"]
+        table = pd.DataFrame(list(rows.values()), columns=columns)
+        if by is None or isinstance(by, str) or len(by) == 1:
+            name = None if by is None else by if isinstance(by, str) else by[0]
+            table.index = pd.Index(list(rows), name=name)
+        else:
+            table.index = pd.MultiIndex.from_tuples(list(rows), names=list(by))
+        return table
+
+    def __str__(self) -> str:
+        setting = self.metadata.get("setting", "unchanged")
+        lines = [
+            f"{task}: {row.accuracy:.2f} ± {row.se:.2f} %, {_p_of_answer(row.p_answer)}{int(row.questions):,} questions"
+            for task, row in self.accuracy().iterrows()
+        ]
+        return f"EvaluationResult ({setting})\n  " + "\n  ".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        import html
+
+        about = f"{self.metadata.get('model', '?')}, {self.metadata.get('setting', 'unchanged')}: {len(self):,} questions"
+        return f"<p><b>{html.escape(about)}</b></p>{self.accuracy().round(3).to_html()}"
+
+    def save(self, path: str | Path) -> Path:
+        """Writes Parquet, the metadata in its schema."""
+        import pyarrow as pa
+
+        types = [
+            pa.field(name, pa.type_for_alias(_TYPES.get(name, "string")))
+            for name in (*COLUMNS, *OTHERS)
+            if name in self.table
+        ]
+        table = pa.Table.from_pandas(
+            self.table, pa.schema(types), preserve_index=False
+        )  # the same bytes also where a column is empty
+        return io.write_parquet(path, table.replace_schema_metadata(None), self.metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> EvaluationResult:
+        """Reads what `save` wrote. Raises `ScoreError` naming the file."""
+        path = Path(path)
+        if not path.is_file():
+            raise ScoreError(f"no such file of results: {path}")
+        try:
+            frame, said = io.read_parquet(path, COLUMNS, OTHERS)
+            metadata = json.loads(said or b"null")
+            if not isinstance(metadata, dict):
+                raise ValueError("it does not say what it is of")
+            for name, kind in _TYPES.items():
+                if (
+                    frame[name].isna().any()
+                    and name not in ("alignment", "p_answer")
+                    or not pd.api.types.is_dtype_equal(frame[name].dtype, _DTYPES[kind])
+                ):
+                    raise ValueError(f"column {name!r} is {frame[name].dtype}, with or without gaps")
+            empty = [name for name in COLUMNS if name not in _TYPES and frame[name].isna().all()]
+            return cls(
+                frame.astype(dict.fromkeys(empty, object)).assign(**dict.fromkeys(empty, None)), metadata
+            )
+        except (ValueError, KeyError, TypeError, OSError, NotImplementedError, RecursionError) as error:
+            raise ScoreError(f"{path} is not a file of results: {error}") from error
+
+
+def _p_of_answer(p: float) -> str:
+    """Where it is known: of an answer in words it is not."""
+    return "" if p != p else f"mean P(answer) {p:.3f}, "
+
+
+def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
+    """Results of one setting on several tasks, together. Raises `ScoreError` for no results, or results of different settings."""
+    if not results:
+        raise ScoreError("no results to put together")
+    first = results[0].metadata
+    for key in ("model", "revision", "neurons", "operation", "identity"):
+        differing = [r.metadata.get(key) for r in results if r.metadata.get(key) != first.get(key)]
+        if differing:
+            raise ScoreError(
+                f"results of different settings cannot be put together: {key} is {first.get(key)!r} and {differing[0]!r}"
+            )
+    merged = {
+        key: {name: value for result in results for name, value in result.metadata.get(key, {}).items()}
+        for key in (
+            "fingerprints",
+            "batch_sizes",
+            "two_token_labels",
+            "too_long",
+            "max_new_tokens",
+            "cut_off",
+            "analysers",
+        )
+    }
+    return EvaluationResult(pd.concat([r.table for r in results], ignore_index=True), {**first, **merged})

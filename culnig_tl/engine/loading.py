@@ -1,0 +1,154 @@
+"""From a name or a folder to a plain Hugging Face model with its tokenizer. Knows nothing of TransformerLens.
+
+What is asked for is loaded completely or not at all: a weight that the checkpoint lacks would otherwise stay random without
+a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ModelError
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+GEMMA3_LANGUAGE_MODEL = {
+    "^language_model.model": "model",
+    "^model.language_model": "model",
+    "^language_model.lm_head": "lm_head",
+}
+"""Names of the language model's weights inside a multimodal Gemma 3 checkpoint -> their names in the language model alone."""
+GEMMA3_REST = (
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+)
+"""Weights of such a checkpoint that the language model does without."""
+
+
+def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The checkpoint's tokenizer. Raises `ModelError` where it has none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(explain(error, source, revision, "cannot load the tokenizer of")) from error
+
+
+def load_plain(
+    source: str,
+    dtype: torch.dtype,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device_map: Any = None,
+) -> Any:
+    """The checkpoint as a Hugging Face model; of a multimodal Gemma 3 the language model alone.
+
+    Raises:
+        ModelError: unknown or gated name, no or foreign weights, an architecture that is no language model.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    ignored: tuple[str, ...] = ()
+    try:
+        config = AutoConfig.from_pretrained(source, **common)
+        if config.model_type == "gemma3":
+            config = config.text_config
+            config.architectures = ["Gemma3ForCausalLM"]
+            common["key_mapping"], ignored = GEMMA3_LANGUAGE_MODEL, GEMMA3_REST
+        if device_map is not None:
+            common["device_map"] = device_map
+        both: Any = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, **common
+        )
+        model, loaded = both
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(explain(error, source, revision, "cannot load")) from error
+    unexpected = [key for key in loaded["unexpected_keys"] if not key.startswith(ignored or ("\0",))]
+    problems = {
+        "missing from": loaded["missing_keys"],
+        "not expected in": unexpected,
+        "of another shape in": loaded["mismatched_keys"],
+    }
+    for what, keys in problems.items():
+        if keys:
+            example = sorted(str(key[0] if isinstance(key, tuple) else key) for key in keys)[0]
+            fit = f"it does not fit {type(model).__name__}; save the whole model with save_pretrained()"
+            raise ModelError(
+                f"{len(keys)} weights are {what} the checkpoint {source!r}, e.g. {example}: {fit}"
+            )
+    return model
+
+
+def check_folder(folder: Path) -> None:
+    """Raises `ModelError` where the folder holds no checkpoint."""
+    if not folder.is_dir():
+        raise ModelError(f"no such folder: {folder}")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} holds a LoRA adapter, not a model: merge it first (merge_and_unload) and save the whole model"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} holds no config.json: a Hugging Face checkpoint, as save_pretrained() writes it, is wanted"
+        )
+
+
+def looks_like_path(source: str) -> bool:
+    """Whether it can only be a folder: the Hub's names have one slash at most."""
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+
+
+def revision_of(source: str, hf_model: Any) -> str | None:
+    """The Hub's commit, or a hash of the folder's weights and configuration."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return getattr(hf_model.config, "_commit_hash", None)
+    digest = hashlib.sha256()
+    for path in sorted(
+        [*(file for pattern in WEIGHTS for file in folder.glob(pattern)), folder / "config.json"]
+    ):
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 24):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def explain(error: BaseException, source: str, revision: str | None, doing: str) -> str:
+    """One line on why something could not be loaded, and what would be right."""
+    from huggingface_hub import errors as hub
+
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+
+    def is_a(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    if is_a(hub.GatedRepoError) or "gated repo" in str(error):
+        return f"{source!r} is gated: accept its terms at https://huggingface.co/{source} and log in with `hf auth login` (or set HF_TOKEN)"
+    if is_a(hub.RevisionNotFoundError):
+        return f"{source!r} has no revision {revision!r}: give a branch, tag or commit of its Hub page"
+    if is_a(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) or "couldn't connect to" in str(error):
+        return f"{source!r} is no folder, and not in the local cache while the Hub cannot be reached: check the name and the network"
+    if is_a(hub.RepositoryNotFoundError, hub.HFValidationError) or "not a valid model identifier" in str(
+        error
+    ):
+        return f"no model {source!r}: neither a folder nor a name on the Hub (a private one needs `hf auth login`)"
+    return f"{doing} {source!r}: {first_line(error)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The start of the error's message, or its name where it has none."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."

@@ -1,0 +1,371 @@
+"""Loading models as hooked transformers. The only file that knows which class of TransformerLens it holds.
+
+`load_model` returns a `TransformerBridge` (or, with TransformerLens 3.9 and ``kind="hooked"``, a `HookedTransformer`); every
+function of the package also takes one that the user built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..data.neurons import Site
+from ..defaults import TOY
+from ..errors import ModelError
+from .loading import check_folder, first_line, load_plain, load_tokenizer, looks_like_path, revision_of
+from .workarounds import is_bridge, no_installs, settled_tokenizer
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["bridge", "hooked"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+FLOAT16 = "float16 is refused: gradients of P(answer) underflow in it; use bfloat16 or float32"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a result says about the model it came from."""
+
+    name: str
+    revision: str | None
+    """Commit on the Hub, hash of the folder's content, or None for a model that the user built."""
+    dtype: str
+    device: str
+    layers: int
+    widths: dict[Site, int]
+    """Neurons a layer, for every site that the model has."""
+
+    def __str__(self) -> str:
+        sites = ", ".join(f"{site} {width:,}" for site, width in self.widths.items())
+        return f"{self.name} ({self.layers} layers; neurons a layer: {sites}; {self.dtype} on {self.device})"
+
+
+def load_model(
+    name: str | Path = TOY,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    device_map: Any = None,
+    trust_remote_code: bool = False,
+    hf_model: Any = None,
+    tokenizer: Any = None,
+    kind: Kind = "bridge",
+) -> Any:
+    """Loads a model with its tokenizer, parameters frozen, in evaluation mode.
+
+    Args:
+        name: "toy" (the embedded model), a Hub id, or a folder with a Hugging Face checkpoint (base or fine-tuned).
+        device: "auto" takes cuda, then mps, then cpu.
+        dtype: "auto" takes bfloat16 on a GPU that supports it, else float32. float16 is refused: gradients of P underflow.
+        revision: branch, tag or commit on the Hub.
+        device_map: as in transformers ("auto", or a dictionary), for a model larger than one GPU; instead of `device`.
+        trust_remote_code: run code that comes with the checkpoint.
+        hf_model: a Hugging Face model that is already loaded (quantized, say); it keeps its device, dtype and weights, and
+            is switched to eager attention by TransformerLens. `tokenizer` must come with it unless `name` has one.
+        tokenizer: used instead of the checkpoint's.
+        kind: "bridge", or "hooked" for a `HookedTransformer` of TransformerLens 3.9 (weights unprocessed).
+
+    Returns:
+        A hooked transformer. `describe(model)` tells its name, revision, layers and sites.
+
+    Raises:
+        ModelError: unknown or gated name, no such folder, weights missing from the checkpoint, an architecture without hooks.
+    """
+    from transformers.utils import logging as hf_logging
+
+    if kind not in ("bridge", "hooked"):
+        raise ModelError(f'unknown kind {kind!r}: use "bridge" or "hooked"')
+    if device_map is not None and str(device) != "auto":
+        raise ModelError("device and device_map exclude each other: give one of them")
+    where = _pick_device(device)
+    number = _pick_dtype(dtype, where)
+    label = str(name)
+    source = str(Path(label).expanduser()) if looks_like_path(label) else label
+    if label == TOY:
+        source = str(resources.files("culnig_tl") / "toy" / "model")
+    bars = hf_logging.is_progress_bar_enabled()
+    if label == TOY:
+        hf_logging.disable_progress_bar()
+    try:
+        if hf_model is not None:
+            _check_brought(hf_model, device, dtype, device_map)
+            if not getattr(
+                hf_model.config, "architectures", None
+            ):  # made in memory: TransformerLens reads the class from there
+                hf_model.config.architectures = [type(hf_model).__name__]
+            if tokenizer is None and label == TOY:
+                raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
+            label = (
+                label
+                if label != TOY
+                else str(getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__)
+            )
+            source, revised = label, None
+        elif Path(source).is_dir() or looks_like_path(source):
+            check_folder(Path(source))
+        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        if tokenizer is None:
+            tokenizer = load_tokenizer(source, **options)
+        if hf_model is None:
+            hf_model = load_plain(source, number, device_map=device_map, **options)
+            hf_model = hf_model if device_map is not None else hf_model.to(where)
+            revised = revision_of(source, hf_model)
+        hf_model.requires_grad_(False).eval()
+        build = _bridge if kind == "bridge" else _hooked
+        stand_in, settings = settled_tokenizer(tokenizer)
+        with no_installs():
+            model = build(source, hf_model, stand_in, trust_remote_code)
+        stand_in.init_kwargs = settings
+    finally:
+        if bars:
+            hf_logging.enable_progress_bar()
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    object.__setattr__(model, "_culnig_source", (label, revised))
+    _site_widths(model)
+    return model
+
+
+def describe(model: Any) -> ModelInfo:
+    """What the package knows of a model: also of one that the user built with TransformerLens."""
+    _require_hooked(model)
+    name, revision = getattr(
+        model, "_culnig_source", (getattr(model.cfg, "model_name", None) or type(model).__name__, None)
+    )
+    parameter = next(p for p in model.parameters() if p.is_floating_point())
+    return ModelInfo(
+        name=str(name),
+        revision=revision,
+        dtype=str(parameter.dtype).removeprefix("torch."),
+        device=str(device_of(model)),
+        layers=int(model.cfg.n_layers),
+        widths=_site_widths(model),
+    )
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model reads its tokens."""
+    return next(iter(model.parameters())).device
+
+
+def tokenizer_of(model: Any) -> Any:
+    """The model's tokenizer. Raises `ModelError` where it has none."""
+    _require_hooked(model)
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        raise ModelError("the model has no tokenizer: load it with load_model(..., tokenizer=...)")
+    return tokenizer
+
+
+def hook_name(model: Any, site: Site, layer: int) -> str:
+    """The name under which a hook on this site is called once.
+
+    After `enable_compatibility_mode()` the bridge calls a hook once for each of its names: the name of the hook point itself
+    is the one without an alias.
+    """
+    name = site.hook_name(layer)
+    return model.hook_dict[name].name or name
+
+
+def last_logits(
+    model: Any, tokens: Int[Tensor, "#batch pos"], mask: Int[Tensor, "#batch pos"]
+) -> Float[Tensor, "batch vocab"]:
+    """Logits at the last position of left-padded tokens, in float32 or wider; no other position's are computed."""
+    if is_bridge(model):
+        logits = model(tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)[:, -1]
+    else:
+        residual = model(
+            tokens, attention_mask=mask, padding_side="left", stop_at_layer=int(model.cfg.n_layers)
+        )
+        logits = model.unembed(model.ln_final(residual[:, -1:]))[:, -1]
+        if (cap := getattr(model.cfg, "output_logits_soft_cap", 0.0) or 0.0) > 0:
+            logits = cap * torch.tanh(logits / cap)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """Evaluation mode and parameters without gradients; both as they were afterwards."""
+    training = model.training
+    thawed = [p for p in model.parameters() if p.requires_grad]
+    model.eval()
+    for parameter in thawed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        for parameter in thawed:
+            parameter.requires_grad_(True)
+
+
+# ---------------------------------------------------------------------------------------------------------- how it loads
+
+
+def _pick_device(device: str | torch.device) -> torch.device:
+    if str(device) != "auto":
+        try:
+            return torch.device(device)
+        except RuntimeError:
+            raise ModelError(f"unknown device {device!r}: use auto, cpu, cuda, cuda:0 or mps") from None
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    name = str(dtype).removeprefix("torch.")
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if name == "float16":
+        raise ModelError(FLOAT16)
+    if name not in DTYPES:
+        raise ModelError(f"unknown dtype {name!r}: use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _check_brought(hf_model: Any, device: Any, dtype: Any, device_map: Any) -> None:
+    """A model that the user brings is taken as it is."""
+    if str(device) != "auto" or str(dtype) != "auto" or device_map is not None:
+        raise ModelError(
+            "hf_model brings its own device and dtype: set them where you load it, not in load_model()"
+        )
+    if not (hasattr(hf_model, "config") and hasattr(hf_model, "get_input_embeddings")):
+        raise ModelError(f"hf_model is a {type(hf_model).__name__}: a Hugging Face language model is wanted")
+    if any(p.dtype == torch.float16 for p in hf_model.parameters()):
+        raise ModelError(FLOAT16)
+
+
+def _bridge(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool) -> Any:
+    try:
+        from transformer_lens.model_bridge import TransformerBridge
+    except ImportError as error:
+        raise ModelError(f"TransformerLens 3.9 or later is needed: {first_line(error)}") from error
+    parameter = next(p for p in hf_model.parameters() if p.is_floating_point())
+    where = {} if getattr(hf_model, "hf_device_map", None) else {"device": str(parameter.device)}
+    try:
+        return TransformerBridge.boot_transformers(
+            source,
+            hf_model=hf_model,
+            tokenizer=tokenizer,
+            dtype=parameter.dtype,
+            trust_remote_code=trust_remote_code,
+            **where,
+        )
+    except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(
+            f"TransformerLens cannot hook {source!r} ({type(hf_model).__name__}): {first_line(error)}"
+        ) from error
+
+
+def _hooked(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool) -> Any:
+    """A `HookedTransformer` with the checkpoint's weights, unprocessed; compared with the Hugging Face model before it is returned."""
+    try:
+        # By name: version 4, which type checkers may look at, has neither.
+        HookedTransformer: Any = importlib.import_module(
+            "transformer_lens.HookedTransformer"
+        ).HookedTransformer
+        loading_from_pretrained: Any = importlib.import_module("transformer_lens.loading_from_pretrained")
+    except ImportError as error:
+        raise ModelError(
+            'kind="hooked" needs "transformer-lens>=3.9,<4": version 4 has the bridge alone'
+        ) from error
+    first = next(hf_model.parameters())
+    common: dict[str, Any] = {"device": str(first.device), "dtype": first.dtype}
+    try:
+        if source in loading_from_pretrained.OFFICIAL_MODEL_NAMES:
+            model = HookedTransformer.from_pretrained_no_processing(
+                source, hf_model=hf_model, tokenizer=tokenizer, **common
+            )
+        else:
+            # A folder: its config alone decides. It is copied, because TransformerLens reads architectures out of paths.
+            with tempfile.TemporaryDirectory() as folder:
+                hf_model.config.save_pretrained(folder)
+                cfg = loading_from_pretrained.get_pretrained_model_config(
+                    folder, trust_remote_code=trust_remote_code, **common
+                )
+                weights = loading_from_pretrained.get_pretrained_state_dict(
+                    folder, cfg, hf_model, dtype=first.dtype
+                )
+            model = HookedTransformer(cfg, tokenizer)
+            model.load_and_process_state_dict(
+                weights,
+                fold_ln=False,
+                center_writing_weights=False,
+                center_unembed=False,
+                fold_value_biases=False,
+            )
+    except (
+        ValueError,
+        KeyError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        AssertionError,
+        OSError,
+        TypeError,
+    ) as error:
+        raise ModelError(
+            f'HookedTransformer does not know {source!r}: {first_line(error)}; use kind="bridge"'
+        ) from error
+    tokens = torch.arange(24, device=first.device)[None] % int(model.cfg.d_vocab)
+    with torch.no_grad():
+        expected, seen = (
+            hf_model(tokens).logits[:, -1].float(),
+            last_logits(model.eval(), tokens, torch.ones_like(tokens)).float(),
+        )
+    difference = float((expected - seen).abs().amax() / expected.abs().amax())
+    if not difference < (0.1 if first.dtype == torch.bfloat16 else 1e-3):
+        found = f"logits differ by {difference:.1e}"
+        raise ModelError(
+            f'HookedTransformer computes something else than {source!r} ({found}): use kind="bridge"'
+        )
+    return model
+
+
+def _require_hooked(model: Any) -> None:
+    if not (hasattr(model, "hooks") and hasattr(model, "cfg") and hasattr(model, "hook_dict")):
+        raise ModelError(
+            f"{type(model).__name__} is not a hooked transformer: pass what load_model() returns"
+        )
+
+
+@torch.no_grad()
+def _site_widths(model: Any) -> dict[Site, int]:
+    """Neurons a layer of every site that fires in a forward pass of one token."""
+    known = getattr(model, "_culnig_widths", None)
+    if known is not None:
+        return known
+    last = int(model.cfg.n_layers) - 1
+    widths: dict[Site, int] = {}
+
+    def look(site: Site):
+        def hook(activation: Tensor, hook: Any) -> None:
+            widths[site] = activation[0, 0].numel()
+
+        return hook
+
+    present = [site for site in Site if site.hook_name(last) in model.hook_dict]
+    with frozen(model), model.hooks(fwd_hooks=[(site.hook_name(last), look(site)) for site in present]):
+        one = torch.zeros((1, 1), dtype=torch.long, device=device_of(model))
+        last_logits(model, one, torch.ones_like(one))
+    widths = {site: widths[site] for site in present if site in widths}
+    if not widths:
+        raise ModelError(
+            f"{type(model).__name__} has none of the hooks that neurons are read from, e.g. {Site.MLP_GATE.hook_name(last)}"
+        )
+    object.__setattr__(model, "_culnig_widths", widths)
+    return widths

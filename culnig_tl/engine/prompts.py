@@ -1,0 +1,240 @@
+"""From questions to tokens: chat template, answer token, length-bucketed batches."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..errors import PromptError
+from ..tasks.question import Question
+
+log = logging.getLogger(__name__)
+
+CONTEXT_CHARACTERS = 24
+"""Labels are tokenized again only where the prompt's last characters differ: tokenizers look no further back."""
+TOKENS_A_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 8192}
+"""With batch_size="auto": tokens in a batch at most, padding included. More makes no device any faster."""
+MOST_PADDING = 0.02
+"""With batch_size="auto": the share of padding that batches of half the size are preferred to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question as tokens."""
+
+    question: Question
+    tokens: tuple[int, ...]
+    """One BOS at most, chat template and answer prefix included; the next token is the label."""
+    answer_token: int
+    """The right label's (first) token."""
+    option_tokens: tuple[int, ...]
+    """The (first) token of every label, in the order of `question.options`."""
+    second_tokens: tuple[int | None, ...] = ()
+    """Where a label is a number that the tokenizer splits ("10" as 1, 0): the second token of every label, None for labels of
+    one token; empty where every label is one token."""
+
+    @property
+    def two_token_labels(self) -> tuple[str, ...]:
+        """The labels that are two tokens."""
+        return tuple(
+            label for label, second in zip(self.question.options, self.second_tokens) if second is not None
+        )
+
+
+def render(tokenizer: Any, question: Question) -> str:
+    """The text that the model reads: chat template where the tokenizer has one, and the start of the answer turn."""
+    if not getattr(tokenizer, "chat_template", None):
+        parts = [question.system, question.prompt]
+        text = "\n\n".join(part for part in parts if part)
+        # A base model goes on from the prompt itself: the answer starts on a line of its own.
+        return f"{text}\n{question.answer_prefix}" if question.answer_prefix else text
+    user = {"role": "user", "content": question.prompt}
+    messages = [{"role": "system", "content": question.system}, user] if question.system else [user]
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+        )
+    except Exception as error:  # Jinja raises whatever the template's author wrote
+        if not question.system:
+            raise PromptError(f"the chat template fails on question {question.id!r}: {error}") from error
+        # Templates without a system role (Gemma 2) refuse it: put it before the prompt.
+        merged = {"role": "user", "content": f"{question.system}\n\n{question.prompt}"}
+        text = tokenizer.apply_chat_template(
+            [merged], add_generation_prompt=True, tokenize=False, enable_thinking=False
+        )
+    return text + question.answer_prefix
+
+
+def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
+    """Tokens, answer token and label tokens of every question.
+
+    A label's token is the one that follows the prompt in context: the tokens of prompt + label must be those of the
+    prompt and exactly one more (two for a number such as "10" where the tokenizer splits digits). Raises `PromptError`,
+    showing both, where they are not.
+
+    Where a base model's prompt ends in a word (``Answer:``) and nothing starts the answer, the label stands after a space,
+    as it would in a text; an answer turn and an `answer_prefix` are followed directly.
+    """
+    if not questions:
+        return []
+    if open_ended := next((q for q in questions if q.accepted), None):
+        raise PromptError(
+            f"task {open_ended.task!r} is answered in words and has no labels: take one that has, e.g. blend"
+        )
+    texts = [render(tokenizer, question) for question in questions]
+    prompts = tokenize(tokenizer, texts)
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    spaces = [
+        "" if chat or question.answer_prefix or text[-1:].isspace() else " "
+        for text, question in zip(texts, questions)
+    ]
+    with_answer = tokenize(
+        tokenizer, [text + space + q.answer.lstrip() for text, space, q in zip(texts, spaces, questions)]
+    )
+    answers = [
+        _label_tokens(tokenizer, question, question.answer, *ids)
+        for question, *ids in zip(questions, prompts, with_answer)
+    ]
+
+    keys = [(text[-CONTEXT_CHARACTERS:], question.options) for text, question in zip(texts, questions)]
+    first = {
+        key: i for i, key in reversed(list(enumerate(keys)))
+    }  # a question for every end of prompt and set of labels
+    asked = [(key, i, label) for key, i in first.items() for label in questions[i].options]
+    with_labels = tokenize(tokenizer, [texts[i] + spaces[i] + label.lstrip() for _, i, label in asked])
+    labels: dict[tuple, list[tuple[int, int | None]]] = {key: [] for key in first}
+    for (key, i, label), whole in zip(asked, with_labels):
+        labels[key].append(_label_tokens(tokenizer, questions[i], label, prompts[i], whole))
+    for key, i in first.items():
+        if len(set(labels[key])) < len(labels[key]):
+            raise PromptError(
+                f"task {questions[i].task!r}: two of the labels {questions[i].options} are the same token"
+            )
+    encoded = []
+    for question, ids, (answer, _), key in zip(questions, prompts, answers, keys):
+        firsts, seconds = zip(*labels[key])
+        encoded.append(
+            Prompt(
+                question, tuple(ids), answer, firsts, seconds if any(s is not None for s in seconds) else ()
+            )
+        )
+    log.info("first prompt's tokens: %s", tokenizer.convert_ids_to_tokens(list(encoded[0].tokens)))
+    return encoded
+
+
+def tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids with exactly one BOS where the tokenizer puts one before plain text, and no EOS at the end.
+
+    A chat template writes its special tokens itself; some write a BOS, some leave it to the tokenizer.
+    """
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    ids = tokenizer(texts, add_special_tokens=not chat, truncation=False)["input_ids"]
+    opens = chat and bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+    tidy = []
+    for row in ids:
+        if opens and row[:1] != [bos]:
+            row = [bos, *row]
+        while bos is not None and row[:2] == [bos, bos]:
+            row = row[1:]
+        if (
+            not chat and eos is not None and eos != bos and row[-1:] == [eos]
+        ):  # the label comes next, not the end
+            row = row[:-1]
+        tidy.append(row)
+    return tidy
+
+
+def _label_tokens(
+    tokenizer: Any, question: Question, label: str, tokens: list[int], whole: list[int]
+) -> tuple[int, int | None]:
+    """A label's token and, for a number that the tokenizer splits, its second one."""
+    own = whole[len(tokens) :]
+    if whole[: len(tokens)] != tokens or not 1 <= len(own) <= (
+        2 if len(label) > 1 and label.isdecimal() else 1
+    ):
+        end, seen = (tokenizer.convert_ids_to_tokens(row[-6:]) for row in (tokens, whole))
+        raise PromptError(
+            f"task {question.task!r}, question {question.id!r}: the label {label!r} is not one token after the prompt: "
+            f"the prompt ends in {end}, with the label in {seen}"
+        )
+    return own[0], own[1] if len(own) > 1 else None
+
+
+def plan_batches(
+    lengths: Sequence[int],
+    batch_size: int | str | Sequence[int],
+    device: torch.device | str = "cpu",
+    *,
+    most_tokens: int | None = None,
+    padding: bool = True,
+) -> list[list[int]]:
+    """Batches of question positions, alike in length, the longest first (so that too large a batch shows at once).
+
+    Args:
+        lengths: tokens a question.
+        batch_size: questions a batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
+            a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
+        most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_A_BATCH`.
+        padding: False for batches of one length each.
+
+    Raises:
+        PromptError: a batch size that is none of these, or sizes that do not add up to the number of questions.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    if isinstance(batch_size, str):
+        if batch_size != "auto":
+            raise PromptError(f'batch_size must be "auto" or a number from 1, not {batch_size!r}')
+        sizes = _sizes_by_tokens(
+            [lengths[i] for i in order], most_tokens or TOKENS_A_BATCH[torch.device(device).type]
+        )
+    elif isinstance(batch_size, int):
+        if batch_size < 1:
+            raise PromptError(f'batch_size must be "auto" or a number from 1, not {batch_size!r}')
+        sizes = [min(batch_size, len(order) - start) for start in range(0, len(order), batch_size)]
+    else:
+        sizes = list(batch_size)
+        if sum(sizes) != len(order) or any(size < 1 for size in sizes):
+            raise PromptError(
+                f"the batch sizes add up to {sum(sizes)} questions, there are {len(order)}: they are of another task"
+            )
+    ends = list(itertools.accumulate(sizes, initial=0))
+    batches = [order[start:end] for start, end in zip(ends, ends[1:])]
+    if padding:
+        return batches
+    return [list(even) for batch in batches for _, even in itertools.groupby(batch, key=lambda i: lengths[i])]
+
+
+def _sizes_by_tokens(lengths: Sequence[int], most_tokens: int) -> list[int]:
+    """Sizes of batches of falling lengths: none over `most_tokens`, and cut earlier where the padding would pass its share."""
+    sizes = []
+    start = 0
+    while start < len(lengths):
+        longest, real, size = lengths[start], 0, 0
+        for length in lengths[start : start + max(1, most_tokens // longest)]:
+            real += length
+            # Past half a batch, a batch that is cut here costs less than the padding that it saves.
+            if 2 * size * longest >= most_tokens and real < (1 - MOST_PADDING) * longest * (size + 1):
+                break
+            size += 1
+        sizes.append(size)
+        start += size
+    return sizes
+
+
+def pad(
+    prompts: Sequence[Prompt], tokenizer: Any, device: torch.device
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """(tokens, mask), padded on the left; the mask is 1 at real tokens."""
+    filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    width = max(len(p.tokens) for p in prompts)
+    rows = [[filler] * (width - len(p.tokens)) + list(p.tokens) for p in prompts]
+    mask = [[0] * (width - len(p.tokens)) + [1] * len(p.tokens) for p in prompts]
+    return torch.tensor(rows, device=device), torch.tensor(mask, device=device)

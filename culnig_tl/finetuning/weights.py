@@ -1,0 +1,164 @@
+"""The files of a Hugging Face checkpoint: found, read, and written again with some weights changed.
+
+What is not changed stays as it is to the byte, vision parts, fused and tied weights included: no model is built on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..data.neurons import Pool
+from ..defaults import TOY
+from ..engine.loading import check_folder, explain, looks_like_path, revision_of
+from ..errors import ModelError
+
+PARAMETER = re.compile(
+    r"(?:^|\.)(?:layers|h)\.(?P<layer>\d+)\.(?P<parent>mlp|self_attn|attn|attention)\.(?P<rest>(?P<module>\w+)(?:\.\w+)*)$"
+)
+"""Name of a parameter inside an MLP or an attention module, by any family's names and with any prefix."""
+INDEX = "model.safetensors.index.json"
+HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*")
+"""What a checkpoint consists of on the Hub; weights in other formats are left there."""
+
+Place = tuple[int, Pool, str]
+"""(layer, mlp | attn, the name from there on), e.g. (3, "mlp", "gate_proj.weight")."""
+
+
+def place_of(name: str) -> Place | None:
+    """Where a parameter sits in the language model; None outside its MLPs and attention modules.
+
+    Names of one weight differ between a checkpoint's file, the class it is loaded as and the class that it was saved from;
+    the place does not.
+    """
+    found = PARAMETER.search(name)
+    if found is None or "vision" in name:
+        return None
+    return int(found["layer"]), "mlp" if found["parent"] == "mlp" else "attn", found["rest"]
+
+
+def checkpoint_folder(source: str | Path, *, revision: str | None = None) -> Path:
+    """The folder that holds a checkpoint: the toy's own, the one named, or the local copy of a name on the Hub.
+
+    Raises:
+        ModelError: no checkpoint there, or none that can be fetched.
+    """
+    if str(source) == TOY:
+        return Path(str(resources.files("culnig_tl") / "toy" / "model"))
+    folder = Path(source).expanduser()
+    if folder.is_dir() or looks_like_path(str(source)):
+        check_folder(folder)
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # the Hub's client lets errors of many kinds through
+        raise ModelError(explain(error, str(source), revision, "cannot fetch")) from error
+
+
+def revision_of_checkpoint(source: str | Path, *, revision: str | None = None) -> str | None:
+    """The Hub's commit, or a hash of the folder's weights and configuration."""
+    folder = checkpoint_folder(source, revision=revision)
+    named = str(source) != TOY and not Path(source).expanduser().is_dir()
+    return (
+        folder.name if named else revision_of(str(folder), None)
+    )  # the Hub's copies are named after their commits
+
+
+def read_config(folder: Path) -> Any:
+    """The checkpoint's configuration. Raises `ModelError` where there is none, or one of a quantized model."""
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no config.json: a folder with a Hugging Face checkpoint is wanted")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from error
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"{folder} is quantized: change the model in its full precision and quantize it afterwards"
+        )
+    return config
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that the model's weights are read from. Raises `ModelError` where there is none in safetensors."""
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index} is no index of weights: {error}") from error
+        found = [folder / name for name in names]
+    else:
+        found = sorted(folder.glob("*.safetensors"))
+    missing = [path for path in found if not path.is_file()]
+    if missing:
+        raise ModelError(f"{folder} lacks {missing[0].name}, which {INDEX} names: fetch the checkpoint again")
+    if not found:
+        raise ModelError(
+            f"{folder} holds no .safetensors file: save the model with save_pretrained(..., safe_serialization=True)"
+        )
+    return found
+
+
+def read_tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors whose names are wanted, in the files' own dtype."""
+    from safetensors import safe_open
+
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as stream:
+            tensors |= {name: stream.get_tensor(name) for name in stream.keys() if wanted(name)}
+    return tensors
+
+
+def rewrite(folder: Path, out: Path, change: Callable[[str, Tensor], Tensor]) -> None:
+    """Writes the checkpoint's weights to `out`, file by file, each tensor as `change(name, tensor)` returns it."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    for path in weight_files(folder):
+        tensors: dict[str, Tensor] = {}
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata()
+            for name in stream.keys():
+                tensors[name] = change(name, stream.get_tensor(name)).contiguous()
+        partial = out / f".{path.name}.partial"
+        save_file(tensors, partial, metadata=metadata)
+        os.replace(partial, out / path.name)
+
+
+def copy_rest(folder: Path, out: Path) -> None:
+    """Copies what is no weights: configuration, tokenizer, index."""
+    for path in folder.iterdir():
+        if (
+            path.is_file()
+            and path.suffix not in (".safetensors", ".bin", ".pth", ".gguf")
+            and path.name != "__init__.py"
+        ):
+            shutil.copyfile(path, out / path.name)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Makes the folder, and removes it again if what is written to it fails. Raises `ModelError` where it is in use."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} is in use: choose a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out)
+        raise

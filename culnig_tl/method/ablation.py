@@ -1,0 +1,217 @@
+"""Ablation: what the model does without some neurons.
+
+One hook function a (site, layer) multiplies the site's output by a vector that is computed once: 0 at the chosen neurons
+to suppress them, 2 to enhance them, at every position. `means` puts their mean on a task in their place instead. Nothing
+stays on the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..data.neurons import NeuronMeans, NeuronSet, Site
+from ..engine.models import describe, device_of, frozen, hook_name, last_logits, tokenizer_of
+from ..engine.prompts import encode, pad, plan_batches
+from ..engine.run import each_batch
+from ..errors import NeuronError
+from ..progress import progress_bar
+from ..tasks.question import Task
+
+
+@contextmanager
+def ablate(
+    model: HookedModel, neurons: NeuronSet, *, scale: float = 0.0, to: NeuronMeans | None = None
+) -> Iterator[HookedModel]:
+    """While it lasts, the model runs with the neurons' outputs multiplied by `scale`, or replaced.
+
+        with ablate(model, neurons):
+            logits = model(tokens)
+
+    Works with `model(...)`, `generate`, `run_with_cache` and `run_with_hooks`; nested contexts compose, the outer one first;
+    exceptions leave nothing behind; an empty set adds no hook at all.
+
+    Args:
+        scale: 0 suppresses the neurons, 2 enhances them (CULNIG's two operations).
+        to: put each neuron's mean over a task in its place instead (see `mean_outputs`).
+
+    Raises:
+        NeuronError: a scale that is not finite, both scale and means, or neurons that the model does not have.
+    """
+    with model.hooks(fwd_hooks=ablation_hooks(model, neurons, scale=scale, to=to)):
+        yield model
+
+
+def ablation_hooks(
+    model: HookedModel,
+    neurons: NeuronSet,
+    *,
+    scale: float = 0.0,
+    to: NeuronMeans | None = None,
+    in_place: bool = False,
+) -> list[tuple[str, Callable[..., Tensor]]]:
+    """The (name, hook function) pairs that `ablate` puts on the model, for TransformerLens' own functions:
+
+        logits = model.run_with_hooks(tokens, fwd_hooks=ablation_hooks(model, neurons))
+
+    Args:
+        in_place: change the chosen neurons inside the activation instead of making another: the same numbers without the cost, for
+            forward passes without gradients whose activations nobody keeps.
+
+    The other arguments and the errors are those of `ablate`.
+    """
+    operation_name(scale, to)
+    check_fits(model, neurons)
+    widths = describe(model).widths
+    hooks = []
+    for (site, layer), index in neurons.indices.items():
+        at = torch.from_numpy(index)
+        factors = torch.full((len(index),), 0.0 if to is not None else float(scale), dtype=torch.float64)
+        offsets = None
+        if to is not None:
+            if site not in to.arrays:
+                raise NeuronError(f"no means of {site}: take mean_outputs(..., sites=[..., {site.value!r}])")
+            offsets = torch.from_numpy(to.arrays[site][layer, index]).double()
+        if not in_place:
+            factors = torch.ones(widths[site], dtype=torch.float64).index_copy_(0, at, factors)
+            offsets = offsets if offsets is None else torch.zeros_like(factors).index_copy_(0, at, offsets)
+        hooks.append((hook_name(model, site, layer), _affine(factors, offsets, at if in_place else None)))
+    return hooks
+
+
+def operation_name(scale: float = 0.0, to: NeuronMeans | None = None) -> str:
+    """What an ablation is called in results: "suppress", "enhance", "scale 0.5", "means of blend".
+
+    Raises `NeuronError` for one that makes no sense.
+    """
+    if not np.isfinite(scale):
+        raise NeuronError(f"scale must be a finite number, not {scale}")
+    if to is not None and scale:
+        raise NeuronError("scale and to exclude each other: a neuron is either multiplied or replaced")
+    if to is not None:
+        return f"means of {to.task}"
+    return {0.0: "suppress", 2.0: "enhance"}.get(float(scale), f"scale {scale:g}")
+
+
+def check_fits(model: HookedModel, neurons: NeuronSet) -> None:
+    """Raises `NeuronError` where a neuron lies outside the model: the set is of another model."""
+    info = describe(model)
+    for (site, layer), index in neurons.indices.items():
+        if site not in info.widths:
+            raise NeuronError(
+                f"the set has neurons of {site}, {info.name} has {', '.join(map(str, info.widths))}"
+            )
+        if layer >= info.layers or index[-1] >= info.widths[site]:
+            raise NeuronError(
+                f"neuron ({site}, {layer}, {index[-1]}) lies outside {info.name}: {info.layers} layers, {info.widths[site]:,} neurons a layer "
+                f"at {site}; the set is of another model"
+            )
+
+
+def _affine(factors: Tensor, offsets: Tensor | None, at: Tensor | None) -> Callable[..., Tensor]:
+    """A hook for [batch, pos, neuron] or [batch, pos, head, d_head]; its vectors move to the activation's device and dtype once.
+
+    With `at` the vectors are those of these neurons alone, which are changed in place.
+    """
+    held = [factors] if offsets is None else [factors, offsets]
+    zero = offsets is None and not factors.any()
+
+    def hook(activation: Tensor, hook: Any) -> Tensor:
+        nonlocal at
+        if held[0].device != activation.device or held[0].dtype != activation.dtype:
+            held[:] = [vector.to(activation.device, activation.dtype) for vector in held]
+            at = at if at is None else at.to(activation.device)
+        if at is None:
+            changed = activation * held[0].view(activation.shape[2:])
+            return changed if len(held) == 1 else changed + held[1].view(activation.shape[2:])
+        if not activation.is_contiguous():  # a slice of fused q, k, v
+            width = activation.shape[-1]
+            where = (..., at) if activation.dim() == 3 else (..., at // width, at % width)
+            changed = activation[where] * held[0]
+            activation[where] = changed if len(held) == 1 else changed + held[1]
+            return activation
+        rows = activation.view(-1, activation.shape[2:].numel())
+        if zero:
+            rows.index_fill_(1, at, 0.0)
+        else:
+            changed = rows.index_select(1, at) * held[0]
+            rows.index_copy_(1, at, changed if len(held) == 1 else changed + held[1])
+        return activation
+
+    return hook
+
+
+def mean_outputs(
+    model: Any,
+    task: Task,
+    *,
+    sites: Iterable[Site | str] | None = None,
+    batch_size: int | str | Sequence[int] = "auto",
+    progress: bool = True,
+) -> NeuronMeans:
+    """The mean output of every neuron over all tokens of a task's prompts, padding left out: what ``ablate(..., means=...)`` puts in.
+
+    Args:
+        task: whose prompts the means are taken over; say which, the result depends on it.
+        sites: all that the model has by default.
+
+    Raises:
+        NeuronError: an empty task, or a site that the model lacks.
+    """
+    info, tokenizer, device = describe(model), tokenizer_of(model), device_of(model)
+    wanted = tuple(info.widths) if sites is None else tuple(dict.fromkeys(Site.parse(site) for site in sites))
+    missing = [site for site in wanted if site not in info.widths]
+    if missing:
+        raise NeuronError(f"{info.name} has no site {missing[0]}: it has {', '.join(map(str, info.widths))}")
+    if not len(task):
+        raise NeuronError(f"task {task.name!r} holds no question to take means over")
+    prompts = encode(tokenizer, task.questions)
+    lengths = [len(p.tokens) for p in prompts]
+    sums: dict[tuple[Site, int], Tensor] = {}
+    real = torch.zeros(0)
+
+    def add(site: Site, layer: int) -> Callable[..., None]:
+        def hook(activation: Tensor, hook: Any) -> None:
+            if (
+                site,
+                layer,
+            ) in finished:  # the halves of a batch that ran out of memory find some layers done
+                return
+            wide = activation.to(torch.promote_types(activation.dtype, torch.float32)).flatten(2)
+            total = (wide * real.to(wide.device)[:, :, None]).sum((0, 1))
+            sums[site, layer] = sums[site, layer] + total if (site, layer) in sums else total
+            finished.add((site, layer))
+
+        return hook
+
+    finished: set[tuple[Site, int]] = set()
+
+    def work(batch: list[int], done: set[tuple[Site, int]]) -> None:
+        nonlocal real, finished
+        finished = done
+        tokens, mask = pad([prompts[i] for i in batch], tokenizer, device)
+        real = mask.float()
+        last_logits(model, tokens, mask)
+
+    hooks = [
+        (hook_name(model, site, layer), add(site, layer)) for site in wanted for layer in range(info.layers)
+    ]
+    with (
+        torch.no_grad(),
+        frozen(model),
+        model.hooks(fwd_hooks=hooks),
+        progress_bar(len(prompts), f"means of {task.name}", enabled=progress) as advance,
+    ):
+        each_batch(plan_batches(lengths, batch_size, device), lengths, work, advance)
+    count = sum(lengths)
+    arrays = {
+        site: torch.stack([sums[site, layer].float().cpu() / count for layer in range(info.layers)]).numpy()
+        for site in wanted
+    }
+    return NeuronMeans(arrays, task.name, task.fingerprint)

@@ -1,0 +1,199 @@
+"""The exact effect of every neuron: P(answer) lost when it alone is zeroed, at all positions, on each question.
+
+    effect_n(x, y) = P(y|x) - P(y|x, n = 0)
+
+What attribution estimates without running it. Every question is one row up to the ablated layer and a row a neuron from
+there on (see `fanout`), so a small model's every neuron can be tried; of a larger one take `stratified_sample`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from .. import io
+from ..data.neurons import SITES, NeuronSet, Provenance, Site
+from ..data.statistics import clustered_mean
+from ..engine.context import within_context
+from ..engine.models import ModelInfo, device_of, frozen, last_logits
+from ..engine.run import prepare
+from ..errors import NeuronError, ScoreError
+from ..progress import progress_bar
+from ..tasks.question import Task
+from ..version import __version__
+from .fanout import fans_out, logits_of_rows, rows_that_fit, zeroing
+
+
+@dataclass(frozen=True)
+class ExactEffects:
+    """What zeroing each of some neurons costs each question."""
+
+    drops: Float[np.ndarray, "question neuron"]
+    """P(answer) unchanged minus P(answer) with that neuron zeroed."""
+    p_answer: Float[np.ndarray, " question"]
+    """P(answer) of the unchanged model."""
+    neurons: NeuronSet
+    """The columns; its score is the mean drop."""
+    task: Task
+
+    @property
+    def mean(self) -> Float[np.ndarray, " neuron"]:
+        """Mean drop of P(answer) over the questions: the effect that attributions are compared with."""
+        return self.drops.mean(axis=0, dtype=np.float64)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a neuron: site, layer, neuron, effect, se (over clusters of questions)."""
+        clusters = np.array([q.cluster for q in self.task])
+        errors = [clustered_mean(column.astype(float), clusters)[1] for column in self.drops.T]
+        return self.neurons.table[["site", "layer", "neuron"]].assign(effect=self.mean, se=errors)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes `to_dataframe` as .parquet or .csv, with model and questions in the Parquet header."""
+        path = Path(path)
+        table = self.to_dataframe()
+        if path.suffix == ".csv":
+            return io.write(path, table.to_csv(index=False).encode())
+        if path.suffix != ".parquet":
+            raise ScoreError(f"{path.name}: exact effects are saved as .parquet or .csv")
+        import pyarrow as pa
+
+        known = self.neurons.provenance
+        about = {
+            "model": known.model,
+            "revision": known.revision,
+            "tasks": dict(known.tasks),
+            "questions": len(self.task),
+        }
+        return io.write_parquet(path, pa.Table.from_pandas(table, preserve_index=False), about)
+
+    def __str__(self) -> str:
+        worst = self.neurons.top(1).iloc[0]
+        return (
+            f"ExactEffects: {self.drops.shape[1]:,} neurons zeroed one at a time on {self.drops.shape[0]:,} questions of {self.task.name}; "
+            f"mean P(answer) {self.p_answer.mean():.3f}; the largest mean drop is {worst['score']:.3f} ({worst['site']}, layer {worst['layer']}, {worst['neuron']})"
+        )
+
+    __repr__ = __str__
+
+
+def exact_effects(
+    model: Any,
+    task: Task,
+    neurons: NeuronSet | None = None,
+    *,
+    sites: Iterable[Site | str] = SITES,
+    progress: bool = True,
+) -> ExactEffects:
+    """Zeroes neurons one at a time and measures P(answer).
+
+    Args:
+        task: a sample of questions, e.g. ``load_task("miniculture").neuron_split().limit(64)``.
+        neurons: which; all of `sites` by default, which takes a forward pass a neuron and question.
+
+    Raises:
+        ScoreError: an empty task, a site that the model lacks, NaN. NeuronError: an empty set, a neuron twice.
+    """
+    info, _, prompts = prepare(
+        model, task, sites if neurons is None else {site for site, _ in neurons.indices} or SITES
+    )
+    prompts, too_long = within_context(model, task, prompts)
+    task = replace(task, questions=tuple(p.question for p in prompts)) if too_long else task
+    chosen = all_neurons(info, sites) if neurons is None else neurons
+    if not len(chosen) or len(chosen.keys()) < len(chosen):
+        raise NeuronError("exact effects want a set of neurons in which each occurs once")
+    column = {
+        key: i
+        for i, key in enumerate(zip(chosen.table["site"], chosen.table["layer"], chosen.table["neuron"]))
+    }
+    without = np.zeros((len(prompts), len(chosen)))  # P(answer) with each neuron zeroed
+    p_answer = np.zeros(len(prompts), dtype=np.float64)
+    device = device_of(model)
+    shortest = min(prompts, key=lambda p: len(p.tokens)).tokens
+    early = fans_out(model, shortest, tuple(dict.fromkeys(site for site, _ in chosen.indices)))
+
+    bar = progress_bar(len(prompts), f"zero {len(chosen):,} neurons", enabled=progress)
+    with torch.no_grad(), frozen(model), bar as advance:
+        for at, prompt in enumerate(prompts):
+            tokens = torch.tensor([prompt.tokens], device=device)
+            most = rows_that_fit(model, tokens.shape[1])
+            for (site, layer), index in chosen.indices.items():
+                here = [column[site.value, layer, int(n)] for n in index]
+                for start in range(0, len(index), most):
+                    part = torch.from_numpy(index[start : start + most])
+                    logits = logits_of_rows(
+                        model, tokens, layer, len(part), {site: zeroing(part)}, early=early
+                    )
+                    right = logits.softmax(-1)[:, prompt.answer_token]
+                    without[at, here[start : start + most]] = right.double().cpu().numpy()
+            p_answer[at] = float(
+                last_logits(model, tokens, torch.ones_like(tokens)).softmax(-1)[0, prompt.answer_token]
+            )
+            advance(1)
+    drops = (p_answer[:, None] - without).astype(np.float32)
+    broken = ~np.isfinite(drops).all(axis=1)
+    if broken.any():
+        raise ScoreError(
+            f"question {task[int(broken.argmax())].id!r} of {task.name} gives NaN in {info.dtype}"
+        )
+    scored = NeuronSet(
+        chosen.table.assign(score=drops.mean(axis=0)),
+        replace(_provenance(info, task, chosen), kind="exact effects"),
+    )
+    return ExactEffects(drops, p_answer, scored, task)
+
+
+def all_neurons(info: ModelInfo, sites: Iterable[Site | str] = SITES) -> NeuronSet:
+    """Every neuron of these sites (those that the model has)."""
+    return stratified_sample(info, sites, each=None)
+
+
+def stratified_sample(
+    info: ModelInfo, sites: Iterable[Site | str] = SITES, *, each: int | None = 64, seed: int = 0
+) -> NeuronSet:
+    """Random neurons, as many from every site and layer: those of a larger model that are zeroed one at a time.
+
+    Args:
+        info: what `describe(model)` returns.
+        each: neurons a site and layer (all where there are fewer); None for all.
+
+    Raises:
+        NeuronError: none of the sites, or fewer than one neuron each.
+    """
+    wanted = [site for site in Site if site in {Site.parse(s) for s in sites} and site in info.widths]
+    if not wanted or (each is not None and each < 1):
+        raise NeuronError(
+            f"a sample wants one neuron or more of sites that the model has: {', '.join(map(str, info.widths))}"
+        )
+    rng = np.random.default_rng(seed)
+    parts = []
+    for site in wanted:
+        width = info.widths[site]
+        for layer in range(info.layers):
+            index = (
+                np.arange(width)
+                if each is None
+                else np.sort(rng.choice(width, min(each, width), replace=False))
+            )
+            parts.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": index}))
+    pool = {site.value: info.widths[site] for site in wanted}
+    return NeuronSet(
+        pd.concat(parts),
+        Provenance(
+            "sample", info.name, info.revision, thresholds={"seed": seed}, pool=pool, layers=info.layers
+        ),
+    )
+
+
+def _provenance(info: ModelInfo, task: Task, neurons: NeuronSet) -> Provenance:
+    known = neurons.provenance
+    return replace(
+        known, model=info.name, revision=info.revision, tasks={task.name: task.fingerprint}, layers=info.layers, version=__version__,
+        pool=known.pool or {site.value: info.widths[site] for site, _ in neurons.indices},
+    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""Fan-out: one prompt as one row up to a layer, and as many rows from there on.
+
+Hundreds of interventions on one prompt share everything before the layer they touch. So the forward pass starts with one
+row, and a hook turns it into one row an intervention where they begin: at the block's input for attention's sites, at the
+site itself for the MLP's. Masks and positions of a single unpadded prompt are the same for all rows and broadcast.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..data.neurons import NeuronSet, Site
+from ..engine.models import describe, device_of, hook_name, last_logits
+from ..engine.prompts import TOKENS_A_BATCH
+from ..engine.run import NATIVE_TOLERANCE
+from .ablation import ablate
+
+log = logging.getLogger(__name__)
+
+Edit = Callable[[Float[Tensor, "row pos neuron"]], Float[Tensor, "row pos neuron"]]
+"""Changes a site's output, heads side by side; each row is an intervention of its own."""
+
+
+def rows_that_fit(model: Any, tokens: int) -> int:
+    """Rows of that many tokens in one batch."""
+    return max(1, TOKENS_A_BATCH[device_of(model).type] // tokens)
+
+
+def block_input(model: Any, layer: int) -> str:
+    """The name under which a hook on a block's input is called once."""
+    name = f"blocks.{layer}.hook_resid_pre"
+    return model.hook_dict[name].name or name
+
+
+def edit_hooks(
+    model: Any, layer: int, rows: int, edits: Mapping[Site, Edit], *, early: bool
+) -> list[tuple[str, Callable[..., Tensor]]]:
+    """Forward hooks that fan out at `layer` (where `early`) and edit the sites there."""
+
+    def expand(activation: Tensor, hook: Any) -> Tensor:
+        return activation.expand(rows, *activation.shape[1:])
+
+    def at_site(edit: Edit) -> Callable[..., Tensor]:
+        def hook(activation: Tensor, hook: Any) -> Tensor:
+            whole = activation.expand(
+                rows, *activation.shape[1:]
+            )  # as it is, where the rows are there already
+            return edit(whole.flatten(2)).view(whole.shape)
+
+        return hook
+
+    alone = len(edits) == 1 and next(iter(edits)).pool == "mlp"
+    start = [(block_input(model, layer), expand)] if early and not alone else []
+    return [*start, *((hook_name(model, site, layer), at_site(edit)) for site, edit in edits.items())]
+
+
+def logits_of_rows(
+    model: Any,
+    tokens: Int[Tensor, "1 pos"],
+    layer: int,
+    rows: int,
+    edits: Mapping[Site, Edit],
+    *,
+    early: bool = True,
+) -> Float[Tensor, "row vocab"]:
+    """Last-position logits of one prompt under as many interventions as there are rows.
+
+    Args:
+        tokens: one prompt without padding.
+        edits: site of `layer` -> what is done to its output.
+        early: fan out at the layer; else all rows run from the start (for models of which `fans_out` is not true).
+    """
+    given = tokens if early else tokens.expand(rows, -1)
+    with model.hooks(fwd_hooks=edit_hooks(model, layer, rows, edits, early=early)):
+        return last_logits(model, given, torch.ones_like(given))
+
+
+def zeroing(index: Int[Tensor, " row"]) -> Edit:
+    """Row r loses neuron `index[r]` at every position."""
+
+    def edit(activation: Tensor) -> Tensor:
+        changed = activation.clone()
+        changed[torch.arange(len(index)), :, index.to(activation.device)] = 0
+        return changed
+
+    return edit
+
+
+@torch.no_grad()
+def fans_out(model: Any, tokens: Sequence[int], sites: Sequence[Site]) -> bool:
+    """Whether fanning out gives what `ablate` gives, tried on a neuron of every site in the first and the last layer.
+
+    Logs a warning where it does not.
+    """
+    given = torch.tensor([list(tokens)], device=device_of(model))
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    for layer in sorted({0, describe(model).layers - 1}):
+        for site in sites:
+            with ablate(model, NeuronSet.from_indices([(site, layer, 1)])):
+                expected = last_logits(model, given, torch.ones_like(given))
+            try:
+                seen = logits_of_rows(model, given, layer, 2, {site: zeroing(torch.tensor([0, 1]))})[1:]
+            except RuntimeError as error:
+                log.warning(
+                    "prompts run from the start for every intervention, which takes longer: %s",
+                    str(error).splitlines()[0],
+                )
+                return False
+            error = float((seen - expected).abs().amax() / expected.abs().amax().clamp(min=1e-12))
+            if not error <= NATIVE_TOLERANCE.get(dtype, 0.1):  # NaN too
+                log.warning(
+                    "prompts run from the start for every intervention, which takes longer: logits differ by %.1e",
+                    error,
+                )
+                return False
+    return True

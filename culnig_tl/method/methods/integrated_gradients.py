@@ -1,0 +1,132 @@
+"""Integrated gradients, as in knowledge neurons (Dai et al. 2022, arXiv 2104.08696, equations as in its section on knowledge attribution).
+
+With P(w) the probability of the right answer while a neuron's activation is w, its unchanged value v, baseline 0 and m = 20 steps:
+
+    Attr = v * integral over a from 0 to 1 of dP(a v)/dw
+         ~ v / m * sum over k = 1..m of dP(k/m v)/dw
+
+The formula speaks of one neuron. (Its integral is then nothing but P(v) - P(0): the exact effect of zeroing it.) What is computed, here as in the
+authors' code, scales all neurons of one site of one layer together by k/m, so that one backward pass serves them all: their attributions add up to
+what zeroing the whole site of that layer costs (completeness), and a single neuron's is its share of that. As in the paper, MLP neurons are read behind the activation function (``mlp.post``); attention's
+neurons, which the paper leaves out, at their own sites.
+
+    ig      scales the last position alone, as the paper does at the mask
+    ig-all  scales all positions at once, and sums the attribution over them
+
+A country's score is the plain sum over its questions; the paper's threshold a prompt and its sharing among prompts are not used.
+
+Cost: m forward and backward passes from each layer on, a site, so about m * sites * (layers + 1) / 2 of the other methods' backward passes a
+question. One layer's sites, steps and both variants run as the rows of one batch that fans out of one row at that layer (`culnig_tl.method.fanout`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...data.neurons import Site
+from ...engine.models import device_of, frozen
+from ..fanout import Edit, fans_out, logits_of_rows, rows_that_fit
+from .base import Job, OwnMethod, Totals
+
+STEPS = 20
+"""m in the paper."""
+Variant = Literal["last", "all"]
+VARIANTS: tuple[Variant, ...] = ("last", "all")
+
+
+class IntegratedGradients(OwnMethod):
+    """Integrated gradients at the last position."""
+
+    name = "ig"
+    about = "integrated gradients from 0 in 20 steps, last position (knowledge neurons)"
+    contrast, costly, aggregation = True, True, "ig"
+    variant: ClassVar[Variant] = "last"
+
+    def reads(self, site: Site) -> Site:
+        return Site.MLP_POST if site == Site.MLP_GATE else site
+
+    def run(self, job: Job, finished: Mapping[str, Totals]) -> Totals:
+        return integrate(job, [self.variant])[self.variant]
+
+
+class IntegratedGradientsAll(IntegratedGradients):
+    """Integrated gradients with all positions scaled at once."""
+
+    name, about = "ig-all", "the same with all positions scaled at once"
+    aggregation = "ig-all"
+    variant = "all"
+
+
+def integrate(job: Job, variants: Sequence[str], *, steps: int = STEPS) -> dict[str, Totals]:
+    """The integrated gradients of every neuron, summed over each country's questions; several variants share their passes."""
+    read = {site: Site.MLP_POST if site == Site.MLP_GATE else site for site in job.sites}
+    device = device_of(job.model)
+    number = torch.float64 if job.info.dtype == "float64" else torch.float32
+    shape = {site: (len(job.countries), job.info.layers, job.info.widths[site]) for site in job.sites}
+    totals = {
+        variant: {site: torch.zeros(shape[site], dtype=number, device=device) for site in job.sites}
+        for variant in variants
+    }
+    early = fans_out(job.model, min(job.prompts, key=lambda p: len(p.tokens)).tokens, tuple(read.values()))
+    with torch.enable_grad(), frozen(job.model):
+        for at, prompt in enumerate(job.prompts):
+            tokens = torch.tensor([prompt.tokens], device=device)
+            country = int(job.of_country[:, at].argmax())
+            groups = [(site, variant) for site in job.sites for variant in variants]
+            most = max(1, (rows_that_fit(job.model, tokens.shape[1]) - 1) // steps)
+            for layer in range(job.info.layers):
+                for start in range(0, len(groups), most):
+                    part = [(read[site], variant) for site, variant in groups[start : start + most]]
+                    found = _one_layer(job, at, tokens, layer, part, steps, early)
+                    for (site, variant), values in zip(groups[start : start + most], found):
+                        totals[variant][site][country, layer] += values
+            job.advance(1)
+    return {
+        variant: {site: table.float().cpu() for site, table in tables.items()}
+        for variant, tables in totals.items()
+    }
+
+
+def _one_layer(
+    job: Job, at: int, tokens: Tensor, layer: int, groups: Sequence[tuple[Site, str]], steps: int, early: bool
+) -> list[Float[Tensor, " neuron"]]:
+    """The attribution of one prompt and layer, a vector a (site, variant): each has `steps` rows, and the last row stays as it is."""
+    rows = steps * len(groups) + 1
+    scaled: dict[int, Tensor] = {}  # group -> what was put in, [step, pos or 1, neuron]
+    given: dict[int, Tensor] = {}  # group -> the unchanged activation there, [pos or 1, neuron]
+
+    def edit(site: Site) -> Edit:
+        def scale(activation: Float[Tensor, "row pos neuron"]) -> Float[Tensor, "row pos neuron"]:
+            changed = activation.clone()
+            parts = (
+                torch.arange(1, steps + 1, device=activation.device, dtype=activation.dtype)[:, None, None]
+                / steps
+            )
+            for number, (read, variant) in enumerate(groups):
+                if read != site:
+                    continue
+                first = activation.shape[1] - 1 if variant == "last" else 0
+                given[number] = activation[-1, first:].detach()
+                scaled[number] = (parts * given[number]).requires_grad_(True)
+                changed[number * steps : (number + 1) * steps, first:] = scaled[number]
+            return changed
+
+        return scale
+
+    edits = {site: edit(site) for site in dict.fromkeys(site for site, _ in groups)}
+    logits = logits_of_rows(job.model, tokens, layer, rows, edits, early=early)
+    order = range(len(groups))
+    right = logits.softmax(-1)[:, job.prompts[at].answer_token]
+    job.p_answer[at] = float(right[-1].detach())
+    gradients = torch.autograd.grad(right[:-1].sum(), [scaled[number] for number in order])
+    return [
+        (given[number] * gradient.sum(0) / steps)
+        .sum(0)
+        .to(torch.promote_types(gradient.dtype, torch.float32))
+        for number, gradient in zip(order, gradients)
+    ]

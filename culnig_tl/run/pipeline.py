@@ -1,0 +1,153 @@
+"""The whole study: score, select, switch off, ask, draw. One folder holds all of it.
+
+Each step is a piece that `pieces` makes or takes from the folder; `plan` hands them out to a cluster.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import io
+from ..engine.checkpoint import EVERY
+from ..engine.identity import differing
+from ..engine.loading import check_folder, looks_like_path
+from ..engine.memory import check_memory
+from ..engine.models import describe, load_model
+from ..errors import StudyError
+from ..progress import progress_bar
+from ..study.config import RIVAL, TOY_CONFIG, UNCHANGED, StudyConfig
+from ..study.folder import StudyFolder
+from ..study.study import Study
+from ..version import __version__
+from .pieces import Pieces, Questions, select, settings_of
+
+
+def run_study(
+    config: StudyConfig = TOY_CONFIG,
+    *,
+    model: Any = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    save_every: float = EVERY,
+    repeats: Mapping[str, Any] | None = None,
+) -> Study:
+    """Runs a study, and writes it to `folder` as it goes.
+
+    Where torch.distributed was started, the processes share the questions; the first writes.
+
+    Args:
+        config: model, tasks, thresholds.
+        model: a loaded model; `config.model` is loaded without it.
+        folder: where to write scores, neurons, results, figures and report.html; None keeps all in memory.
+        resume: go on with the study that the folder holds; finished pieces are not made again, unfinished ones go on.
+        overwrite: replace the study that the folder holds.
+        save_every: seconds between two saves of what is unfinished.
+        repeats: the `info` of the study that this one repeats.
+
+    Raises:
+        StudyError: a folder that holds another study or in which another run works, tasks of which none is cultural, a model
+            or questions that are not those of the study to be repeated.
+        ScoreError: a question that gives NaN; the state before it is kept.
+    """
+    if model is None and looks_like_path(config.model):
+        check_folder(Path(config.model))  # before data sets are fetched
+    place = StudyFolder(Path(folder) if folder is not None else None, asdict(config))
+    with place.opened(resume=resume, overwrite=overwrite):
+        questions = Questions.load(config)
+        model = model if model is not None else load(config)
+        info = {**about_model(model), **questions.info(), "versions": versions()}
+        if repeats is not None:
+            check_repeats(info, repeats)
+        place.start(info)
+        study = Study(config, info, folder=place.folder)
+        pieces = Pieces(config, questions, model, place, progress=progress, save_every=save_every)
+        for name in questions.scored:
+            study.scores[name] = pieces.score(name)
+        study.neurons.update(select(config, study.scores))
+        for name, neurons in study.neurons.items():
+            place.save(f"neurons/{name}.parquet", neurons)
+
+        settings = settings_of(config, rival=RIVAL in study.scores)
+        count = sum(map(len, questions.asked))
+        enabled = progress and place.ranks.first
+        bar = progress_bar(
+            len(settings) * count,
+            f"ask {len(questions.asked)} tasks in {len(settings)} settings",
+            enabled=enabled,
+        )
+        with bar as advance:
+            for setting in settings:
+                switched = None if setting == UNCHANGED else study.neurons[setting]
+                study.results[setting] = pieces.ask_all(setting, switched, progress=advance)
+        draw(study, place)
+        place.tidy()
+    return study
+
+
+def load(config: StudyConfig) -> Any:
+    """The study's model, where memory has room for it."""
+    where = {
+        "device": config.device,
+        "device_map": config.device_map,
+        "dtype": config.dtype,
+        "revision": config.revision,
+    }
+    check_memory(config.model, **where)
+    return load_model(config.model, **where)
+
+
+def draw(study: Study, place: StudyFolder) -> None:
+    """Figures and report, from what the study holds."""
+    if place.folder is None or not place.ranks.first:
+        return
+    from ..figures.gallery import figure_pages
+    from ..pages.report import write_report
+
+    for name, content in figure_pages(study).items():
+        io.write(place.folder / "figures" / name, content)
+    write_report(study, place.folder / "report.html")
+
+
+def about_model(model: Any) -> dict[str, Any]:
+    """What `study.json` says of the model."""
+    about = describe(model)
+    return {
+        "model": about.name,
+        "revision": about.revision,
+        "dtype": about.dtype,
+        "device": about.device,
+        "layers": about.layers,
+        "widths": {site.value: width for site, width in about.widths.items()},
+    }
+
+
+def check_repeats(info: Mapping[str, Any], original: Mapping[str, Any]) -> None:
+    """Raises `StudyError` where model or questions are not those of the study to be repeated."""
+    for what in ("revision", "dtype"):
+        if what in original and info[what] != original[what]:
+            raise StudyError(
+                f"this would not repeat the study: {what} of the model is {info[what]!r}, it was {original[what]!r}"
+            )
+    prints = [
+        {name: task["fingerprint"] for name, task in each["tasks"].items()} for each in (info, original)
+    ]
+    if reason := differing(prints[1], prints[0]):
+        raise StudyError(f"this would not repeat the study: other questions, the fingerprint of {reason}")
+
+
+def versions() -> dict[str, str]:
+    """Of what results depend on."""
+    from importlib.metadata import version
+
+    names: Sequence[str] = ("torch", "transformer-lens", "transformers", "datasets", "numpy")
+    return {
+        "culnig_tl": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }

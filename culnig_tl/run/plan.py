@@ -1,0 +1,304 @@
+"""A study in independent pieces, for a cluster: who scores what, who asks what, and a last step that gathers.
+
+    culnig-tl run --model M --output-dir F --plan      F/plan/1-first.txt, 2-then.txt, 3-last.txt: a command a line
+
+Every piece is a command that can be started anywhere with a view of the folder, in any order within its list, again after it
+died, and beside the others. Nothing is trusted for its name: the last step compares what each file says it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import io
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult, concat
+from ..data.scores import NeuronScores
+from ..engine.checkpoint import EVERY
+from ..engine.identity import identity
+from ..errors import CulnigError, StudyError
+from ..study.config import RIVAL, UNCHANGED, StudyConfig
+from ..study.folder import PARTS, PLAN, RECORD, StudyFolder, part_name, read_record
+from ..study.study import Study
+from .pieces import (  # fmt: skip
+    Pieces,
+    Questions,
+    ask_label,
+    reason_against_result,
+    reason_against_scores,
+    score_label,
+    score_settings,
+    select,
+    settings_of,
+)
+from .pipeline import about_model, draw, load, versions
+
+LISTS = {1: "1-first.txt", 2: "2-then.txt", 3: "3-last.txt"}
+"""Commands that need nothing; that need the first ones; the one that needs all."""
+MODEL = f"{PARTS}/model.json"
+"""What pieces say of the model that they were made with."""
+MISSING = f"{PLAN}/missing.txt"
+GATHER = "gather"
+_NAMED = 4
+"""Problems of a kind that a message names."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One thing to do, by itself."""
+
+    label: str
+    step: int
+    """1 needs nothing, 2 the scores, 3 everything."""
+
+    def command(self, folder: Path) -> str:
+        """How a shell starts it."""
+        return f"culnig-tl run --from {shlex.quote(str(folder / RECORD))} --piece {shlex.quote(self.label)}"
+
+
+def pieces_of(config: StudyConfig, asked: Sequence[str], scored: Sequence[str]) -> list[Piece]:
+    """All pieces of a study: scores, each setting's answers to each task, and the gathering."""
+    found = [Piece(score_label(name), 1) for name in scored]
+    for setting in settings_of(config, rival=RIVAL in scored):
+        found += [Piece(ask_label(setting, task), 1 if setting == UNCHANGED else 2) for task in asked]
+    return [*found, Piece(GATHER, 3)]
+
+
+def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = False) -> list[Piece]:
+    """Writes a study's record and the lists of its pieces, in ``plan/``. The model is not loaded.
+
+    Raises `StudyError` where the folder holds another study.
+    """
+    place = StudyFolder(Path(folder).resolve(), asdict(config))
+    with place.opened(resume=not overwrite, overwrite=overwrite):
+        questions = Questions.load(config)
+        if not place.resumed:
+            place.start({**questions.info(), "versions": versions()})
+        pieces = pieces_of(config, [task.name for task in questions.asked], list(questions.scored))
+        for step, name in LISTS.items():
+            lines = [piece.command(place.folder or Path()) for piece in pieces if piece.step == step]
+            place.write(f"{PLAN}/{name}", ("\n".join(lines) + "\n").encode())
+    return pieces
+
+
+def run_piece(
+    config: StudyConfig, folder: str | Path, label: str, *, progress: bool = True, save_every: float = EVERY
+) -> str:
+    """Makes one piece of a planned study, beside others that make theirs; returns what was made, in a sentence.
+
+    Raises:
+        StudyError: no such piece, one that another process works on, scores that it needs and that are not there.
+    """
+    place = StudyFolder(Path(folder), asdict(config))
+    record = read_record(Path(folder))
+    if record is None or "scored" not in record["info"]:
+        raise StudyError(
+            f"{folder} holds no planned study: culnig-tl run --output-dir {folder} --plan makes one"
+        )
+    known = pieces_of(config, list(record["info"]["tasks"]), list(record["info"]["scored"]))
+    if label not in {piece.label for piece in known}:
+        raise StudyError(f"this study has no piece {label!r}: {place.folder}/{PLAN} lists them")
+    if label == GATHER:
+        return str(gather(config, folder))
+    with place.opened(piece=label):
+        questions = Questions.load(config)
+        _check_questions(questions, record["info"])
+        setting, task = next(
+            (
+                (s, t)
+                for s in settings_of(config, rival=RIVAL in questions.scored)
+                for t in questions.asked
+                if ask_label(s, t.name) == label
+            ),
+            (UNCHANGED, None),
+        )
+        if task is not None and setting != UNCHANGED:
+            missing = [name for name in questions.scored if not place.has(f"scores/{name}.safetensors")]
+            if missing:
+                raise StudyError(
+                    f"the piece {label!r} needs scores that are not there yet: {', '.join(map(score_label, missing))}"
+                )
+        model = load(config)
+        pieces = Pieces(config, questions, model, place, progress=progress, save_every=save_every)
+        place.write(MODEL, json.dumps(about_model(model)).encode())
+        if task is None:
+            return str(pieces.score(next(name for name in questions.scored if score_label(name) == label)))
+        neurons = None
+        if setting != UNCHANGED:
+            neurons = select(config, {name: pieces.score(name) for name in questions.scored}, only=setting)[
+                setting
+            ]
+        return str(pieces.ask(setting, task, neurons, progress=pieces.progress, keep=True))
+
+
+def gather(config: StudyConfig, folder: str | Path) -> Study:
+    """Puts a planned study together, when all of its pieces are there: neurons, results, figures, report. Needs no model.
+
+    Raises:
+        StudyError: pieces that are missing, or files that are not of this study: it names them, and leaves the commands that
+            are still to be run in ``plan/missing.txt``.
+    """
+    place = StudyFolder(Path(folder), asdict(config))
+    with place.opened(resume=True):
+        folder = place.folder or Path()
+        record = read_record(folder)
+        if record is None or "scored" not in record["info"]:
+            raise StudyError(
+                f"{folder} holds no planned study: culnig-tl run --output-dir {folder} --plan makes one"
+            )
+        check = _Check(folder, config, record["info"])
+        scores = check.scores()
+        neurons = select(config, scores) if len(scores) == len(record["info"]["scored"]) else {}
+        results = check.results(neurons)
+        check.strangers()
+        check.finish(place)
+        info = {**_model_of(folder, record["info"]), **record["info"], "versions": versions()}
+        place.start(info)
+        study = Study(config, info, scores, neurons, results, folder)
+        for name, neuron_set in neurons.items():
+            place.save(f"neurons/{name}.parquet", neuron_set)
+        for setting, result in results.items():
+            place.save(f"results/{setting}.parquet", result)
+        draw(study, place)
+        place.tidy()
+    return study
+
+
+class _Check:
+    """What a planned study's folder holds, against what it should."""
+
+    def __init__(self, folder: Path, config: StudyConfig, info: Mapping[str, Any]) -> None:
+        self.folder, self.config, self.info = folder, config, info
+        self.prints = {name: task["fingerprint"] for name, task in info["tasks"].items()}
+        self.missing: list[str] = []
+        self.foreign: list[str] = []
+        self.known: set[Path] = {folder / MODEL}
+        self.of_model: dict[str, Any] | None = None
+        """Identity of the model that the first scores were made with: all others are compared with it."""
+
+    def read(self, name: str, kind: Any, label: str) -> Any:
+        """What a file holds; None where it is missing or cannot be read."""
+        path = self.folder / name
+        self.known.add(path)
+        if not path.is_file():
+            self.missing.append(label)
+            return None
+        try:
+            return kind.load(path)
+        except CulnigError as error:
+            self.reject(label, str(error))
+            return None
+
+    def reject(self, label: str, reason: str) -> None:
+        self.missing.append(label)
+        self.foreign.append(reason)
+
+    def scores(self) -> dict[str, NeuronScores]:
+        """The scores that are there and belong."""
+        found = {}
+        for name, about in self.info["scored"].items():
+            file, label = f"scores/{name}.safetensors", score_label(name)
+            scores = self.read(file, NeuronScores, label)
+            if scores is None:
+                continue
+            said = scores.metadata.get("identity")
+            if self.of_model is None and isinstance(said, dict):
+                self.of_model = {part: said.get(part) for part in ("model", "weights", "dtype", "wording")}
+            reason = reason_against_scores(
+                scores, about["fingerprint"], identity(self.of_model or {}, **score_settings())
+            )
+            if reason is not None:
+                self.reject(label, f"{file} does not belong: {reason}")
+            else:
+                found[name] = scores
+        return found
+
+    def results(self, neurons: Mapping[str, NeuronSet]) -> dict[str, EvaluationResult]:
+        """The answers of every setting whose parts are all there and belong."""
+        found = {}
+        for setting in settings_of(self.config, rival=RIVAL in self.info["scored"]):
+            whole = self.folder / f"results/{setting}.parquet"
+            self.known.add(whole)
+            if (done := self.whole(whole, neurons.get(setting), setting)) is not None:
+                found[setting] = done
+                continue
+            parts = []
+            for task, fingerprint in self.prints.items():
+                file, label = part_name(setting, task), ask_label(setting, task)
+                part = self.read(file, EvaluationResult, label)
+                if part is None or (setting != UNCHANGED and setting not in neurons):
+                    continue  # without scores nobody can say whether it belongs
+                of_work = identity(self.of_model or {}, neurons=neurons.get(setting), operation="suppress")
+                reason = reason_against_result(part, {task: fingerprint}, of_work)
+                if reason is not None:
+                    self.reject(label, f"{file} does not belong: {reason}")
+                else:
+                    parts.append(part)
+            if len(parts) == len(self.prints):
+                found[setting] = concat(parts)
+        return found
+
+    def whole(self, path: Path, neurons: NeuronSet | None, setting: str) -> EvaluationResult | None:
+        """A setting's answers to all tasks, where they were gathered before."""
+        if not path.is_file() or (setting != UNCHANGED and neurons is None):
+            return None
+        result = EvaluationResult.load(path)
+        of_work = identity(self.of_model or {}, neurons=neurons, operation="suppress")
+        return result if reason_against_result(result, self.prints, of_work) is None else None
+
+    def strangers(self) -> None:
+        """Files that are no piece of this study."""
+        for pattern in ("scores/*", "results/*", f"{PARTS}/*/*", f"{PARTS}/*.json"):
+            for path in sorted(self.folder.glob(pattern)):
+                if path not in self.known and path.is_file() and path.suffix != io.TEMPORARY:
+                    self.foreign.append(f"{path.relative_to(self.folder)} is no piece of this study")
+
+    def finish(self, place: StudyFolder) -> None:
+        """Raises `StudyError` where something is missing or foreign."""
+        lines = [Piece(label, 0).command(self.folder.resolve()) for label in self.missing]
+        if lines:
+            place.write(MISSING, ("\n".join(lines) + "\n").encode())
+        else:
+            (self.folder / MISSING).unlink(missing_ok=True)
+        said = []
+        if self.missing:
+            said.append(
+                f"{len(self.missing)} pieces are missing: {_few(self.missing)}; their commands are in {self.folder / MISSING}"
+            )
+        if self.foreign:
+            said.append(f"what is not of this study: {_few(self.foreign)}; remove it")
+        if said:
+            raise StudyError(f"{self.folder} cannot be gathered: {'; '.join(said)}")
+
+
+def _model_of(folder: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the pieces have said of their model; a study that was gathered before knows it itself."""
+    try:
+        return json.loads((folder / MODEL).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if "layers" in info:
+            return {}
+        raise StudyError(f"{folder / MODEL} is missing: run one of the pieces again") from None
+    except ValueError as error:
+        raise StudyError(f"{folder / MODEL} cannot be read ({error}): run one of the pieces again") from error
+
+
+def _few(items: Sequence[str]) -> str:
+    more = f", and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return ", ".join(items[:_NAMED]) + more
+
+
+def _check_questions(questions: Questions, info: Mapping[str, Any]) -> None:
+    """Raises `StudyError` where this machine has other questions than those that were planned."""
+    mine = questions.info()
+    for kind in ("tasks", "scored"):
+        for name, planned in info[kind].items():
+            if mine[kind].get(name, {}).get("fingerprint") != planned["fingerprint"]:
+                raise StudyError(
+                    f"the questions of {name} are not those that were planned: is it the same data here?"
+                )

@@ -1,0 +1,124 @@
+"""Comparison: is what a set costs more than what any such set costs?
+
+    base     = evaluate(model, task)
+    ablated  = evaluate(model, task, neurons=general)
+    random   = [evaluate(model, task, neurons=select_random(general, scores, seed=s)) for s in range(10)]
+    compare(base, ablated, random).table()
+
+A claim about culture could have failed in three ways: random sets cost as much, tasks without culture lose as much, or a
+rival set (the same number of neurons, layer by layer, chosen on a task without culture) costs culture as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..data.results import EvaluationResult
+from ..data.statistics import DRAWS, Drop, compare_drops, holm
+from ..errors import ScoreError, TaskError
+from ..tasks.question import Task, seeded_random
+
+RANDOM_SETS = 10
+"""The paper's number; the smallest possible p by rank is then 1/11."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What suppressing a set costs on every task, against sets of the same size."""
+
+    drops: Mapping[str, Drop]
+    """Task -> drop."""
+
+    def table(self) -> pd.DataFrame:
+        """One row a task, in points: drop and its interval, random sets, excess and its interval, p, rank; Holm over the tasks."""
+        rows = {task: {**asdict(drop), "p_rank": drop.p_rank} for task, drop in self.drops.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+        for column in ("p_bootstrap", "p_rank"):
+            table.insert(
+                list(table.columns).index(column) + 1, f"{column}_holm", holm(table[column].tolist())
+            )
+        return table
+
+    def __str__(self) -> str:
+        lines = []
+        corrected = self.table()["p_bootstrap_holm"]
+        for task, d in self.drops.items():
+            lines.append(
+                f"{task}: {d.base:.1f} -> {d.base - d.drop:.1f} (drop {d.drop:.1f}, 95% {d.low:.1f} to {d.high:.1f}); random sets cost "
+                f"{d.random_mean:.1f} ± {d.random_sd:.1f}; excess {d.excess:.1f} (95% {d.excess_low:.1f} to {d.excess_high:.1f}), "
+                f"p {d.p_bootstrap:.4f} (Holm {corrected[task]:.4f}), rank {d.rank} of {d.random_sets + 1}"
+            )
+        sets = min(drop.random_sets for drop in self.drops.values())
+        return "\n".join(
+            [*lines, f"The smallest possible p by rank is 1/{sets + 1} with {sets} sets to compare with."]
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table().round(4).to_html()
+
+
+def compare(
+    base: EvaluationResult,
+    ablated: EvaluationResult,
+    random_sets: Sequence[EvaluationResult],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Comparison:
+    """Paired cluster bootstrap and rank of a set's drop among random sets, task by task.
+
+    Args:
+        base: answers of the unchanged model.
+        ablated: answers with the set suppressed.
+        random_sets: answers with each random set suppressed; a rival set alone works too, the excess is then over the rival.
+
+    Raises:
+        ScoreError: no random set, or results of other questions or another model.
+    """
+    if not random_sets:
+        raise ScoreError("at least one random set is needed to compare with")
+    for result in (ablated, *random_sets):
+        for key in ("model", "revision"):
+            if result.metadata.get(key) != base.metadata.get(key):
+                raise ScoreError(
+                    f"results to compare are of one model: {key} is {base.metadata.get(key)!r} and {result.metadata.get(key)!r}"
+                )
+        if not result.table[["task", "id"]].equals(base.table[["task", "id"]]):
+            raise ScoreError("results to compare must be of the same questions in the same order")
+    drops = {}
+    for task in dict.fromkeys(base.table["task"]):
+        here = (base.table["task"] == task).to_numpy()
+        clusters = np.asarray(base.table.loc[here, "cluster"])
+        asked = [result.values(task) for result in (base, ablated, *random_sets)]
+        drops[str(task)] = compare_drops(asked[0], asked[1], asked[2:], clusters, draws=draws, seed=seed)
+    return Comparison(drops)
+
+
+def halves(task: Task) -> tuple[Task, Task]:
+    """(questions to find a rival's neurons with, questions to test on) of a task without culture.
+
+    Its own splits where it has them. A task with a single split, as CommonsenseQA's validation rows, is cut in two by a hash of
+    each question's cluster, so that no wording of a question is on both sides; the same half on every machine.
+
+    Raises `TaskError` where a half would be empty.
+    """
+    if any(question.split is not None for question in task):
+        return task.neuron_split(), task.test_split()
+    parts = (
+        task.filter(lambda q: in_first_half(task.name, q.cluster)),
+        task.filter(lambda q: not in_first_half(task.name, q.cluster)),
+    )
+    if not all(map(len, parts)):
+        raise TaskError(f"task {task.name!r} has too few questions to be cut in two")
+    return parts
+
+
+def in_first_half(task: str, cluster: str) -> bool:
+    """Whether `halves` puts a question of a task with a single split into its first half."""
+    return seeded_random("halves", task, cluster).random() < 0.5

@@ -1,0 +1,376 @@
+"""Findings: what a study's numbers say in plain words, what does not hold first.
+
+Each finding is a claim that could have failed, with the numbers that decide it. Sentences, tables and pages are all written
+from the same `Drop` objects, so they cannot disagree:
+
+    drops of every task  ->  Finding (holds, open or fails)  ->  verdict, headline, sentence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from math import hypot
+
+from ..data.statistics import Drop
+from ..method.specificity import HIGH_SHARE
+
+
+class Holds(str, Enum):
+    """What the numbers say to the claim that these neurons carry culture."""
+
+    NO = "against it"
+    """The numbers speak against it."""
+    OPEN = "open"
+    """The numbers cannot tell, or nothing was asked that could."""
+    CAUTION = "take care"
+    """Decides nothing, but is to be known before the claim is repeated."""
+    YES = "for it"
+    """It could have failed, and did not."""
+
+
+_ORDER = list(Holds)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One test of the claim, and what the numbers say."""
+
+    name: str
+    """"ability", "random", "culture alone", "rival", "other culture", "countries" or "sample"."""
+    holds: Holds
+    title: str
+    """In a few words, without a number."""
+    text: str
+    """In a sentence or three; every number in it is in `numbers`."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskDrops:
+    """What suppressing the culture-general neurons costs on one task, against each kind of set it is compared with."""
+
+    culture: bool
+    """Whether the task is cultural."""
+    layer: Drop
+    """Against random sets with the same counts in every site and layer."""
+    count: Drop
+    """Against random sets of the same size, the paper's."""
+    rival: Drop | None = None
+    """Against as many neurons, layer by layer, of a task without culture; its drop is `rival.random_mean`."""
+    se: float = float("nan")
+    """Standard error of the unchanged model's accuracy, points."""
+    trivial: float | None = None
+    """Accuracy in percent of always giving the likeliest label of each wording; None where answers are not right or wrong."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that is said of a study."""
+
+    task: str
+    """The cultural task that the neurons were found on."""
+    drops: Mapping[str, TaskDrops]
+    neurons: int
+    """Culture-general neurons."""
+    share: float
+    """Percent of the scored neurons that they are."""
+    rival: str | None = None
+    """The rival's task, where the study has one."""
+    shared_pattern: float | None = None
+    """Rank-1 share of the country x neuron matrix, 0 to 1, where countries were scored."""
+    limit: int | None = None
+    """Questions a task that were asked at most."""
+
+    def claims(self) -> list[Finding]:
+        """Every finding, what does not hold first."""
+        found = [
+            self._ability(),
+            self._random(),
+            self._alone(),
+            self._rival(),
+            self._other_culture(),
+            self._countries(),
+            self._sample(),
+        ]
+        return sorted((f for f in found if f is not None), key=lambda finding: _ORDER.index(finding.holds))
+
+    @property
+    def holds(self) -> Holds:
+        """Of the whole claim, "these neurons carry culture": as its weakest part does. Without a rival the rest decides."""
+        weakest = min(
+            (part.holds for part in (self._random(), self._alone(), self._rival())), key=_ORDER.index
+        )
+        return Holds.YES if weakest is Holds.CAUTION else weakest
+
+    def verdict(self) -> str:
+        """Whether the drop is more than random, and whether it is culture alone; in half a sentence."""
+        if self._random().holds is not Holds.YES:
+            return "no more than random sets cost, so nothing is shown about culture"
+        alone, rival = self._alone(), self._rival()
+        if not self._plain():
+            first = "no task without culture was asked, so it may not be culture alone"
+        elif alone.holds is Holds.NO:
+            first = "a task without culture loses as much, so it is not culture alone"
+        elif alone.holds is Holds.OPEN:
+            first = "a task without culture may lose as much, so it is open whether it is culture alone"
+        else:
+            first = ""
+        if rival.holds is Holds.NO:
+            second = (
+                f"as many neurons of {self.rival} do the same, so it is not shown that they are culture's"
+            )
+        elif rival.holds is Holds.OPEN:
+            second = f"as many neurons of {self.rival} may do the same"
+        else:
+            second = ""
+        against = "; and ".join(filter(None, [first, second]))
+        if against:
+            return f"more than every random set, but {against}"
+        more = f", and more than as many neurons of {self.rival} do" if self.rival is not None else ""
+        return f"more than every random set, and more than any task without culture loses{more}"
+
+    def headline(self) -> str:
+        """The verdict as a sentence of its own; what does not hold comes first."""
+        if self._random().holds is not Holds.YES:
+            return f"Nothing is shown about culture: suppressing these neurons costs {self.task} no more than random sets cost."
+        weak = [part for part in (self._alone(), self._rival()) if part.holds in (Holds.NO, Holds.OPEN)]
+        if weak:
+            worst = min(weak, key=lambda part: _ORDER.index(part.holds))
+            rest = [f" {part.title}." for part in weak if part is not worst]
+            return f"{worst.title}.{''.join(rest)} Yet suppressing these neurons costs {self.task} more than every random set."
+        than = "random sets and a rival set do" if self.rival is not None else "random sets do"
+        return f"Suppressing these neurons costs {self.task} more than {than}, and more than tasks without culture lose."
+
+    def sentence(self) -> str:
+        """What was found, in a sentence or two that the numbers write; what does not hold stands before them."""
+        if self.holds is Holds.YES:
+            return f"{self.measured()}: {self.verdict()}."
+        return f"{self.verdict()[0].upper()}{self.verdict()[1:]}. {self.measured()}."
+
+    def measured(self) -> str:
+        """The numbers alone, without full stop: what suppressing costs the task, random sets, and tasks without culture."""
+        culture, plain = self.drops[self.task].layer, self._plain()
+        text = (
+            f"Suppressing {self.neurons:,} culture-general neurons ({self.share:.1f}% of those scored) takes {self.task} from "
+            f"{culture.base:.1f}% to {culture.base - culture.drop:.1f}% ({change(culture.drop)} points, 95% interval {interval(culture.low, culture.high)}; "
+            f"layer-matched random sets {change(culture.random_mean)} on average, rank {culture.rank} of {culture.random_sets + 1})"
+        )
+        if plain:
+            own, random = (
+                sum(values) / len(plain)
+                for values in zip(*((d.layer.drop, d.layer.random_mean) for d in plain.values()))
+            )
+            text += f", and the tasks without culture by {change(own)} on average (random {change(random)})"
+        return text
+
+    # ------------------------------------------------------------------------------------------- the claims
+
+    def _plain(self) -> dict[str, TaskDrops]:
+        return {task: d for task, d in self.drops.items() if not d.culture}
+
+    def _ability(self) -> Finding | None:
+        """Where the unchanged model does not know the answers, nothing can be lost."""
+        here = self.drops[self.task]
+        base, trivial = here.layer.base, here.trivial
+        if trivial is None or base - 1.96 * here.se > trivial:
+            return None
+        text = (
+            f"Unchanged, the model answers {base:.1f}% of {self.task} right; always giving one label answers {trivial:.1f}%. "
+            "There is hardly anything to lose."
+        )
+        return Finding(
+            "ability",
+            Holds.NO,
+            "The model does not know the answers",
+            text,
+            {"base": base, "trivial": trivial},
+        )
+
+    def _random(self) -> Finding:
+        layer, count = self.drops[self.task].layer, self.drops[self.task].count
+        numbers = {
+            **_numbers(layer), "count_mean": -count.random_mean, "count_excess": -count.excess, "count_rank": count.rank, "sets": layer.random_sets,
+            "count_sets": count.random_sets, "as_much": layer.rank - 1, "count_as_much": count.rank - 1, "denominator": layer.random_sets + 1,
+        }  # fmt: skip
+        text = (
+            f"{self.task} changes by {change(layer.drop)} points (95% interval {interval(layer.low, layer.high)}). Random sets of the same size change it by "
+            f"{change(layer.random_mean)} on average where they have the same layers and sites, by {change(count.random_mean)} where they are drawn from anywhere; "
+            f"the difference to the first is {change(layer.excess)} (95% interval {interval(layer.excess_low, layer.excess_high)})."
+        )
+        smallest = (
+            f" With {layer.random_sets} sets the smallest possible p by rank is 1/{layer.random_sets + 1}."
+        )
+        if _beyond(layer) and _beyond(count):
+            return Finding(
+                "random",
+                Holds.YES,
+                "It costs more than random sets do",
+                f"{text} None of them costs as much.{smallest}",
+                numbers,
+            )
+        why = f" Of the {layer.random_sets} first {layer.rank - 1} cost as much or more, of the {count.random_sets} others {count.rank - 1}."
+        if not layer.excess_low > 0:
+            why += " The difference cannot be told from nothing."
+        return Finding("random", Holds.NO, "It costs no more than random sets do", text + why, numbers)
+
+    def _alone(self) -> Finding:
+        """Beyond random sets, does culture lose more than every task without culture?"""
+        culture, plain = self.drops[self.task].layer, self._plain()
+        if not plain:
+            text = "No task without culture was asked: the neurons may serve answering questions of any kind."
+            return Finding("culture alone", Holds.OPEN, "It is open whether it is culture alone", text)
+        gaps = {task: _gap(culture, d.layer) for task, d in plain.items()}
+        task = min(gaps, key=lambda t: (_state(*gaps[t]) is Holds.YES, gaps[t][0]))
+        worst, (gap, half) = plain[task].layer, gaps[task]
+        numbers = {
+            "culture_excess": -culture.excess,
+            "plain_excess": -worst.excess,
+            "gap": gap,
+            "gap_low": gap - half,
+            "gap_high": gap + half,
+        }
+        text = (
+            f"Beyond what random sets cost, {self.task} changes by {change(culture.excess)} points; of the tasks without culture, {task} comes nearest, "
+            f"with {change(worst.excess)}. Culture loses {points(gap)} more (95% interval {points(gap - half)} to {points(gap + half)})."
+        )
+        also = [t for t, d in plain.items() if d.layer.excess_low > 0]
+        if also:
+            text += f" Not only culture loses more than random: {', '.join(also)} too."
+        holds = _state(gap, half)
+        title = {
+            Holds.NO: f"It is not culture alone: {task}, a task without culture, loses as much",
+            Holds.OPEN: f"It is open whether it is culture alone: {task}, a task without culture, may lose as much",
+            Holds.YES: "Culture loses more than any task without culture",
+        }[holds]
+        return Finding("culture alone", holds, title, text, numbers)
+
+    def _rival(self) -> Finding:
+        here = self.drops[self.task].rival
+        if here is None or self.rival is None:
+            text = "No rival set was compared: as many neurons that serve a task without culture might cost culture as much."
+            return Finding("rival", Holds.CAUTION, "There is no rival to compare with", text)
+        numbers = {
+            "drop": -here.drop,
+            "rival": -here.random_mean,
+            "excess": -here.excess,
+            "excess_low": -here.excess_low,
+            "excess_high": -here.excess_high,
+        }
+        text = (
+            f"As many neurons, layer by layer, with the highest scores on {self.rival} change {self.task} by {change(here.random_mean)} points; the culture-general "
+            f"neurons change it by {change(here.drop)}, a difference of {change(here.excess)} (95% interval {interval(here.excess_low, here.excess_high)})."
+        )
+        holds = Holds.NO if not here.excess > 0 else Holds.YES if here.excess_low > 0 else Holds.OPEN
+        own = self.drops[self.rival].rival if self.rival in self.drops else None
+        if own is not None:
+            numbers |= {"own_drop": -own.drop, "own_rival": -own.random_mean}
+            text += (
+                f" On {self.rival} itself (the half that they were not found on) the rival's neurons change {change(own.random_mean)} "
+                f"and the culture-general ones {change(own.drop)}."
+            )
+            if holds is Holds.YES and not own.excess < 0:
+                text += " They cost the rival's own task no less than its own neurons do."
+                holds = Holds.OPEN
+        title = {
+            Holds.NO: f"A rival does the same: as many neurons of {self.rival} cost {self.task} as much",
+            Holds.OPEN: f"A rival may do the same: neurons of {self.rival} cannot be told from these",
+            Holds.YES: f"It costs more than as many neurons of {self.rival} do",
+        }[holds]
+        return Finding("rival", holds, title, text, numbers)
+
+    def _other_culture(self) -> Finding | None:
+        """Do other cultural tasks, which the neurons were not found on, lose too?"""
+        others = {task: d.layer for task, d in self.drops.items() if d.culture and task != self.task}
+        if not others:
+            return None
+        lose = [task for task, drop in others.items() if _beyond(drop)]
+        keep = [task for task in others if task not in lose]
+        numbers = {f"{task} {key}": value for task, d in others.items() for key, value in _numbers(d).items()}
+        each = "; ".join(
+            f"{task} {change(d.drop)} (random {change(d.random_mean)})" for task, d in others.items()
+        )
+        holds = Holds.YES if not keep else Holds.NO if not lose else Holds.OPEN
+        title = {
+            Holds.YES: "Other cultural tasks lose more than random too",
+            Holds.OPEN: f"Not every cultural task loses more than random: not {', '.join(keep)}",
+            Holds.NO: "No other cultural task loses more than random",
+        }[holds]
+        return Finding("other culture", holds, title, f"Changes in points: {each}.", numbers)
+
+    def _countries(self) -> Finding | None:
+        if self.shared_pattern is None:
+            return None
+        percent = 100 * self.shared_pattern
+        text = f"One pattern that all countries share explains {percent:.1f}% of their scores"
+        if self.shared_pattern > HIGH_SHARE:
+            text += ": what is called one country's neurons may be everybody's."
+            return Finding(
+                "countries",
+                Holds.CAUTION,
+                "Countries hardly differ in their scores",
+                text,
+                {"percent": percent},
+            )
+        text += "; the rest is left for differences between countries. Whether one country's neurons cost it most was not tested by this."
+        return Finding(
+            "countries", Holds.CAUTION, "Countries share part of their scores", text, {"percent": percent}
+        )
+
+    def _sample(self) -> Finding | None:
+        if self.limit is None:
+            return None
+        text = f"At most {self.limit:,} questions a task were asked, spread evenly over countries and wordings: a study without --limit asks all."
+        return Finding(
+            "sample", Holds.CAUTION, "Only a part of the questions was asked", text, {"limit": self.limit}
+        )
+
+
+# ----------------------------------------------------------------------------------------------- numbers in words
+
+
+def change(drop: float) -> str:
+    """A drop as a change of accuracy in points: a loss of 3.75 is "−3.8", nothing is "0.0", NaN "unknown"."""
+    if drop != drop:
+        return "unknown"
+    value = round(-drop, 1) + 0.0
+    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+
+
+def points(value: float) -> str:
+    """A number of points, "−" in front where it is negative; "unknown" for NaN."""
+    return "unknown" if value != value else f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """The ends of a drop as those of a change of accuracy, "−6.3 to −1.3"; "unknown" where all questions are one cluster."""
+    return "unknown" if low != low or high != high else f"{change(high)} to {change(low)}"
+
+
+def _numbers(drop: Drop) -> dict[str, float]:
+    """What is said of a drop, as changes of accuracy in points."""
+    return {
+        "base": drop.base, "after": drop.base - drop.drop, "drop": -drop.drop, "low": -drop.low, "high": -drop.high, "random_mean": -drop.random_mean,
+        "excess": -drop.excess, "excess_low": -drop.excess_low, "excess_high": -drop.excess_high, "rank": drop.rank,
+    }  # fmt: skip
+
+
+def _beyond(drop: Drop) -> bool:
+    """More than random: the interval of the excess is above 0, and no random set costs as much. NaN is no."""
+    return drop.excess_low > 0 and drop.rank == 1
+
+
+def _gap(culture: Drop, other: Drop) -> tuple[float, float]:
+    """By how much the excess of one task is above another's, and half of its 95% interval.
+
+    The tasks' questions differ, so the two intervals are independent: half widths add up in squares (normal approximation).
+    """
+    halves: Sequence[float] = [(d.excess_high - d.excess_low) / 2 for d in (culture, other)]
+    return culture.excess - other.excess, hypot(*halves)
+
+
+def _state(gap: float, half: float) -> Holds:
+    if not gap > 0:
+        return Holds.NO
+    return Holds.YES if gap - half > 0 else Holds.OPEN

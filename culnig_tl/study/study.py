@@ -1,0 +1,217 @@
+"""A study: what decides it, and what it found. `pipeline.run_study` makes one, `Study.load` reads one from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.neurons import NeuronSet
+from ..data.results import EvaluationResult
+from ..data.scores import NeuronScores
+from ..data.statistics import Drop, compare_drops
+from ..errors import StudyError
+from .comparison import in_first_half
+from .config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig, config_from
+from .findings import Findings, TaskDrops
+from .folder import read_record
+
+
+@dataclass
+class Study:
+    """A study's results; `run_study` makes one, `Study.load` reads one back."""
+
+    config: StudyConfig
+    info: dict[str, Any]
+    """Model, revision, layers, versions, and each task's fingerprint and kind."""
+    scores: dict[str, NeuronScores] = field(default_factory=dict)
+    """"neuron", "control", "reading", and "rival" where there is one."""
+    neurons: dict[str, NeuronSet] = field(default_factory=dict)
+    """"culture-general", "culture-specific", "rival", and the random sets."""
+    results: dict[str, EvaluationResult] = field(default_factory=dict)
+    """Setting -> answers on all tasks: "unchanged" and every set that was suppressed."""
+    folder: Path | None = None
+
+    # ------------------------------------------------------------------------------------------- what was found
+
+    @property
+    def culture_task(self) -> str:
+        """The task that neurons were found on."""
+        return self.scores["neuron"].task
+
+    def random_settings(self, match: str) -> list[str]:
+        """Names of the random sets of one kind that were evaluated."""
+        return [name for name in self.results if name.rpartition(" ")[0] == RANDOM[match]]
+
+    def drop(self, task: str, match: str = "layer") -> Drop:
+        """What suppressing the culture-general neurons costs on a task, against random sets."""
+
+        def right(setting: str) -> np.ndarray:
+            return self.results[setting].values(task)
+
+        table = self.results[UNCHANGED].table
+        clusters = table.loc[table["task"] == task, "cluster"].to_numpy()
+        if not len(clusters):
+            raise StudyError(f"no answers to {task!r}: this study asked {', '.join(self.info['tasks'])}")
+        return compare_drops(
+            right(UNCHANGED), right(GENERAL), [right(s) for s in self.random_settings(match)], clusters
+        )
+
+    def drop_against_rival(self, task: str) -> Drop:
+        """What suppressing the culture-general neurons costs on a task, against as many neurons of the rival's.
+
+        Of the rival's own task only the half that its neurons were not found on is counted. Raises `StudyError` without a rival.
+        """
+        if RIVAL not in self.results:
+            raise StudyError(
+                f"this study has no rival: it asked {', '.join(self.info['tasks'])}, and the rival is {self.config.rival}"
+            )
+        clusters, here = self._asked_of_rival(task)
+        base, ablated, rival = (self.results[s].values(task)[here] for s in (UNCHANGED, GENERAL, RIVAL))
+        return compare_drops(base, ablated, [rival], clusters[here])
+
+    def _asked_of_rival(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """([question] cluster, [question] whether the rival's neurons were not found on it) of a task."""
+        table = self.results[UNCHANGED].table
+        clusters = table.loc[table["task"] == task, "cluster"]
+        known = clusters.map(lambda cluster: task == self.config.rival and in_first_half(task, cluster))
+        return clusters.to_numpy(), ~known.to_numpy(bool)
+
+    def drops(self, match: str = "layer") -> pd.DataFrame:
+        """One row a task: what suppressing costs, against random sets matched by "layer" or "count"."""
+        rows = {}
+        for task in self.info["tasks"]:
+            drop = self.drop(task, match)
+            rows[task] = {
+                **asdict(drop),
+                "p_rank": drop.p_rank,
+                "culture": self.info["tasks"][task]["culture"],
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+
+    def table(self) -> pd.DataFrame:
+        """Settings x tasks: accuracy in percent; columns (task, "accuracy" | "se"). Random rows are means over their sets.
+
+        The error of a random row is the standard deviation over its sets, of the others the standard error over clusters.
+        """
+        rows: dict[str, dict[tuple[str, str], float]] = {}
+        for label, setting in (
+            (UNCHANGED, UNCHANGED),
+            (GENERAL, GENERAL),
+            (f"rival ({self.config.rival})", RIVAL),
+        ):
+            if setting not in self.results:
+                continue
+            accuracy = self.results[setting].accuracy()
+            rows[label] = {
+                (t, c): float(accuracy.loc[t, c]) for t in accuracy.index for c in ("accuracy", "se")
+            }  # type: ignore[arg-type]
+        for match, name in RANDOM.items():
+            settings = self.random_settings(match)
+            if settings:
+                each = pd.DataFrame({s: self.results[s].accuracy()["accuracy"] for s in settings})
+                label = f"{name} (mean of {len(settings)})"
+                rows[label] = {
+                    (t, c): v
+                    for t in each.index
+                    for c, v in (("accuracy", each.loc[t].mean()), ("se", each.loc[t].std(ddof=1)))
+                }  # type: ignore[misc]
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
+
+    def findings(self) -> Findings:
+        """What the numbers say: each claim that could have failed, and whether it holds."""
+        general = self.neurons[GENERAL]
+        specific = self.neurons.get(SPECIFIC)
+        has_rival = RIVAL in self.results
+        unchanged = self.results[UNCHANGED]
+        errors: dict[Any, float] = unchanged.accuracy()["se"].to_dict()
+        drops = {
+            task: TaskDrops(
+                culture=about["culture"],
+                layer=self.drop(task),
+                count=self.drop(task, "count"),
+                rival=self.drop_against_rival(task)
+                if has_rival and self._asked_of_rival(task)[1].any()
+                else None,
+                se=errors[task],
+                trivial=_always_one_label(unchanged, task),
+            )
+            for task, about in self.info["tasks"].items()
+        }
+        return Findings(
+            task=self.culture_task,
+            drops=drops,
+            neurons=len(general),
+            share=100
+            * len(general)
+            / (sum(general.provenance.pool.values()) * int(general.provenance.layers or 0)),
+            rival=self.config.rival if has_rival else None,
+            shared_pattern=specific.provenance.shared_pattern if specific is not None else None,
+            limit=self.config.limit,
+        )
+
+    def sentence(self) -> str:
+        """What was found, in a sentence or two that the numbers write; what does not hold comes first."""
+        return self.findings().sentence()
+
+    def verdict(self) -> str:
+        """Whether the drop is more than random, and whether it is culture alone."""
+        return self.findings().verdict()
+
+    def figures(self) -> dict[str, Any]:
+        """Name -> Plotly figure: every one that the study has data for, in the order of the report."""
+        from ..figures.gallery import figures_of
+
+        return figures_of(self)
+
+    def __str__(self) -> str:
+        return f"Study of {self.config.model}: {self.sentence()}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<p>{html.escape(str(self))}</p>{self.table().round(2).to_html()}"
+
+    # ------------------------------------------------------------------------------------------- its folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Study:
+        """Reads a study's folder. Raises `StudyError` where it holds none."""
+        folder = Path(folder)
+        record = read_record(folder)
+        if record is None:
+            raise StudyError(f"{folder} holds no study: no study.json in it")
+        study = cls(config_from(record["config"]), record["info"], folder=folder)
+        for path in sorted((folder / "scores").glob("*.safetensors")):
+            study.scores[path.stem] = NeuronScores.load(path)
+        for path in sorted((folder / "neurons").glob("*.parquet")):
+            study.neurons[path.stem] = NeuronSet.load(path)
+        for path in sorted((folder / "results").glob("*.parquet")):
+            study.results[path.stem] = EvaluationResult.load(path)
+        missing = (
+            [n for n in ("neuron",) if n not in study.scores]
+            + [n for n in (GENERAL,) if n not in study.neurons]
+            + [n for n in (UNCHANGED, GENERAL) if n not in study.results]
+        )
+        if missing:
+            raise StudyError(
+                f"the study in {folder} is not finished ({', '.join(missing)} missing): run it again with --resume"
+            )
+        return study
+
+
+def _always_one_label(result: EvaluationResult, task: str) -> float | None:
+    """Accuracy in percent of always giving the most frequent right label of each wording; None where answers are aligned."""
+    rows = result.table.loc[result.table["task"] == task]
+    if rows["alignment"].notna().any():
+        return None
+    best = rows.groupby("template", dropna=False)["answer"].agg(
+        lambda answers: answers.value_counts().iloc[0]
+    )
+    return 100 * float(best.sum()) / len(rows)
