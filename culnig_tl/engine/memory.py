@@ -10,7 +10,7 @@ import torch
 from ..defaults import TOY
 from ..errors import ModelError
 from .loading import first_line, looks_like_path
-from .models import _pick_device, _pick_dtype
+from .models import pick_device, pick_dtype
 from .world import processes_here
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ def check_memory(
         return
     if looks_like_path(source):
         source = str(Path(source).expanduser())
-    where = _pick_device(device)
-    number = _pick_dtype(dtype, where)
+    where = pick_device(device)
+    number = pick_dtype(dtype, where)
     try:
         need = parameter_count(source, revision=revision) * number.itemsize
     except Exception as error:  # config classes and their authors raise anything; loading meets it again

@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..data.neurons import Site
 from ..defaults import TOY
-from ..errors import ModelError
+from ..errors import ModelError, ScoreError
 from .loading import check_folder, first_line, load_plain, load_tokenizer, looks_like_path, revision_of
 from .workarounds import is_bridge, no_installs, settled_tokenizer
 
@@ -31,6 +31,36 @@ log = logging.getLogger(__name__)
 Kind = Literal["bridge", "hooked"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 FLOAT16 = "float16 is refused: gradients of P(answer) underflow in it; use bfloat16 or float32"
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """What the package needs of a model: a `TransformerBridge` or a `HookedTransformer`, loaded here or by the user."""
+
+    cfg: Any
+    """TransformerLens' configuration; `n_layers` is read."""
+    training: bool
+
+    @property
+    def hook_dict(self) -> Mapping[str, Any]:
+        """Name -> hook point."""
+        ...
+
+    def hooks(self, fwd_hooks: Any = ..., bwd_hooks: Any = ...) -> AbstractContextManager[Any]:
+        """Puts hooks on the model while the context lasts."""
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """All weights."""
+        ...
+
+    def train(self, mode: bool = ...) -> Any:
+        """Training or evaluation mode."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Logits of tokens."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,8 +119,8 @@ def load_model(
         raise ModelError(f'unknown kind {kind!r}: use "bridge" or "hooked"')
     if device_map is not None and str(device) != "auto":
         raise ModelError("device and device_map exclude each other: give one of them")
-    where = _pick_device(device)
-    number = _pick_dtype(dtype, where)
+    where = pick_device(device)
+    number = pick_dtype(dtype, where)
     label = str(name)
     source = str(Path(label).expanduser()) if looks_like_path(label) else label
     if label == TOY:
@@ -145,23 +175,40 @@ def describe(model: Any) -> ModelInfo:
     name, revision = getattr(
         model, "_culnig_source", (getattr(model.cfg, "model_name", None) or type(model).__name__, None)
     )
-    parameter = next(p for p in model.parameters() if p.is_floating_point())
     return ModelInfo(
         name=str(name),
         revision=revision,
-        dtype=str(parameter.dtype).removeprefix("torch."),
+        dtype=str(dtype_of(model)).removeprefix("torch."),
         device=str(device_of(model)),
         layers=int(model.cfg.n_layers),
         widths=_site_widths(model),
     )
 
 
-def device_of(model: Any) -> torch.device:
+def sites_of(info: ModelInfo, sites: Iterable[Site | str]) -> tuple[Site, ...]:
+    """These sites in their order. Raises `ScoreError` for one that the model lacks, for none, and for a float16 model."""
+    if info.dtype == "float16":
+        raise ScoreError(FLOAT16)
+    wanted = {Site.parse(site) for site in sites}
+    have = ", ".join(map(str, info.widths))
+    if missing := [site for site in Site if site in wanted and site not in info.widths]:
+        raise ScoreError(f"this model has no site {missing[0]}: it has {have}")
+    if not wanted:
+        raise ScoreError(f"no site is asked for: the model has {have}")
+    return tuple(site for site in Site if site in wanted)
+
+
+def device_of(model: HookedModel) -> torch.device:
     """Where the model reads its tokens."""
     return next(iter(model.parameters())).device
 
 
-def tokenizer_of(model: Any) -> Any:
+def dtype_of(model: HookedModel) -> torch.dtype:
+    """Of the weights."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+
+def tokenizer_of(model: HookedModel) -> Any:
     """The model's tokenizer. Raises `ModelError` where it has none."""
     _require_hooked(model)
     tokenizer = getattr(model, "tokenizer", None)
@@ -170,7 +217,7 @@ def tokenizer_of(model: Any) -> Any:
     return tokenizer
 
 
-def hook_name(model: Any, site: Site, layer: int) -> str:
+def hook_name(model: HookedModel, site: Site, layer: int) -> str:
     """The name under which a hook on this site is called once.
 
     After `enable_compatibility_mode()` the bridge calls a hook once for each of its names: the name of the hook point itself
@@ -181,7 +228,7 @@ def hook_name(model: Any, site: Site, layer: int) -> str:
 
 
 def last_logits(
-    model: Any, tokens: Int[Tensor, "#batch pos"], mask: Int[Tensor, "#batch pos"]
+    model: HookedModel, tokens: Int[Tensor, "#batch pos"], mask: Int[Tensor, "#batch pos"]
 ) -> Float[Tensor, "batch vocab"]:
     """Logits at the last position of left-padded tokens, in float32 or wider; no other position's are computed."""
     if is_bridge(model):
@@ -197,7 +244,7 @@ def last_logits(
 
 
 @contextmanager
-def frozen(model: Any) -> Iterator[None]:
+def frozen(model: HookedModel) -> Iterator[None]:
     """Evaluation mode and parameters without gradients; both as they were afterwards."""
     training = model.training
     thawed = [p for p in model.parameters() if p.requires_grad]
@@ -215,7 +262,8 @@ def frozen(model: Any) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------- how it loads
 
 
-def _pick_device(device: str | torch.device) -> torch.device:
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device of that name; "auto" takes cuda, then mps, then cpu. Raises `ModelError` for an unknown one."""
     if str(device) != "auto":
         try:
             return torch.device(device)
@@ -226,7 +274,8 @@ def _pick_device(device: str | torch.device) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" takes bfloat16 where the GPU has it. Raises `ModelError` for an unknown one."""
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

@@ -1,28 +1,33 @@
-"""From questions to tokens: chat template, answer token, length-bucketed batches."""
+"""From questions to tokens: chat template, answer token, the model's context, batches of like length."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..errors import PromptError
-from ..tasks.question import Question
+from ..errors import PromptError, ScoreError
+from ..tasks.question import Question, Task
+from .models import HookedModel, tokenizer_of
 
 log = logging.getLogger(__name__)
 
 CONTEXT_CHARACTERS = 24
 """Labels are tokenized again only where the prompt's last characters differ: tokenizers look no further back."""
-TOKENS_A_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 8192}
+TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 8192}
 """With batch_size="auto": tokens in a batch at most, padding included. More makes no device any faster."""
 MOST_PADDING = 0.02
 """With batch_size="auto": the share of padding that batches of half the size are preferred to."""
+
+
+NAMED = 5
+"""Questions too long for the model that a warning names; the metadata names all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,10 @@ class Prompt:
         return tuple(
             label for label, second in zip(self.question.options, self.second_tokens) if second is not None
         )
+
+
+Encode = Callable[[Any, Sequence[Question]], list[Prompt]]
+"""From (tokenizer, questions) to prompts."""
 
 
 def render(tokenizer: Any, question: Question) -> str:
@@ -168,6 +177,62 @@ def _label_tokens(
     return own[0], own[1] if len(own) > 1 else None
 
 
+def context_length(model: HookedModel) -> int | None:
+    """Tokens that the model was made for, by its configuration; None where it says nothing."""
+    plain: Any = getattr(model, "original_model", None)
+    config = getattr(plain, "config", None)
+    if config is None:  # a HookedTransformer
+        return int(model.cfg.n_ctx)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a model: the questions that fit in its context, as tokens."""
+
+    whole: Task
+    """With the questions that do not fit: what a file says that it was made from."""
+    task: Task
+    """The questions that fit."""
+    prompts: list[Prompt]
+    """In the task's order."""
+    too_long: list[str]
+    """Ids of the questions that do not fit: they are named and counted, never cut."""
+
+    @classmethod
+    def of(cls, model: HookedModel, task: Task, encoder: Encode | None = None) -> Asked:
+        """The task's questions as tokens; those that are too long are named in the log.
+
+        Args:
+            encoder: from (tokenizer, questions) to prompts; by default each is answered with a label.
+
+        Raises:
+            ScoreError: no question, or none that fits. PromptError: a label that is not one token.
+        """
+        if not len(task):
+            raise ScoreError(f"task {task.name!r} holds no question to ask")
+        prompts = (encoder or encode)(tokenizer_of(model), task.questions)
+        most = context_length(model)
+        too_long = [p for p in prompts if most is not None and len(p.tokens) > most]
+        if not too_long:
+            return cls(task, task, prompts, [])
+        named = ", ".join(f"{p.question.id!r} ({len(p.tokens)} tokens)" for p in too_long[:NAMED])
+        more = f" and {len(too_long) - NAMED} more" if len(too_long) > NAMED else ""
+        if len(too_long) == len(prompts):
+            raise ScoreError(
+                f"no question of {task.name} fits in the model's context of {most} tokens: {named}{more}"
+            )
+        log.warning(
+            "%d of %d questions of %s do not fit in the model's context of %d tokens and are left out: %s%s",
+            len(too_long), len(prompts), task.name, most, named, more,
+        )  # fmt: skip
+        fitting = [p for p in prompts if most is None or len(p.tokens) <= most]
+        kept = replace(task, questions=tuple(p.question for p in fitting))
+        return cls(task, kept, fitting, [p.question.id for p in too_long])
+
+
 def plan_batches(
     lengths: Sequence[int],
     batch_size: int | str | Sequence[int],
@@ -182,7 +247,7 @@ def plan_batches(
         lengths: tokens a question.
         batch_size: questions a batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
             a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
-        most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_A_BATCH`.
+        most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_PER_BATCH`.
         padding: False for batches of one length each.
 
     Raises:
@@ -193,7 +258,7 @@ def plan_batches(
         if batch_size != "auto":
             raise PromptError(f'batch_size must be "auto" or a number from 1, not {batch_size!r}')
         sizes = _sizes_by_tokens(
-            [lengths[i] for i in order], most_tokens or TOKENS_A_BATCH[torch.device(device).type]
+            [lengths[i] for i in order], most_tokens or TOKENS_PER_BATCH[torch.device(device).type]
         )
     elif isinstance(batch_size, int):
         if batch_size < 1:

@@ -1,287 +1,387 @@
-"""Forward and backward passes over batches: hooks, kernels, memory. What `attribution` needs and need not show.
+"""One pass over prompts, and everything around it.
 
-Parameters are frozen, so the graph starts at the embedding and reaches activations alone; each site's gradient is used up
-inside the backward pass, so that none outlives its layer.
+`run_pass(model, task, prompts, step, state)` tries one prompt first (which kernel, is padding harmless, how large a batch
+may be), plans batches of like length, resumes from a checkpoint, shares the batches among processes, halves a batch that
+does not fit in memory, notices NaN, and adds up what the processes have found. The caller gives
+
+    state   a dict of tensors that are summed or filled in: exactly what is saved and reduced
+    step    called with (batch, state) for every batch
+
+so that scoring, evaluation, means, exact effects and short answers are left with their formulas.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..data.neurons import Site
+from ..data.neurons import NeuronMeans, NeuronSet
 from ..errors import ScoreError
+from ..progress import Advance, progress_bar
 from ..tasks.question import Task
-from .checkpoint import Ledger, Part
-from .models import FLOAT16, ModelInfo, describe, device_of, frozen, hook_name, last_logits, tokenizer_of
-from .prompts import TOKENS_A_BATCH, Prompt, encode
+from .checkpoint import BatchQueue, Checkpoint, Part, Stored
+from .hooks import SiteHooks
+from .identity import identity, model_identity
+from .models import HookedModel, describe, device_of, dtype_of, frozen, tokenizer_of
+from .probe import Probe, probe_forward, probe_gradients, tokens_that_fit
+from .prompts import Prompt, pad, plan_batches
 from .workarounds import native_attention
-from .world import Ranks, processes_here
+from .world import World, apart, world
 
 log = logging.getLogger(__name__)
 
-Place = tuple[Site, int]
-"""(site, layer)."""
-Receive = Callable[[Site, int, Tensor], None]
-"""Called with (site, layer, products [batch, pos, neuron] in float32 or wider) from inside the backward pass; the products
-are the receiver's to change."""
-Pass = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor], Receive], None]
-"""Called with (tokens, mask, objective, receive): one forward pass and one backward pass."""
-
-SHARE_OF_MEMORY = 0.6
-"""With batch_size="auto": the share of free memory that a batch may take by estimate."""
-NATIVE_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Largest difference of the probe's logits, against the largest logit, between native attention and the bridge's own
-(whose softmax is in float32 whatever the dtype)."""
+State = dict[str, Tensor]
+"""What a pass sums or fills in, by name."""
+CHECK_EVERY = 64
+"""Batches between two looks for NaN: each look waits for the device."""
+_HEALTH = "health"
 
 
-def prepare(
-    model: Any, task: Task, sites: Iterable[Site | str]
-) -> tuple[ModelInfo, tuple[Site, ...], list[Prompt]]:
-    """What is known of the model, the sites in their order, and the questions as tokens."""
-    if not len(task):
-        raise ScoreError(f"task {task.name!r} holds no question to score")
-    info = describe(model)
-    if info.dtype == "float16":
-        raise ScoreError(FLOAT16)
-    wanted = {Site.parse(site) for site in sites}
-    missing = [site for site in wanted if site not in info.widths]
-    have = ", ".join(map(str, info.widths))
-    if missing:
-        raise ScoreError(f"this model has no site {missing[0]}: it has {have}")
-    if not wanted:
-        raise ScoreError(f"no site is asked for: the model has {have}")
-    return info, tuple(site for site in Site if site in wanted), encode(tokenizer_of(model), task.questions)
+@dataclass
+class Batch:
+    """Some prompts, padded on the left."""
+
+    index: list[int]
+    """Their positions among all prompts of the pass."""
+    prompts: list[Prompt]
+    tokens: Int[Tensor, "batch pos"]
+    mask: Int[Tensor, "batch pos"]
+    """1 at real tokens."""
+    done: set[Any]
+    """What of this batch is in the state already: memory may have run out in the middle of a backward pass, and the halves
+    then carry on where the whole stopped. A step adds a key for each sum that it has made, and skips those it finds."""
+    health: Float[Tensor, " question"]
+    decided: Mapping[str, Any]
+    """How the pass is run; what its probe decided is in here."""
+
+    @cached_property
+    def real(self) -> Bool[Tensor, "batch pos"]:
+        """False at padding."""
+        return self.mask.bool()
+
+    @cached_property
+    def even(self) -> bool:
+        """No position is padding."""
+        return len({len(p.tokens) for p in self.prompts}) == 1
+
+    @cached_property
+    def at(self) -> Int[Tensor, " batch"]:
+        """`index` as a tensor."""
+        return torch.tensor(self.index, device=self.tokens.device)
+
+    @cached_property
+    def answers(self) -> Int[Tensor, " batch"]:
+        """The right answers' tokens."""
+        return torch.tensor([p.answer_token for p in self.prompts], device=self.tokens.device)
+
+    def watch(self, values: Float[Tensor, " batch"]) -> None:
+        """Has the pass stop, naming the question, should one of these be NaN or infinite."""
+        self.health.index_add_(0, self.at, values.detach().to(self.health))
 
 
-@contextmanager
-def gradients(model: Any, sites: Iterable[Site], *, native: bool = False) -> Iterator[Pass]:
-    """Hooks for activation times gradient at every site and layer; they stay for as many passes as are wanted.
-
-    Raises `ScoreError` naming a hook that got no gradient.
-    """
-    places = [(site, layer) for layer in range(int(model.cfg.n_layers)) for site in sites]
-    activations: dict[Place, Tensor] = {}
-    waiting: set[Place] = set()
-    deliver: Receive | None = None
-
-    def start_graph(embedding: Tensor, hook: Any) -> Tensor:
-        if embedding.dtype == torch.float16:
-            raise ScoreError(FLOAT16)
-        return embedding.detach().requires_grad_(True)
-
-    def remember(place: Place) -> Callable[..., None]:
-        def forward_hook(activation: Tensor, hook: Any) -> None:
-            activations[place] = activation.detach()
-
-        return forward_hook
-
-    def multiply(place: Place) -> Callable[..., None]:
-        def backward_hook(gradient: Tensor, hook: Any) -> None:
-            activation = activations.pop(place)
-            wide = torch.promote_types(activation.dtype, torch.float32)
-            product = (
-                activation.to(wide) * gradient
-            )  # in float32 at least: bfloat16 gradients are widened on the way
-            assert deliver is not None
-            deliver(*place, product.flatten(2))  # heads side by side: [batch, pos, neuron]
-            waiting.discard(place)
-
-        return backward_hook
-
-    names = {place: hook_name(model, *place) for place in places}
-    forward = [
-        (hook_name_of_embedding(model), start_graph),
-        *((names[place], remember(place)) for place in places),
-    ]
-    back = [(names[place], multiply(place)) for place in places]
-
-    def run(tokens: Tensor, mask: Tensor, objective: Callable[[Tensor], Tensor], receive: Receive) -> None:
-        nonlocal deliver
-        deliver = receive
-        activations.clear()
-        waiting.update(places)
-        try:
-            objective(last_logits(model, tokens, mask)).backward()
-        finally:
-            activations.clear()
-        if waiting:
-            site, layer = min(waiting, key=lambda place: (place[1], place[0].value))
-            raise ScoreError(
-                f"no gradient reached {site.hook_name(layer)}: this model does not use {site} as TransformerLens names it"
-            )
-
-    with (
-        frozen(model),
-        torch.enable_grad(),
-        native_attention(model, native),
-        model.hooks(fwd_hooks=forward, bwd_hooks=back),
-    ):
-        yield run
+Step = Callable[[Batch, State], None]
 
 
-def hook_name_of_embedding(model: Any) -> str:
-    """Where the graph starts."""
-    return model.hook_dict["hook_embed"].name or "hook_embed"
-
-
-def backward(
-    model: Any,
-    tokens: Int[Tensor, "batch pos"],
-    mask: Int[Tensor, "batch pos"],
-    sites: Iterable[Site],
-    objective: Callable[[Tensor], Tensor],
-    receive: Receive,
-) -> None:
-    """One forward and one backward pass; `receive` gets activation times gradient of every site and layer on the way back.
-
-    Raises `ScoreError` naming a hook that got no gradient.
-    """
-    with gradients(model, tuple(sites)) as run:
-        run(tokens, mask, objective, receive)
+def running_sum(state: State, name: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of that name in the state, on `like`'s device; zeros before the first batch."""
+    held = state.get(name)
+    if held is None or held.device != like.device:
+        zeros = torch.zeros(*shape, device=like.device, dtype=dtype)
+        state[name] = held = zeros if held is None else held.to(zeros)
+    return held
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What one prompt, tried before many, tells about a model."""
+class Work:
+    """What decides a pass's numbers beside its questions: a checkpoint of other work is not resumed from."""
+
+    neurons: NeuronSet | None = None
+    """What is ablated."""
+    operation: str | None = None
+    means: NeuronMeans | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """JSON."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a pass was run."""
 
     native: bool
-    """Attention may run in PyTorch's kernel: every hook fires, and the logits are those of the bridge's own attention."""
-    padding: bool
-    """A padded prompt gives what it gives alone; where it does not, batches hold prompts of one length."""
-    bytes_a_token: float
-    """Activations that a pass keeps."""
+    """Attention ran in PyTorch's own kernel."""
+    batch_sizes: list[int]
+    """In the plan's order, of all processes: what replays it."""
+    tokens_per_batch: int | None
+    """The limit by which batches were planned, where it depended on free memory."""
+    identity: dict[str, Any] | None
+    """Of the work, where a checkpoint was kept."""
+    rest: Mapping[str, Any]
+    """What else the probe decided."""
 
 
-def probe(model: Any, sites: Sequence[Site], tokens: Sequence[int]) -> Probe:
-    """Tries one prompt, alone and padded, with native attention and without. What is not as it should be is logged."""
+def run_pass(
+    model: HookedModel,
+    task: Task,
+    prompts: Sequence[Prompt],
+    step: Step,
+    state: State,
+    *,
+    hooks: SiteHooks | None = None,
+    fwd_hooks: Sequence[tuple[str, Callable[..., Any]]] = (),
+    probe: Callable[[Prompt], Probe] | None = None,
+    lengths: Sequence[int] | None = None,
+    batch_size: int | str | Sequence[int] = "auto",
+    checkpoint: Checkpoint | None = None,
+    work: Work = Work(),
+    progress: bool | Advance = True,
+    verb: str = "ask",
+) -> Ran:
+    """Calls `step` on batches of all prompts, and leaves the sums over them in `state`, in every process.
+
+    Args:
+        prompts: of the task's questions, those that fit in the model's context.
+        state: tensors that the steps change; sums may be added on the way (`running_sum`).
+        hooks: what the steps read; they are installed, and run by the steps (``hooks.run``).
+        fwd_hooks: (name, function) pairs on the model meanwhile: an ablation.
+        probe: tries the shortest prompt; by default with `hooks`' backward sites, or forward with all hooks.
+        lengths: tokens that a prompt takes, by which batches are planned; those of the prompts by default.
+        batch_size: prompts per batch, "auto" for what fits in memory, or the `batch_sizes` of an earlier run.
+        progress: a bar, or the advance function of one that stands already.
+        verb: what the bar says, and what a checkpoint of another pass differs in.
+
+    Raises:
+        ScoreError: NaN or infinity (naming the question), or too little memory for one question.
+    """
+    lengths = [len(p.tokens) for p in prompts] if lengths is None else lengths
+    key = None
+    if checkpoint is not None:
+        known = model_identity(model) if checkpoint.model is None else checkpoint.model
+        key = identity(
+            known, neurons=work.neurons, operation=work.operation, means=work.means, **work.settings
+        )
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(frozen(model))
+        stack.enter_context(model.hooks(fwd_hooks=list(fwd_hooks)))
+        this = _Pass(
+            {"identity": key, "questions": {task.name: task.fingerprint}, "pass": verb},
+            checkpoint,
+            lambda: _decide(model, prompts, lengths, hooks, fwd_hooks, probe, batch_size, checkpoint),
+            lengths,
+        )
+        _restore(state, this.stored)
+        health = _health(model, state, len(prompts))
+        batch_of = _batches(model, prompts, health, this.decided)
+        native = this.decided["native"]
+        stack.enter_context(
+            native_attention(model, native) if hooks is None else hooks.installed(native=native)
+        )
+        advance = stack.enter_context(progress_bar(len(prompts), f"{verb} {task.name}", enabled=progress))
+
+        def check() -> None:
+            broken = ~torch.isfinite(health)
+            if broken.any():
+                question, dtype = prompts[int(broken.nonzero()[0])].question, describe(model).dtype
+                raise ScoreError(f"question {question.id!r} of {task.name} gives NaN or infinity in {dtype}")
+
+        def do(index: list[int], done: set[Any]) -> None:
+            step(batch_of(index, done), state)
+            if len(this.queue.ran) % CHECK_EVERY == 0:
+                check()
+
+        with this.saved(state, check) as after:
+            each_batch(this.plan, lengths, do, this.advancing(advance), queue=this.queue, after=after)
+            check()
+    state.pop(_HEALTH)
+    _reduce(state, this.world)
+    rest = {k: v for k, v in this.decided.items() if k not in ("native", "sizes", "tokens_per_batch")}
+    return Ran(native, this.sizes(), this.decided["tokens_per_batch"], key, rest)
+
+
+def _decide(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    lengths: Sequence[int],
+    hooks: SiteHooks | None,
+    fwd_hooks: Sequence[tuple[str, Any]],
+    probe: Callable[[Prompt], Probe] | None,
+    batch_size: int | str | Sequence[int],
+    checkpoint: Checkpoint | None,
+) -> dict[str, Any]:
+    """How the pass is run (JSON): kernel, batch sizes, and what else the probe says."""
+    shortest = min(prompts, key=lambda p: len(p.tokens))
+    if probe is not None:
+        tried = probe(shortest)
+    elif hooks is not None and hooks.backward:
+        tried = probe_gradients(model, hooks.sites, shortest.tokens)
+    else:
+        names = [name for name, _ in fwd_hooks] + ([] if hooks is None else hooks.names)
+        tried = probe_forward(model, names, shortest.tokens)
+    most = checkpoint.tokens_per_batch if checkpoint is not None else None
+    if tried.bytes_per_token is None:
+        most = None
+    elif most is None:
+        most = min(world().gather(tokens_that_fit(model, tried.bytes_per_token)))
     device = device_of(model)
-    pad = 2
-    alone = torch.tensor([list(tokens)], device=device)
-    padded = torch.tensor([[tokens[0]] * pad + list(tokens)], device=device)
-    mask = torch.ones_like(padded)
-    mask[:, :pad] = 0
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-    def attempt(native: bool, given: Tensor, seen: Tensor) -> tuple[Tensor, float]:
-        """Logits and bytes a token of one pass; NaN for logits where a product is."""
-        stored: dict[int, int] = {}
-        logits = torch.zeros(0)
-        healthy = torch.ones((), dtype=torch.bool, device=device)
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                stored[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        def objective(values: Tensor) -> Tensor:
-            nonlocal logits
-            logits = values.detach()
-            return values.softmax(-1).amax()
-
-        def check(site: Site, layer: int, products: Tensor) -> None:
-            healthy.logical_and_(products[:, -len(tokens) :].isfinite().all().to(device))
-
-        with (
-            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-            gradients(model, sites, native=native) as run,
-        ):
-            run(given, seen, objective, check)
-        return logits.masked_fill(~healthy, torch.nan), sum(stored.values()) / given.shape[1]
-
-    own, size = attempt(False, alone, torch.ones_like(alone))
-    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-
-    def differs(logits: Tensor) -> str:
-        difference = float((logits - own).abs().amax() / own.abs().amax())
-        return (
-            "" if difference <= NATIVE_TOLERANCE.get(dtype, 0.1) else f"logits differ by {difference:.1e}"
-        )  # NaN differs
-
-    with native_attention(model) as possible:
-        pass
-    if possible:
-        try:
-            logits, native_size = attempt(True, alone, torch.ones_like(alone))
-            wrong = differs(logits) or differs(attempt(True, padded, mask)[0])
-        except (ScoreError, RuntimeError) as error:
-            wrong, native_size = str(error), size
-        if not wrong:
-            return Probe(native=True, padding=True, bytes_a_token=native_size)
-        log.warning("native attention is not used, scoring is slower: %s", wrong)
-    wrong = differs(attempt(False, padded, mask)[0])
-    if wrong:
-        log.warning("padding is not used, batches hold prompts of one length: a padded prompt's %s", wrong)
-    return Probe(native=False, padding=not wrong, bytes_a_token=size)
+    plan = plan_batches(lengths, batch_size, device, most_tokens=most, padding=tried.padding)
+    sizes = [len(batch) for batch in plan]
+    return {"sizes": sizes, "native": tried.native, "tokens_per_batch": most, **tried.rest}
 
 
-def tokens_that_fit(model: Any, bytes_a_token: float) -> int:
-    """Tokens in a batch, padding included, that free memory has room for."""
-    device = device_of(model)
-    sharing = 1 if device.type == "cuda" else processes_here()
-    return max(
-        1,
-        min(
-            TOKENS_A_BATCH[device.type],
-            int(SHARE_OF_MEMORY * free_memory(device) / sharing / max(bytes_a_token, 1.0)),
-        ),
-    )
+def _restore(state: State, stored: Mapping[str, Tensor]) -> None:
+    for name, tensor in stored.items():
+        if name in state:
+            state[name].copy_(tensor)
+        else:
+            state[name] = tensor
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that the device can still give."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return int(torch.mps.recommended_max_memory()) - torch.mps.driver_allocated_memory()
-    import psutil
+def _health(model: HookedModel, state: State, count: int) -> Float[Tensor, " question"]:
+    """A number per question that is finite for as long as all that was watched of it is."""
+    dtype = torch.promote_types(dtype_of(model), torch.float32)
+    return running_sum(state, _HEALTH, [count], torch.empty(0, device=device_of(model)), dtype)
 
-    return psutil.virtual_memory().available
+
+def _batches(
+    model: HookedModel, prompts: Sequence[Prompt], health: Tensor, decided: Mapping[str, Any]
+) -> Callable[[list[int], set[Any]], Batch]:
+    tokenizer, device = tokenizer_of(model), device_of(model)
+
+    def batch_of(index: list[int], done: set[Any]) -> Batch:
+        chosen = [prompts[i] for i in index]
+        return Batch(index, chosen, *pad(chosen, tokenizer, device), done, health, decided)
+
+    return batch_of
+
+
+def _reduce(state: State, among: World) -> None:
+    """The sums over all processes, in each of them; a process that had no batch has made no sums."""
+    if among.size == 1:
+        return
+    mine = {
+        name: (list(t.shape), str(t.dtype).removeprefix("torch."), t.device.type) for name, t in state.items()
+    }
+    known = {name: about for theirs in among.gather(mine) for name, about in theirs.items()}
+    for name, (shape, dtype, kind) in sorted(known.items()):
+        if name not in state:
+            state[name] = torch.zeros(shape, dtype=getattr(torch, dtype), device=kind)
+        among.all_reduce(state[name])
+
+
+class _Pass:
+    """One pass over questions: resumed where it was, and shared among the processes that work together."""
+
+    def __init__(
+        self,
+        work: Mapping[str, Any],
+        checkpoint: Checkpoint | None,
+        decide: Callable[[], dict[str, Any]],
+        lengths: Sequence[int],
+    ) -> None:
+        self.work, self.checkpoint, self.world = work, checkpoint, world()
+        stored = checkpoint.read(work) if checkpoint is not None else None
+        known = [plan for plan in self.world.gather(stored.decided if stored else None) if plan is not None]
+        self.decided: dict[str, Any] = known[0] if known else self.world.broadcast(decide())
+        if stored is not None and stored.decided != self.decided:
+            stored = None
+        self.plan = plan_batches(lengths, self.decided["sizes"])
+        self.queue = stored.queue if stored is not None else BatchQueue.deal(self.plan, self.world)
+        self.stored = stored.state if stored is not None else {}
+        if checkpoint is not None and stored is None and self.decided["tokens_per_batch"] is not None:
+            checkpoint.write(work, Stored(self.decided, self.queue, {}))  # free memory is not asked again
+
+    @contextmanager
+    def saved(self, state: State, check: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """Yields what is to be called after every batch; saves the state when it is time, and when this process is done.
+
+        `check` raises where the state is not sound (NaN): what was saved before then stays.
+        """
+        checkpoint = self.checkpoint
+        if checkpoint is None:
+            with apart(self.world):
+                yield lambda: None
+            return
+
+        def save() -> None:
+            check()
+            checkpoint.write(self.work, Stored(self.decided, self.queue, state))
+
+        def after() -> None:
+            if checkpoint.due:
+                save()
+                checkpoint.written = True
+                checkpoint.stop_if_asked()
+
+        with checkpoint.signals_deferred(), apart(self.world):
+            yield after
+            # Other processes may take longer, or die; and a pass that was long enough to be saved once is kept whole.
+            if self.world.size > 1 or checkpoint.asked_to_stop or checkpoint.written:
+                save()
+                checkpoint.stop_if_asked()
+
+    def advancing(self, advance: Callable[[int], object]) -> Callable[[int], None]:
+        """Moves a bar of all questions by this process's share of them; what was done before counts at once."""
+        if not self.world.first:
+            return lambda count: None
+        whole, own = sum(map(len, self.plan)), self.queue.left + self.queue.done
+        done = shown = 0
+
+        def on(count: int) -> None:
+            nonlocal done, shown
+            done += count
+            target = whole * done // max(own, 1)
+            advance(target - shown)
+            shown = target
+
+        on(self.queue.done)
+        return on
+
+    def sizes(self) -> list[int]:
+        """Sizes of the batches that were run, in the plan's order, of all processes."""
+        ran = sorted(part for parts in self.world.gather(self.queue.ran) for part in parts)
+        return [end - start for _, start, end in ran]
 
 
 def each_batch(
     plan: Sequence[Sequence[int]],
     lengths: Sequence[int],
-    work: Callable[[list[int], set[Place]], None],
+    do: Callable[[list[int], set[Any]], None],
     advance: Callable[[int], object],
     *,
-    ledger: Ledger | None = None,
+    queue: BatchQueue | None = None,
     after: Callable[[], object] = lambda: None,
-) -> list[int]:
-    """Runs `work(batch, done)` on every batch; one that does not fit in memory is halved, and so are later ones of its size.
+) -> None:
+    """Runs `do(batch, done)` on every batch; one that does not fit in memory is halved, and so are later ones of its size.
 
-    `work` puts each (site, layer) that it has summed into `done`, and leaves out those it finds there: memory may run out in
-    the middle of a backward pass, and the halves then go on where the whole stopped. No question is lost or counted twice.
+    `do` puts a key for each sum that it has made into `done`, and leaves out those it finds there (see `Batch.done`). No
+    question is lost or counted twice.
 
     Args:
-        ledger: which batches wait: those of the whole plan without it. It is kept up to date.
+        queue: which batches wait: those of the whole plan without it. It is kept up to date.
         after: called after every batch that leaves none half-summed, e.g. to save.
-
-    Returns:
-        The sizes of the batches that were run, in the plan's order.
 
     Raises:
         ScoreError: a single question that does not fit.
     """
-    ledger = ledger or Ledger.deal(plan, Ranks())
-    begun: dict[Part, set[Place]] = {}  # halves of batches of which some places are summed
-    while ledger.waiting:
-        part = ledger.waiting[0]
+    queue = queue or BatchQueue.deal(plan, World())
+    begun: dict[Part, set[Any]] = {}  # halves of batches of which some sums are made
+    while queue.waiting:
+        part = queue.waiting[0]
         number, start, end = part
         batch, done = list(plan[number][start:end]), begun.pop(part, set())
         tokens = len(batch) * max(lengths[i] for i in batch)
-        full = tokens > ledger.limit and len(batch) > 1 and not done
+        full = tokens > queue.limit and len(batch) > 1 and not done
         if not full:
             try:
-                work(batch, done)
+                do(batch, done)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -290,28 +390,27 @@ def each_batch(
                         f"out of memory on a single question of {tokens} tokens: use a smaller dtype or device_map"
                     ) from error
                 full = True
-                ledger.limit = min(ledger.limit, tokens / 2)
+                queue.limit = min(queue.limit, tokens / 2)
                 log.warning(
                     "out of memory with %d questions of %d tokens: halved", len(batch), tokens // len(batch)
                 )
-        ledger.waiting.popleft()
+        queue.waiting.popleft()
         if full:  # outside the except block, whose traceback holds the tensors that were in the way
-            empty_caches()
+            clear_device_cache()
             middle = start + (len(batch) + 1) // 2
             for half in ((number, middle, end), (number, start, middle)):
-                ledger.waiting.appendleft(half)
+                queue.waiting.appendleft(half)
                 if done:
                     begun[half] = set(done)
             continue
-        ledger.ran.append(part)
+        queue.ran.append(part)
         advance(len(batch))
         if not begun:
             after()
-    return [end - start for _, start, end in sorted(ledger.ran)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device."""
+    """Whether memory ran out, on whatever device: accelerate's own test does not know the words of Apple's."""
     text = str(error)
     return (
         isinstance(error, (torch.OutOfMemoryError, MemoryError))
@@ -321,9 +420,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def empty_caches() -> None:
+def clear_device_cache() -> None:
     """Gives cached blocks back, so that smaller ones can be made of them."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+    from accelerate.utils import clear_device_cache as clear
+
+    clear(garbage_collection=True)

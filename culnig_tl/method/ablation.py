@@ -1,27 +1,31 @@
 """Ablation: what the model does without some neurons.
 
-One hook function a (site, layer) multiplies the site's output by a vector that is computed once: 0 at the chosen neurons
-to suppress them, 2 to enhance them, at every position. `means` puts their mean on a task in their place instead. Nothing
-stays on the model.
+One hook function per (site, layer) multiplies the site's output by a vector that is computed once: 0 at the chosen neurons
+to suppress them, 2 to enhance them, at every position; or it puts their mean on a task in their place. Nothing stays on the
+model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ..data.neurons import NeuronMeans, NeuronSet, Site
-from ..engine.models import describe, device_of, frozen, hook_name, last_logits, tokenizer_of
-from ..engine.prompts import encode, pad, plan_batches
-from ..engine.run import each_batch
+from ..engine.checkpoint import Checkpoint
+from ..engine.hooks import Reading, SiteHooks
+from ..engine.models import HookedModel, describe, hook_name, sites_of
+from ..engine.probe import Probe, probe_forward
+from ..engine.prompts import Asked, Prompt
+from ..engine.run import Batch, State, Work, run_pass, running_sum
 from ..errors import NeuronError
-from ..progress import progress_bar
+from ..progress import Advance
 from ..tasks.question import Task
 
 
@@ -148,70 +152,58 @@ def _affine(factors: Tensor, offsets: Tensor | None, at: Tensor | None) -> Calla
 
 
 def mean_outputs(
-    model: Any,
+    model: HookedModel,
     task: Task,
     *,
     sites: Iterable[Site | str] | None = None,
     batch_size: int | str | Sequence[int] = "auto",
-    progress: bool = True,
+    progress: bool | Advance = True,
+    checkpoint: str | Path | Checkpoint | None = None,
+    resume: bool = False,
 ) -> NeuronMeans:
-    """The mean output of every neuron over all tokens of a task's prompts, padding left out: what ``ablate(..., means=...)`` puts in.
+    """The mean output of every neuron over all tokens of a task's prompts, padding left out: for ``ablate(..., to=...)``.
 
     Args:
         task: whose prompts the means are taken over; say which, the result depends on it.
         sites: all that the model has by default.
+        checkpoint, resume: as in `score_neurons`.
 
     Raises:
-        NeuronError: an empty task, or a site that the model lacks.
+        ScoreError: an empty task, or a site that the model lacks.
     """
-    info, tokenizer, device = describe(model), tokenizer_of(model), device_of(model)
-    wanted = tuple(info.widths) if sites is None else tuple(dict.fromkeys(Site.parse(site) for site in sites))
-    missing = [site for site in wanted if site not in info.widths]
-    if missing:
-        raise NeuronError(f"{info.name} has no site {missing[0]}: it has {', '.join(map(str, info.widths))}")
-    if not len(task):
-        raise NeuronError(f"task {task.name!r} holds no question to take means over")
-    prompts = encode(tokenizer, task.questions)
-    lengths = [len(p.tokens) for p in prompts]
-    sums: dict[tuple[Site, int], Tensor] = {}
-    real = torch.zeros(0)
+    info, asked = describe(model), Asked.of(model, task)
+    wanted = sites_of(info, info.widths if sites is None else sites)
+    hooks = SiteHooks(model, forward=wanted)
+    state: State = {}
 
-    def add(site: Site, layer: int) -> Callable[..., None]:
-        def hook(activation: Tensor, hook: Any) -> None:
-            if (
-                site,
-                layer,
-            ) in finished:  # the halves of a batch that ran out of memory find some layers done
+    def step(batch: Batch, state: State) -> None:
+        real = batch.mask.float()
+
+        def add(site: Site, layer: int, reading: Reading) -> None:
+            key = f"{site} {layer}"
+            if key in batch.done or reading.activation is None:
                 return
-            wide = activation.to(torch.promote_types(activation.dtype, torch.float32)).flatten(2)
-            total = (wide * real.to(wide.device)[:, :, None]).sum((0, 1))
-            sums[site, layer] = sums[site, layer] + total if (site, layer) in sums else total
-            finished.add((site, layer))
+            wide = reading.activation.to(torch.promote_types(reading.activation.dtype, torch.float32))
+            total = running_sum(state, key, wide.shape[2:], wide, wide.dtype)
+            total += (wide * real.to(wide.device)[:, :, None]).sum((0, 1))
+            batch.done.add(key)
 
-        return hook
+        hooks.run(batch.tokens, batch.mask, lambda logits: logits.sum(), add)
 
-    finished: set[tuple[Site, int]] = set()
+    def own_kernel(shortest: Prompt) -> Probe:
+        """Attention as the model has it: means are put into a model that runs so."""
+        return replace(probe_forward(model, hooks.names, shortest.tokens), native=False)
 
-    def work(batch: list[int], done: set[tuple[Site, int]]) -> None:
-        nonlocal real, finished
-        finished = done
-        tokens, mask = pad([prompts[i] for i in batch], tokenizer, device)
-        real = mask.float()
-        last_logits(model, tokens, mask)
-
-    hooks = [
-        (hook_name(model, site, layer), add(site, layer)) for site in wanted for layer in range(info.layers)
-    ]
-    with (
-        torch.no_grad(),
-        frozen(model),
-        model.hooks(fwd_hooks=hooks),
-        progress_bar(len(prompts), f"means of {task.name}", enabled=progress) as advance,
-    ):
-        each_batch(plan_batches(lengths, batch_size, device), lengths, work, advance)
-    count = sum(lengths)
+    run_pass(
+        model, asked.whole, asked.prompts, step, state, hooks=hooks, probe=own_kernel, batch_size=batch_size,
+        checkpoint=Checkpoint.of(checkpoint, resume=resume), work=Work(settings={"sites": list(map(str, wanted))}),
+        progress=progress, verb="means of",
+    )  # fmt: skip
+    count = sum(len(p.tokens) for p in asked.prompts)
     arrays = {
-        site: torch.stack([sums[site, layer].float().cpu() / count for layer in range(info.layers)]).numpy()
+        site: torch.stack(
+            [state[f"{site} {layer}"].float().cpu() / count for layer in range(info.layers)]
+        ).numpy()
         for site in wanted
     }
     return NeuronMeans(arrays, task.name, task.fingerprint)

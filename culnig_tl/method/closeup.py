@@ -1,14 +1,14 @@
-"""Chosen neurons on every question: what neuron cards, token tables and the workbench are made of.
+"""A close look: one prompt token by token (`score_prompt`), or chosen neurons question by question (`question_scores`).
 
-Keeping every neuron's score on every question is impossible (57 GB a million neurons on BLEnD): `score_neurons` sums, and
-this second pass looks at a few.
+Keeping every neuron's score on every question is impossible (57 GB per million neurons on BLEnD): `score_neurons` sums, and
+`question_scores` is a second pass that looks at a few. Neuron cards, token tables and the workbench are made of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,87 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data.neurons import NeuronSet, Site
-from ..engine.models import device_of, tokenizer_of
-from ..engine.prompts import pad, plan_batches
-from ..engine.run import Place, each_batch, gradients, prepare, probe, tokens_that_fit
+from ..data.neurons import SITES, NeuronSet, Site
+from ..engine.checkpoint import Checkpoint
+from ..engine.hooks import HookPlace, Reading, SiteHooks
+from ..engine.models import HookedModel, describe, device_of, sites_of, tokenizer_of
+from ..engine.prompts import Asked, pad
+from ..engine.run import Batch, State, Work, run_pass
 from ..errors import ScoreError
-from ..progress import Advance, progress_bar
-from ..tasks.question import Task
+from ..progress import Advance
+from ..tasks.question import Question, Task
+
+
+@dataclass(frozen=True)
+class PromptScores:
+    """Attribution along one prompt, before any aggregation."""
+
+    arrays: dict[Site, Float[np.ndarray, "layer pos neuron"]]
+    """s_i = n_i * dP/dn_i for every neuron and token."""
+    tokens: tuple[str, ...]
+    answer: str
+    p_answer: float
+    top_tokens: tuple[tuple[str, float], ...] = field(default=())
+    """The ten likeliest next tokens with their probabilities."""
+
+    def __str__(self) -> str:
+        shapes = ", ".join(f"{site} {'x'.join(map(str, array.shape))}" for site, array in self.arrays.items())
+        tokens = len(self.tokens)
+        return f"PromptScores: P({self.answer!r}) = {self.p_answer:.3f} after {tokens} tokens; [layer, position, neuron]: {shapes}"
+
+    __repr__ = __str__
+
+
+def score_prompt(
+    model: HookedModel,
+    prompt: str | Question,
+    answer: str | None = None,
+    *,
+    sites: Iterable[Site | str] = SITES,
+) -> PromptScores:
+    """Scores one prompt, token by token: the first look at what a neuron does.
+
+    Args:
+        prompt: what the user says (the chat template is applied), or a `Question`.
+        answer: the answer whose probability is explained; one token. A question brings its own.
+
+    Raises:
+        ScoreError: a text without an answer. PromptError: an answer that is not one token.
+    """
+    if isinstance(prompt, str):
+        if answer is None:
+            raise ScoreError('score_prompt(model, "a text", answer="B"): the answer is missing')
+        prompt = Question("prompt", "prompt", "prompt", prompt, (answer,), answer)
+    info, tokenizer = describe(model), tokenizer_of(model)
+    wanted = sites_of(info, sites)
+    (encoded,) = Asked.of(model, Task("prompt", (prompt,))).prompts
+    products: dict[HookPlace, Tensor] = {}
+    probabilities = torch.zeros(0)
+
+    def keep(site: Site, layer: int, reading: Reading) -> None:
+        assert reading.products is not None
+        products[site, layer] = reading.products[0].cpu()
+
+    def objective(logits: Tensor) -> Tensor:
+        nonlocal probabilities
+        p = logits.softmax(-1)
+        probabilities = p.detach()[0].cpu()
+        return p[0, encoded.answer_token]
+
+    hooks = SiteHooks(model, backward=wanted)
+    with hooks.installed():
+        hooks.run(*pad([encoded], tokenizer, device_of(model)), objective, keep)
+    best = probabilities.topk(min(10, len(probabilities)))
+    return PromptScores(
+        arrays={
+            site: torch.stack([products[site, layer] for layer in range(info.layers)]).numpy()
+            for site in wanted
+        },
+        tokens=tuple(tokenizer.convert_ids_to_tokens(list(encoded.tokens))),
+        answer=prompt.answer,
+        p_answer=float(probabilities[encoded.answer_token]),
+        top_tokens=tuple((tokenizer.decode([int(i)]), float(p)) for p, i in zip(best.values, best.indices)),
+    )
 
 
 @dataclass(frozen=True)
@@ -68,74 +142,67 @@ class QuestionScores:
 
 
 def question_scores(
-    model: Any,
+    model: HookedModel,
     task: Task,
     neurons: NeuronSet,
     *,
     batch_size: int | str | Sequence[int] = "auto",
     progress: bool | Advance = True,
+    checkpoint: str | Path | Checkpoint | None = None,
+    resume: bool = False,
 ) -> QuestionScores:
     """Scores chosen neurons question by question, in a second pass: `[question, neuron]`, and where in the prompt the max sat.
 
     Args:
         neurons: the set; its rows are the columns of the result. Every neuron once.
+        checkpoint, resume: as in `score_neurons`.
+
+    Questions that do not fit in the model's context are left out, of the result's `task` too.
 
     Raises:
-        ScoreError: an empty task or set, a country-specific set with a neuron twice, a site that the model lacks.
+        ScoreError: an empty task or set, a country-specific set with a neuron twice, a site that the model lacks, NaN.
     """
     if not len(neurons) or len(neurons.keys()) < len(neurons):
         raise ScoreError(
             "question_scores wants a set of neurons in which each occurs once: choose one country's with for_country()"
         )
-    info, wanted, prompts = prepare(model, task, {site for site, _ in neurons.indices})
-    tokenizer, device = tokenizer_of(model), device_of(model)
-    lengths = [len(p.tokens) for p in prompts]
-    tried = probe(model, wanted, min(prompts, key=lambda p: len(p.tokens)).tokens)
-    plan = plan_batches(
-        lengths,
-        batch_size,
-        device,
-        most_tokens=tokens_that_fit(model, tried.bytes_a_token),
-        padding=tried.padding,
-    )
-    column = {
-        key: i
-        for i, key in enumerate(zip(neurons.table["site"], neurons.table["layer"], neurons.table["neuron"]))
+    asked = Asked.of(model, task)
+    hooks = SiteHooks(model, backward=sites_of(describe(model), {site for site, _ in neurons.indices}))
+    column = neurons.columns
+    shape = (len(asked.prompts), len(neurons))
+    state: State = {
+        "scores": torch.zeros(shape),
+        "tokens": torch.zeros(shape, dtype=torch.int64),
+        "p_answer": torch.zeros(len(asked.prompts)),
     }
-    scores = np.zeros((len(prompts), len(neurons)), dtype=np.float32)
-    tokens_of = np.zeros((len(prompts), len(neurons)), dtype=np.int64)
-    p_answer = np.zeros(len(prompts), dtype=np.float32)
 
-    def work(batch: list[int], done: set[Place]) -> None:
-        chosen = [prompts[i] for i in batch]
-        tokens, mask = pad(chosen, tokenizer, device)
-        answers = torch.tensor([p.answer_token for p in chosen], device=device)
-        padding = tokens.shape[1] - np.array([len(p.tokens) for p in chosen])
+    def step(batch: Batch, state: State) -> None:
+        rows = torch.tensor(batch.index)[:, None]
+        padding = batch.tokens.shape[1] - torch.tensor([len(p.tokens) for p in batch.prompts])
 
         def objective(logits: Tensor) -> Tensor:
-            right = logits.softmax(-1).gather(1, answers[:, None]).squeeze(1)
-            p_answer[batch] = right.detach().cpu().numpy()
+            right = logits.softmax(-1).gather(1, batch.answers[:, None]).squeeze(1)
+            state["p_answer"][batch.index] = right.detach().float().cpu()
             return right.sum()
 
-        def keep(site: Site, layer: int, products: Float[Tensor, "batch pos neuron"]) -> None:
+        def keep(site: Site, layer: int, reading: Reading) -> None:
             index = neurons.indices.get((site, layer))
             if index is None:
                 return
-            few = products[:, :, torch.from_numpy(index).to(products.device)]  # [batch, pos, chosen neuron]
-            best = few.masked_fill_(~mask.bool().to(few.device)[:, :, None], -torch.inf).max(1)
-            to = np.ix_(batch, [column[site.value, layer, int(n)] for n in index])
-            scores[to] = best.values.float().cpu().numpy()
-            tokens_of[to] = best.indices.cpu().numpy() - padding[:, None]
+            assert reading.products is not None
+            few = reading.products[:, :, torch.from_numpy(index).to(reading.products.device)]
+            best = few.masked_fill_(~batch.real.to(few.device)[:, :, None], -torch.inf).max(1)
+            columns = torch.tensor([column[site.value, layer, int(n)] for n in index])
+            state["scores"][rows, columns] = best.values.float().cpu()
+            state["tokens"][rows, columns] = best.indices.cpu() - padding[:, None]
+            batch.watch(best.values.sum(1))
 
-        run(tokens, mask, objective, keep)
+        hooks.run(batch.tokens, batch.mask, objective, keep)
 
-    bar = progress_bar(len(prompts), f"look at {task.name}", enabled=progress)
-    with gradients(model, wanted, native=tried.native) as run, bar as advance:
-        each_batch(plan, lengths, work, advance)
-    broken = ~np.isfinite(scores).all(1)
-    if broken.any():
-        raise ScoreError(
-            f"question {task[int(broken.argmax())].id!r} of {task.name} gives NaN or infinite scores in {info.dtype}"
-        )
-    texts = tuple(tuple(tokenizer.convert_ids_to_tokens(list(p.tokens))) for p in prompts)
-    return QuestionScores(scores, tokens_of, p_answer, task, neurons, texts)
+    run_pass(
+        model, asked.whole, asked.prompts, step, state, hooks=hooks, batch_size=batch_size, progress=progress,
+        checkpoint=Checkpoint.of(checkpoint, resume=resume), work=Work(neurons), verb="look at",
+    )  # fmt: skip
+    texts = tuple(tuple(tokenizer_of(model).convert_ids_to_tokens(list(p.tokens))) for p in asked.prompts)
+    found = {name: tensor.numpy() for name, tensor in state.items()}
+    return QuestionScores(found["scores"], found["tokens"], found["p_answer"], asked.task, neurons, texts)

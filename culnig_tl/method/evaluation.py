@@ -1,11 +1,10 @@
-"""Evaluation: what a model answers, unchanged or with neurons switched off."""
+"""Evaluation: what a model answers, unchanged or with neurons ablated."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,49 +13,43 @@ from torch import Tensor
 
 from ..data.neurons import NeuronMeans, NeuronSet
 from ..data.results import COLUMNS, EvaluationResult, concat
-from ..engine.checkpoint import Course, Saving
-from ..engine.context import within_context
-from ..engine.identity import identity, model_identity
-from ..engine.models import ModelInfo, describe, device_of, frozen, hook_name, last_logits, tokenizer_of
-from ..engine.prompts import Prompt, encode, pad, plan_batches
-from ..engine.run import NATIVE_TOLERANCE, each_batch
-from ..engine.workarounds import native_attention
+from ..engine.checkpoint import Checkpoint
+from ..engine.models import HookedModel, device_of, last_logits, tokenizer_of
+from ..engine.prompts import Asked, Prompt, pad
+from ..engine.run import Batch, State, Work, run_pass
 from ..errors import ScoreError
 from ..progress import Advance, progress_bar
-from ..tasks import worldvaluesbench
-from ..tasks.question import Task
-from ..version import __version__
+from ..tasks.question import Task, alignment
 from .ablation import ablation_hooks, operation_name
 from .answers.short_answers import ask_short_answers
-
-log = logging.getLogger(__name__)
+from .setting import about_setting
 
 
 def evaluate(
-    model: Any,
+    model: HookedModel,
     task: Task,
     *,
-    neurons: NeuronSet | None = None,
-    operation: str = "suppress",
-    scale: float | None = None,
-    means: NeuronMeans | None = None,
+    ablate: NeuronSet | None = None,
+    scale: float = 0.0,
+    to: NeuronMeans | None = None,
     batch_size: int | str | Sequence[int] = "auto",
     progress: bool | Advance = True,
-    saving: Saving | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
+    resume: bool = False,
 ) -> EvaluationResult:
     """Asks every question of a task; a prediction is right when the likeliest token of the whole vocabulary is the label.
 
-    Without gradients, with the last position's logits alone, in batches of like length. A label that the tokenizer splits into
-    two tokens ("10" on WorldValuesBench's scales) is read by greedy decoding of up to two tokens, its P(answer) is that of the
-    first; `metadata["two_token_labels"]` names such labels.
+    Without gradients, with the last position's logits alone, in batches of like length. A label that the tokenizer splits
+    into two tokens ("10" on WorldValuesBench's scales) is read by greedy decoding of up to two tokens, its P(answer) is that
+    of the first; `metadata["two_token_labels"]` names such labels. Questions answered in words go to `ask_short_answers`.
 
     Args:
         model: what `load_model` returns, or a bridge or HookedTransformer of the user's.
-        task: e.g. ``load_task("blend").test_split()``.
-        neurons: switched off ("suppress") or doubled ("enhance"), multiplied by `scale`, or replaced by `means` meanwhile;
-            None leaves the model unchanged.
-        batch_size: questions a batch, or "auto".
-        saving: where the state is saved every so often, and gone on from after a kill, to the same bytes (see `Saving`).
+        task: e.g. ``load_task("blend", split="test")``.
+        ablate: neurons whose outputs are multiplied by `scale` meanwhile (0 suppresses, 2 enhances), or replaced by their
+            means `to` (see `mean_outputs`); None leaves the model unchanged.
+        batch_size: questions per batch, or "auto".
+        checkpoint, resume: as in `score_neurons`.
 
     Where torch.distributed was started, the processes share the batches, and each returns all answers. Questions that do not
     fit in the model's context are left out; the log and ``metadata["too_long"]`` name them.
@@ -64,138 +57,60 @@ def evaluate(
     Raises:
         ScoreError: an empty task, NaN (naming the question). NeuronError: neurons that the model does not have.
     """
-    if not len(task):
-        raise ScoreError(f"task {task.name!r} holds no question to ask")
+    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    how["checkpoint"] = Checkpoint.of(checkpoint, resume=resume)
     if task.short_answers:
-        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "saving": saving}
-        return ask_short_answers(
-            model, task, neurons=neurons, operation=operation, scale=scale, means=means, **how
-        )
-    done = operation_name(operation, scale, means)
-    info, tokenizer, device = describe(model), tokenizer_of(model), device_of(model)
-    prompts, too_long = within_context(model, task, encode(tokenizer, task.questions))
-    lengths = [len(p.tokens) for p in prompts]
-    key = None
-    if saving is not None:
-        of_model = model_identity(model) if saving.model is None else saving.model
-        key = identity(of_model, neurons=neurons, operation=done, means=means)
-    answers = torch.tensor([p.answer_token for p in prompts], device=device)
-    widest = max(len(p.option_tokens) for p in prompts)
-    options = torch.tensor(
-        [[*p.option_tokens, *([-1] * (widest - len(p.option_tokens)))] for p in prompts], device=device
-    )
-    predicted, labels, following = (torch.zeros_like(answers) for _ in range(3))
-    p_answer = torch.zeros(len(prompts), device=device)
-    found = {
-        "predicted": predicted,
-        "labels": labels,
-        "following": following,
-        "p_answer": p_answer,
-    }  # a question each
-    # following: one more than the token after the first token of a two-token label, 0 where none was looked at
-
-    def ask(batch: list[int], _: Any) -> None:
-        logits = last_logits(model, *pad([prompts[i] for i in batch], tokenizer, device)).to(
-            device
-        )  # [batch, vocab]
-        at = torch.tensor(batch, device=device)
-        right = logits.gather(1, answers[at, None]).squeeze(1)
-        among = logits.gather(1, options[at].clamp(min=0)).masked_fill(options[at] < 0, -torch.inf)
-        p_answer[at] = (right - logits.logsumexp(-1)).exp().float()
-        predicted[at], labels[at] = logits.argmax(-1), among.argmax(-1)
-        read_on(batch)
-
-    def read_on(batch: list[int]) -> None:
-        """The token after a label's first one, where that may be the start of a two-token label."""
-        split = [i for i in batch if prompts[i].second_tokens]
-        if not split:
-            return
-        begun = {i: prompts[i].option_tokens[place] for i, place in zip(split, labels[split].tolist())}
-        begun = {i: token for i, token in begun.items() if token in _firsts_of_two(prompts[i])}
-        if begun:
-            longer = [replace(prompts[i], tokens=(*prompts[i].tokens, token)) for i, token in begun.items()]
-            following[list(begun)] = (
-                last_logits(model, *pad(longer, tokenizer, device)).argmax(-1).to(device) + 1
-            )
-
-    def check_health() -> None:
-        broken = p_answer.isnan()
-        if broken.any():
-            question = prompts[int(broken.nonzero()[0])].question
-            raise ScoreError(f"question {question.id!r} of {task.name} gives NaN in {info.dtype}")
-
-    def snapshot() -> dict[str, Tensor]:
-        check_health()
-        return found
-
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(frozen(model))
-        if neurons is not None:
-            hooks = ablation_hooks(model, neurons, operation, scale=scale, means=means, in_place=True)
-            stack.enter_context(model.hooks(fwd_hooks=hooks))
-        course = Course(
-            {"identity": key, "questions": {task.name: task.fingerprint}},
-            saving,
-            lambda: {
-                "native": _native_is_exact(model, min(prompts, key=lambda p: len(p.tokens)), neurons),
-                "sizes": [len(batch) for batch in plan_batches(lengths, batch_size, device)],
-            },
-            lambda decided: plan_batches(lengths, decided["sizes"]),
-        )
-        for name, before in course.tensors.items():
-            found[name].copy_(before)
-        native = course.decided["native"]
-        stack.enter_context(native_attention(model, native))
-        advance = stack.enter_context(progress_bar(len(prompts), f"ask {task.name}", enabled=progress))
-        after = stack.enter_context(course.saved(snapshot))
-        each_batch(course.plan, lengths, ask, course.advancing(advance), ledger=course.ledger, after=after)
-        check_health()
-    for of_question in found.values():
-        course.ranks.add(of_question)  # each question was asked by one process alone
-
-    probabilities, tokens = p_answer.cpu().numpy(), predicted.tolist()
-    then = {i: token - 1 for i, token in enumerate(following.tolist()) if token}
-    texts = {token: tokenizer.decode([token]) for token in set(tokens) | set(then.values())}
-    read = [
-        _read(prompt, token, place, then.get(i), texts)
-        for i, (prompt, token, place) in enumerate(zip(prompts, tokens, labels.tolist()))
-    ]
-    aligned = task.name == worldvaluesbench.NAME
-    table = pd.DataFrame(
-        [
-            (
-                q.task,
-                q.id,
-                q.cluster,
-                q.country,
-                q.group,
-                q.template,
-                q.answer,
-                text,
-                label,
-                float(p),
-                correct,
-                label == q.answer,
-                worldvaluesbench.alignment(q, text.strip()) if aligned else float("nan"),
-            )  # fmt: skip
-            for q, (text, label, correct), p in zip(
-                (prompt.question for prompt in prompts), read, probabilities
-            )
-        ],
-        columns=list(COLUMNS),
-    )
-    rest: dict[str, Any] = {
-        "native_attention": native,
-        "batch_sizes": {task.name: course.sizes()},
-        "too_long": {task.name: too_long},
-        "identity": key,
-        "two_token_labels": {
-            task.name: sorted({label for prompt in prompts for label in prompt.two_token_labels})
-        },
+        return ask_short_answers(model, task, ablate=ablate, scale=scale, to=to, **how)
+    done = operation_name(scale, to)
+    asked, device = Asked.of(model, task), device_of(model)
+    state: State = {
+        name: torch.zeros(len(asked.prompts), dtype=torch.int64, device=device) for name in _TOKENS
     }
-    metadata = _about(info, task, neurons, done, **rest)
-    return EvaluationResult(table, metadata)
+    state["p_answer"] = torch.zeros(len(asked.prompts), device=device)
+
+    def step(batch: Batch, state: State) -> None:
+        logits = last_logits(model, batch.tokens, batch.mask).to(device)  # [batch, vocab]
+        options = _options(batch.prompts, device)  # [batch, option], -1 where there are fewer
+        among = logits.gather(1, options.clamp(min=0)).masked_fill(options < 0, -torch.inf)
+        right = logits.gather(1, batch.answers[:, None]).squeeze(1)
+        state["p_answer"][batch.at] = (right - logits.logsumexp(-1)).exp().float()
+        state["predicted"][batch.at], state["labels"][batch.at] = logits.argmax(-1), among.argmax(-1)
+        batch.watch(state["p_answer"][batch.at])
+        _read_on(model, batch, state)
+
+    hooks = [] if ablate is None else ablation_hooks(model, ablate, scale=scale, to=to, in_place=True)
+    work = Work(ablate, done, to)
+    ran = run_pass(
+        model, asked.whole, asked.prompts, step, state, fwd_hooks=hooks, work=work, verb="ask", **how
+    )
+    split = {label for prompt in asked.prompts for label in prompt.two_token_labels}
+    about = about_setting(model, asked, ablate, done, ran, two_token_labels=sorted(split))
+    return EvaluationResult(_table(model, asked, state), about)
+
+
+_TOKENS = ("predicted", "labels", "following")
+"""Per question: the likeliest token, the place of the likeliest label, and one more than the token after the first token of
+a two-token label (0 where none was looked at)."""
+
+
+def _options(prompts: Sequence[Prompt], device: torch.device) -> Tensor:
+    widest = max(len(p.option_tokens) for p in prompts)
+    rows = [[*p.option_tokens, *([-1] * (widest - len(p.option_tokens)))] for p in prompts]
+    return torch.tensor(rows, device=device)
+
+
+def _read_on(model: HookedModel, batch: Batch, state: State) -> None:
+    """The token after a label's first one, where that may be the start of a two-token label."""
+    likeliest = state["labels"][batch.at].tolist()
+    begun = {
+        i: replace(prompt, tokens=(*prompt.tokens, prompt.option_tokens[place]))
+        for i, prompt, place in zip(batch.index, batch.prompts, likeliest)
+        if prompt.second_tokens and prompt.option_tokens[place] in _firsts_of_two(prompt)
+    }
+    if begun:
+        tokens, mask = pad(list(begun.values()), tokenizer_of(model), batch.tokens.device)
+        following = last_logits(model, tokens, mask).argmax(-1).to(batch.tokens.device)
+        state["following"][list(begun)] = following + 1
 
 
 def _firsts_of_two(prompt: Prompt) -> set[int]:
@@ -224,79 +139,41 @@ def _read(
     return text, label, labels.get((first, second)) == prompt.question.answer
 
 
+def _table(model: HookedModel, asked: Asked, state: State) -> pd.DataFrame:
+    """One row per prompt, with the columns of `EvaluationResult`."""
+    tokenizer, metric = tokenizer_of(model), asked.task.metric
+    predicted, places = state["predicted"].tolist(), state["labels"].tolist()
+    then = {i: token - 1 for i, token in enumerate(state["following"].tolist()) if token}
+    texts = {token: tokenizer.decode([token]) for token in {*predicted, *then.values()}}
+    rows = []
+    for i, (prompt, p) in enumerate(zip(asked.prompts, state["p_answer"].cpu().numpy())):
+        q = prompt.question
+        text, label, correct = _read(prompt, predicted[i], places[i], then.get(i), texts)
+        aligned = alignment(q, text.strip()) if metric == "alignment" else float("nan")
+        known = (q.task, q.id, q.cluster, q.country, q.group, q.template, q.answer)
+        rows.append((*known, text, label, float(p), correct, label == q.answer, aligned))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
 def evaluate_sets(
-    model: Any,
+    model: HookedModel,
     tasks: Sequence[Task],
     sets: Mapping[str, NeuronSet | None],
     *,
-    operation: str = "suppress",
+    scale: float = 0.0,
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> dict[str, EvaluationResult]:
-    """Asks all tasks once a set (None leaves the model unchanged), with one progress bar; sets of the same neurons are asked once."""
+    """Asks all tasks once per set (None leaves the model unchanged), with one progress bar; sets of the same neurons are
+    asked once."""
     if not tasks:
         raise ScoreError("no task to ask: name one at least")
     distinct = {None if neurons is None else neurons.hash: neurons for neurons in sets.values()}
-    with progress_bar(
-        len(distinct) * sum(map(len, tasks)), f"ask with {len(distinct)} sets", enabled=progress
-    ) as advance:
+    questions = len(distinct) * sum(map(len, tasks))
+    with progress_bar(questions, f"ask with {len(distinct)} sets", enabled=progress) as advance:
+        how: dict[str, Any] = {"scale": scale, "batch_size": batch_size, "progress": advance}
         answers = {
-            key: concat(
-                [
-                    evaluate(
-                        model, t, neurons=n, operation=operation, batch_size=batch_size, progress=advance
-                    )
-                    for t in tasks
-                ]
-            )
-            for key, n in distinct.items()
+            key: concat([evaluate(model, task, ablate=neurons, **how) for task in tasks])
+            for key, neurons in distinct.items()
         }
     return {name: answers[None if neurons is None else neurons.hash] for name, neurons in sets.items()}
-
-
-def _about(
-    info: ModelInfo, task: Task, neurons: NeuronSet | None, operation: str, **rest: Any
-) -> dict[str, Any]:
-    """A result's metadata: the model, the questions, the neurons, what was done to them, and the rest."""
-    return {
-        "model": info.name,
-        "revision": info.revision,
-        "dtype": info.dtype,
-        "fingerprints": {task.name: task.fingerprint},
-        "neurons": neurons.hash if neurons is not None else None,
-        "neuron_count": len(neurons.keys()) if neurons is not None else 0,
-        "operation": None if neurons is None else operation,
-        "setting": "unchanged" if neurons is None else f"{neurons.provenance.kind}, {operation}",
-        "version": __version__,
-        **rest,
-    }
-
-
-def _native_is_exact(model: Any, prompt: Prompt, neurons: NeuronSet | None) -> bool:
-    """Whether the faster attention kernel gives the logits of the model's own and lets every ablated site's hook fire."""
-    places = (
-        {hook_name(model, site, layer) for site, layer in neurons.indices} if neurons is not None else set()
-    )
-    seen: set[str] = set()
-
-    def see(activation: Tensor, hook: Any) -> None:
-        seen.add(hook.name)
-
-    tokens = torch.tensor([prompt.tokens], device=device_of(model))
-    mask = torch.ones_like(tokens)
-    own = last_logits(model, tokens, mask)
-    with native_attention(model) as possible, model.hooks(fwd_hooks=[(name, see) for name in places]):
-        if not possible:
-            return False
-        native = last_logits(model, tokens, mask)
-    error = float((native - own).abs().amax() / own.abs().amax().clamp(min=1e-12))
-    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    if len(seen) < len(places) or not error <= NATIVE_TOLERANCE.get(dtype, 0.1):  # NaN too
-        log.warning(
-            "native attention is not used, answers take longer: %d of %d hooks fired, logits differ by %.1e",
-            len(seen),
-            len(places),
-            error,
-        )
-        return False
-    return True

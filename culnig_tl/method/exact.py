@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +20,16 @@ from jaxtyping import Float
 from .. import io
 from ..data.neurons import SITES, NeuronSet, Provenance, Site
 from ..data.statistics import clustered_mean
-from ..engine.context import within_context
-from ..engine.models import ModelInfo, device_of, frozen, last_logits
-from ..engine.run import prepare
+from ..engine.checkpoint import Checkpoint
+from ..engine.models import HookedModel, ModelInfo, describe, last_logits, sites_of
+from ..engine.probe import Probe
+from ..engine.prompts import Asked
+from ..engine.run import Batch, State, Work, run_pass
 from ..errors import NeuronError, ScoreError
-from ..progress import progress_bar
+from ..progress import Advance
 from ..tasks.question import Task
 from ..version import __version__
+from .ablation import check_fits
 from .fanout import fans_out, logits_of_rows, rows_that_fit, zeroing
 
 
@@ -84,69 +86,64 @@ class ExactEffects:
 
 
 def exact_effects(
-    model: Any,
+    model: HookedModel,
     task: Task,
     neurons: NeuronSet | None = None,
     *,
     sites: Iterable[Site | str] = SITES,
-    progress: bool = True,
+    progress: bool | Advance = True,
+    checkpoint: str | Path | Checkpoint | None = None,
+    resume: bool = False,
 ) -> ExactEffects:
     """Zeroes neurons one at a time and measures P(answer).
 
     Args:
-        task: a sample of questions, e.g. ``load_task("miniculture").neuron_split().limit(64)``.
-        neurons: which; all of `sites` by default, which takes a forward pass a neuron and question.
+        task: a sample of questions, e.g. ``load_task("miniculture", split="neuron", limit=64)``.
+        neurons: which; all of `sites` by default, which takes a forward pass per neuron and question.
+        checkpoint, resume: as in `score_neurons`; torchrun shares the questions among processes.
 
     Raises:
         ScoreError: an empty task, a site that the model lacks, NaN. NeuronError: an empty set, a neuron twice.
     """
-    info, _, prompts = prepare(
-        model, task, sites if neurons is None else {site for site, _ in neurons.indices} or SITES
-    )
-    prompts, too_long = within_context(model, task, prompts)
-    task = replace(task, questions=tuple(p.question for p in prompts)) if too_long else task
+    info = describe(model)
     chosen = all_neurons(info, sites) if neurons is None else neurons
     if not len(chosen) or len(chosen.keys()) < len(chosen):
         raise NeuronError("exact effects want a set of neurons in which each occurs once")
-    column = {
-        key: i
-        for i, key in enumerate(zip(chosen.table["site"], chosen.table["layer"], chosen.table["neuron"]))
-    }
-    without = np.zeros((len(prompts), len(chosen)))  # P(answer) with each neuron zeroed
-    p_answer = np.zeros(len(prompts), dtype=np.float64)
-    device = device_of(model)
-    shortest = min(prompts, key=lambda p: len(p.tokens)).tokens
+    check_fits(model, chosen)
+    sites_of(info, {site for site, _ in chosen.indices})
+    asked, column = Asked.of(model, task), chosen.columns
+    shortest = min(asked.prompts, key=lambda p: len(p.tokens)).tokens
     early = fans_out(model, shortest, tuple(dict.fromkeys(site for site, _ in chosen.indices)))
+    shape = (len(asked.prompts), len(chosen))
+    state: State = {
+        "without": torch.zeros(shape, dtype=torch.float64),  # P(answer) with each neuron zeroed
+        "p_answer": torch.zeros(len(asked.prompts), dtype=torch.float64),
+    }
 
-    bar = progress_bar(len(prompts), f"zero {len(chosen):,} neurons", enabled=progress)
-    with torch.no_grad(), frozen(model), bar as advance:
-        for at, prompt in enumerate(prompts):
-            tokens = torch.tensor([prompt.tokens], device=device)
-            most = rows_that_fit(model, tokens.shape[1])
-            for (site, layer), index in chosen.indices.items():
-                here = [column[site.value, layer, int(n)] for n in index]
-                for start in range(0, len(index), most):
-                    part = torch.from_numpy(index[start : start + most])
-                    logits = logits_of_rows(
-                        model, tokens, layer, len(part), {site: zeroing(part)}, early=early
-                    )
-                    right = logits.softmax(-1)[:, prompt.answer_token]
-                    without[at, here[start : start + most]] = right.double().cpu().numpy()
-            p_answer[at] = float(
-                last_logits(model, tokens, torch.ones_like(tokens)).softmax(-1)[0, prompt.answer_token]
-            )
-            advance(1)
-    drops = (p_answer[:, None] - without).astype(np.float32)
-    broken = ~np.isfinite(drops).all(axis=1)
-    if broken.any():
-        raise ScoreError(
-            f"question {task[int(broken.argmax())].id!r} of {task.name} gives NaN in {info.dtype}"
-        )
-    scored = NeuronSet(
-        chosen.table.assign(score=drops.mean(axis=0)),
-        replace(_provenance(info, task, chosen), kind="exact effects"),
-    )
-    return ExactEffects(drops, p_answer, scored, task)
+    def step(batch: Batch, state: State) -> None:
+        (at,), (prompt,), tokens = batch.index, batch.prompts, batch.tokens
+        most = rows_that_fit(model, tokens.shape[1])
+        for (site, layer), index in chosen.indices.items():
+            here = [column[site.value, layer, int(n)] for n in index]
+            for start in range(0, len(index), most):
+                part = torch.from_numpy(index[start : start + most])
+                logits = logits_of_rows(model, tokens, layer, len(part), {site: zeroing(part)}, early=early)
+                right = logits.softmax(-1)[:, prompt.answer_token]
+                state["without"][at, here[start : start + most]] = right.double().cpu()
+        p = last_logits(model, tokens, batch.mask).softmax(-1)[0, prompt.answer_token]
+        state["p_answer"][at] = float(p)
+        batch.watch((state["without"][at].sum() + state["p_answer"][at])[None])
+
+    one_by_one = Probe(native=False, padding=True)
+    run_pass(
+        model, asked.whole, asked.prompts, step, state, probe=lambda _: one_by_one, batch_size=1, progress=progress,
+        checkpoint=Checkpoint.of(checkpoint, resume=resume), work=Work(chosen), verb=f"zero {len(chosen):,} neurons on",
+    )  # fmt: skip
+    p_answer = state["p_answer"].numpy()
+    drops = (p_answer[:, None] - state["without"].numpy()).astype(np.float32)
+    about = replace(_provenance(info, asked.task, chosen), kind="exact effects")
+    scored = NeuronSet(chosen.table.assign(score=drops.mean(axis=0)), about)
+    return ExactEffects(drops, p_answer, scored, asked.task)
 
 
 def all_neurons(info: ModelInfo, sites: Iterable[Site | str] = SITES) -> NeuronSet:

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...engine.context import context_length
 from ...engine.models import device_of, last_logits, tokenizer_of
-from ...engine.prompts import Prompt, pad, render, tokenize
-from ...engine.run import NATIVE_TOLERANCE, is_out_of_memory
+from ...engine.probe import NATIVE_TOLERANCE
+from ...engine.prompts import Prompt, context_length, pad, render, tokenize
+from ...engine.run import is_out_of_memory
 from ...engine.workarounds import native_attention
 from ...errors import ScoreError
 from ...tasks.question import Question

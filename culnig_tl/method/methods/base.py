@@ -1,32 +1,35 @@
 """What a method is: a formula for one question and neuron, and what it needs to see.
 
-A method that reads activations or gradients of one pass gives `term`, its value on each question of a batch; `together`
-runs the passes, shares them among methods, and sums the terms by country. A method that needs passes of its own gives `run`.
+A method that reads activations or gradients gives `term`, its value on each question of a batch; `score_neurons` runs the
+pass, shares it among methods, and sums the terms by country. A method that runs each prompt in its own way is an
+`OwnMethod`; one that is made from other methods' scores, or from nothing, is a `DerivedMethod`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...data.neurons import Site
-from ...engine.models import ModelInfo
+from ...engine.hooks import HookPlace
+from ...engine.models import HookedModel, ModelInfo
 from ...engine.prompts import Prompt
 from ...tasks.question import Task
 from .alignment import Alignment
 
-Totals = dict[Site, Float[Tensor, "country layer neuron"]]
-"""A method's sums over the questions of each country."""
+Totals = dict[Site, Float[Tensor, "row layer neuron"]]
+"""A method's sums over questions: a row per country (and, after these, per country of each bootstrap replicate)."""
+Values = dict[HookPlace, Float[Tensor, " neuron"]]
+"""A method's values on one question."""
 
 
 @dataclass
-class Batch:
-    """The questions that are under way."""
+class Seen:
+    """What a method sees of one site and layer. Values at padding are undefined: mask them with `real`."""
 
     real: Bool[Tensor, "batch pos"]
     """False at padding."""
@@ -36,15 +39,6 @@ class Batch:
     """P(y|x); known once the forward pass is done, so to gradient methods alone."""
     control: bool
     """These are control questions: CULNIG clamps their terms at 0."""
-    alignment: Alignment | None = None
-    """Where the corrupted prompts' positions lie; for methods that ask for corrupted prompts."""
-
-
-@dataclass
-class Seen:
-    """What a method sees of one site and layer. Values at padding are undefined: mask them with `batch.real`."""
-
-    batch: Batch
     activation: Float[Tensor, "batch pos neuron"] | None = None
     """For methods of the forward pass."""
     products: Float[Tensor, "batch pos neuron"] | None = None
@@ -53,10 +47,38 @@ class Seen:
     """dP/dn_i; for gradient methods that ask for corrupted prompts."""
     corrupted: Float[Tensor, "batch corrupted neuron"] | None = None
     """The activation on the corrupted prompts; for methods that ask for them."""
+    alignment: Alignment | None = None
+    """Where the corrupted prompts' positions lie."""
+
+
+@dataclass
+class Job:
+    """One model and task that methods score."""
+
+    model: HookedModel
+    info: ModelInfo
+    whole: Task
+    task: Task
+    """The questions of `whole` that fit in the model's context."""
+    sites: tuple[Site, ...]
+    """Sites of the neurons that are scored."""
+    prompts: list[Prompt]
+    corrupted: list[Prompt] | None
+    """The control prompt of every question, where a method asks for it."""
+    countries: tuple[str, ...]
+    rows: Float[Tensor, "row question"]
+    """1 where the question is of the row's country, times how often a replicate draws it: S = rows @ terms."""
+    seed: int
+
+    @property
+    def tokens(self) -> Float[Tensor, " row"]:
+        """Tokens of all prompts of each row."""
+        lengths = self.rows.new_tensor([len(p.tokens) for p in self.prompts])
+        return self.rows.double() @ lengths.double()
 
 
 class Method:
-    """One way to score neurons. A new object is made for every task that is scored."""
+    """One way to score neurons."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -66,13 +88,15 @@ class Method:
     corrupted: ClassVar[bool] = False
     """Compares with the control prompt, so the task must have one."""
     contrast: ClassVar[bool] = False
-    """Neurons are ranked by their score a question less that of the control, as in CULNIG; other methods by the score itself."""
+    """Neurons are ranked by their score per question less that of the control, as in CULNIG; other methods by the score itself."""
     aggregation: ClassVar[str]
     """What the scores' metadata call it: scores of different methods cannot be subtracted from each other."""
     gate_only: ClassVar[bool] = False
     """Says nothing of attention's neurons."""
     costly: ClassVar[bool] = False
-    """Takes tens of passes or more a question."""
+    """Takes tens of passes or more per question."""
+    weighted: ClassVar[bool] = False
+    """Each question's term is multiplied by P(y|x)."""
     builds_on: ClassVar[tuple[str, ...]] = ()
     """Methods whose scores it starts from."""
 
@@ -90,39 +114,44 @@ class Method:
 
 
 class OwnMethod(Method):
-    """A method with passes of its own."""
+    """A method that runs each prompt in its own way; several of one `family` share what they run.
 
-    def run(self, job: Job, finished: Mapping[str, Totals]) -> Totals:
-        """All its scores. `finished` holds those of the methods in `builds_on`."""
+    Sites that its scorer leaves out have the scores of the method that it builds on.
+    """
+
+    family: ClassVar[str]
+
+    @classmethod
+    def prepare(cls, job: Job, methods: Sequence[OwnMethod]) -> PromptScorer:
+        """What scores one prompt by several methods of the family."""
+        raise NotImplementedError(cls.family)
+
+
+class PromptScorer:
+    """Scores one prompt after another."""
+
+    sites: tuple[Site, ...]
+    """Of the neurons that it scores."""
+
+    def score(self, at: int) -> tuple[dict[str, Values], float]:
+        """(method -> values, P(y|x)) of the prompt at that position of the job."""
+        raise NotImplementedError
+
+
+class DerivedMethod(Method):
+    """A method that is made from other methods' scores, or from nothing."""
+
+    builds_on_language: ClassVar[tuple[str, ...]] = ()
+    """Methods whose scores of the language task it starts from."""
+
+    def derive(self, job: Job, scores: Mapping[str, Totals], language: Language | None) -> Totals:
+        """Its scores, from those of `builds_on` and, on the language task, of `builds_on_language`."""
         raise NotImplementedError(self.name)
 
 
-@dataclass
-class Job:
-    """One model and task that methods score."""
+@dataclass(frozen=True)
+class Language:
+    """What was found on the task that language neurons are found on."""
 
-    model: Any
-    info: ModelInfo
-    task: Task
-    sites: tuple[Site, ...]
-    """Sites of the neurons that are scored."""
-    prompts: list[Prompt]
-    corrupted: list[Prompt] | None
-    """The control prompt of every question, where a method asks for it."""
     countries: tuple[str, ...]
-    of_country: Float[Tensor, "country question"]
-    """1 where the question is of the country."""
-    p_answer: Float[Tensor, " question"]
-    """P(y|x), filled in by the first pass."""
-    language: Job | None
-    """For CAPE: the same model on the task that language neurons are found on."""
-    batch_size: int | str | Sequence[int]
-    seed: int
-    advance: Any
-
-    @property
-    def tokens(self) -> Float[Tensor, " country"]:
-        """Tokens of all prompts of each country."""
-        return self.of_country.double() @ torch.tensor(
-            [len(p.tokens) for p in self.prompts], dtype=torch.float64
-        )
+    scores: Mapping[str, Totals]

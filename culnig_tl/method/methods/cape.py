@@ -19,27 +19,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...data.neurons import Site
-from .base import Job, OwnMethod, Totals
+from .base import DerivedMethod, Job, Language, Totals
 from .lape import lowest_share
 
 
-class Cape(OwnMethod):
+class Cape(DerivedMethod):
     """LAPE's culture neurons less its language neurons, country by country."""
 
     name = "cape"
     about = "LAPE of cultures less LAPE of their languages"
     gate_only, aggregation = True, "cape"
-    builds_on = ("lape",)
+    builds_on = builds_on_language = ("lape",)
 
-    def run(self, job: Job, finished: Mapping[str, Totals]) -> Totals:
-        from .together import run_shared
-
-        assert job.language is not None
-        culture = finished["lape"][Site.MLP_GATE].clone()
-        language = run_shared(job.language, ["lape"])["lape"]
-        chosen = lowest_share(language).bool()
+    def derive(self, job: Job, scores: Mapping[str, Totals], language: Language | None) -> Totals:
+        assert language is not None
+        culture, spoken = scores["lape"][Site.MLP_GATE].clone(), language.scores["lape"]
+        chosen = lowest_share(spoken).bool()
         for row, country in enumerate(job.countries):
-            if country in job.language.countries:
-                theirs = language[Site.MLP_GATE][job.language.countries.index(country)] > 0
+            if country in language.countries:
+                theirs = spoken[Site.MLP_GATE][language.countries.index(country)] > 0
                 culture[row][chosen & theirs] = 0.0
         return {Site.MLP_GATE: culture}

@@ -21,28 +21,27 @@ question. One layer's sites, steps and both variants run as the rows of one batc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ...data.neurons import Site
-from ...engine.models import device_of, frozen
+from ...engine.models import device_of
 from ..fanout import Edit, fans_out, logits_of_rows, rows_that_fit
-from .base import Job, OwnMethod, Totals
+from .base import Job, OwnMethod, PromptScorer, Values
 
 STEPS = 20
 """m in the paper."""
 Variant = Literal["last", "all"]
-VARIANTS: tuple[Variant, ...] = ("last", "all")
 
 
 class IntegratedGradients(OwnMethod):
     """Integrated gradients at the last position."""
 
-    name = "ig"
+    name, family = "ig", "ig"
     about = "integrated gradients from 0 in 20 steps, last position (knowledge neurons)"
     contrast, costly, aggregation = True, True, "ig"
     variant: ClassVar[Variant] = "last"
@@ -50,8 +49,9 @@ class IntegratedGradients(OwnMethod):
     def reads(self, site: Site) -> Site:
         return Site.MLP_POST if site == Site.MLP_GATE else site
 
-    def run(self, job: Job, finished: Mapping[str, Totals]) -> Totals:
-        return integrate(job, [self.variant])[self.variant]
+    @classmethod
+    def prepare(cls, job: Job, methods: Sequence[Any]) -> PromptScorer:
+        return Integration(job, {method.name: method.variant for method in methods})
 
 
 class IntegratedGradientsAll(IntegratedGradients):
@@ -62,40 +62,39 @@ class IntegratedGradientsAll(IntegratedGradients):
     variant = "all"
 
 
-def integrate(job: Job, variants: Sequence[str], *, steps: int = STEPS) -> dict[str, Totals]:
-    """The integrated gradients of every neuron, summed over each country's questions; several variants share their passes."""
-    read = {site: Site.MLP_POST if site == Site.MLP_GATE else site for site in job.sites}
-    device = device_of(job.model)
-    number = torch.float64 if job.info.dtype == "float64" else torch.float32
-    shape = {site: (len(job.countries), job.info.layers, job.info.widths[site]) for site in job.sites}
-    totals = {
-        variant: {site: torch.zeros(shape[site], dtype=number, device=device) for site in job.sites}
-        for variant in variants
-    }
-    early = fans_out(job.model, min(job.prompts, key=lambda p: len(p.tokens)).tokens, tuple(read.values()))
-    with torch.enable_grad(), frozen(job.model):
-        for at, prompt in enumerate(job.prompts):
-            tokens = torch.tensor([prompt.tokens], device=device)
-            country = int(job.of_country[:, at].argmax())
-            groups = [(site, variant) for site in job.sites for variant in variants]
-            most = max(1, (rows_that_fit(job.model, tokens.shape[1]) - 1) // steps)
+class Integration(PromptScorer):
+    """Integrates along the path of one prompt after another; several variants share their passes.
+
+    Args:
+        variants: method -> variant.
+    """
+
+    def __init__(self, job: Job, variants: dict[str, Variant], *, steps: int = STEPS) -> None:
+        self.job, self.sites, self.steps = job, job.sites, steps
+        self.read = {site: Site.MLP_POST if site == Site.MLP_GATE else site for site in job.sites}
+        self.groups = [(name, site, variant) for site in job.sites for name, variant in variants.items()]
+        shortest = min(job.prompts, key=lambda p: len(p.tokens)).tokens
+        self.early = fans_out(job.model, shortest, tuple(self.read.values()))
+
+    def score(self, at: int) -> tuple[dict[str, Values], float]:
+        job, values, p_answer = self.job, {name: {} for name, _, _ in self.groups}, float("nan")
+        tokens = torch.tensor([job.prompts[at].tokens], device=device_of(job.model))
+        most = max(1, (rows_that_fit(job.model, tokens.shape[1]) - 1) // self.steps)
+        with torch.enable_grad():
             for layer in range(job.info.layers):
-                for start in range(0, len(groups), most):
-                    part = [(read[site], variant) for site, variant in groups[start : start + most]]
-                    found = _one_layer(job, at, tokens, layer, part, steps, early)
-                    for (site, variant), values in zip(groups[start : start + most], found):
-                        totals[variant][site][country, layer] += values
-            job.advance(1)
-    return {
-        variant: {site: table.float().cpu() for site, table in tables.items()}
-        for variant, tables in totals.items()
-    }
+                for start in range(0, len(self.groups), most):
+                    part = self.groups[start : start + most]
+                    read = [(self.read[site], variant) for _, site, variant in part]
+                    found, p_answer = _one_layer(job, at, tokens, layer, read, self.steps, self.early)
+                    for (name, site, _), value in zip(part, found):
+                        values[name][site, layer] = value
+        return values, p_answer
 
 
 def _one_layer(
     job: Job, at: int, tokens: Tensor, layer: int, groups: Sequence[tuple[Site, str]], steps: int, early: bool
-) -> list[Float[Tensor, " neuron"]]:
-    """The attribution of one prompt and layer, a vector a (site, variant): each has `steps` rows, and the last row stays as it is."""
+) -> tuple[list[Float[Tensor, " neuron"]], float]:
+    """The attribution of one prompt and layer, a vector per (site, variant), and P(y|x): each has `steps` rows, and the last row stays as it is."""
     rows = steps * len(groups) + 1
     scaled: dict[int, Tensor] = {}  # group -> what was put in, [step, pos or 1, neuron]
     given: dict[int, Tensor] = {}  # group -> the unchanged activation there, [pos or 1, neuron]
@@ -122,11 +121,11 @@ def _one_layer(
     logits = logits_of_rows(job.model, tokens, layer, rows, edits, early=early)
     order = range(len(groups))
     right = logits.softmax(-1)[:, job.prompts[at].answer_token]
-    job.p_answer[at] = float(right[-1].detach())
     gradients = torch.autograd.grad(right[:-1].sum(), [scaled[number] for number in order])
-    return [
+    found = [
         (given[number] * gradient.sum(0) / steps)
         .sum(0)
         .to(torch.promote_types(gradient.dtype, torch.float32))
         for number, gradient in zip(order, gradients)
     ]
+    return found, float(right[-1].detach())

@@ -42,7 +42,7 @@ class Lape(Method):
         """Tokens on which the gate is positive."""
         assert seen.activation is not None
         positive = (seen.activation > 0).to(torch.float32)
-        return torch.einsum("bp,bpn->bn", seen.batch.real.to(positive), positive)
+        return torch.einsum("bp,bpn->bn", seen.real.to(positive), positive)
 
     def finish(self, totals: Totals, job: Job) -> Totals:
         if len(job.countries) < 2:

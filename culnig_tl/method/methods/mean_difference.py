@@ -25,8 +25,8 @@ class MeanDifference(Method):
     corrupted, aggregation = True, "mean-difference"
 
     def term(self, seen: Seen) -> Float[Tensor, "batch neuron"]:
-        assert seen.activation is not None and seen.corrupted is not None and seen.batch.alignment is not None
+        assert seen.activation is not None and seen.corrupted is not None and seen.alignment is not None
         wide = torch.promote_types(seen.activation.dtype, torch.float32)
         device = seen.activation.device
-        clean = masked_mean(seen.activation.to(wide), seen.batch.real.to(device))
-        return clean - masked_mean(seen.corrupted.to(wide), seen.batch.alignment.real.to(device))
+        clean = masked_mean(seen.activation.to(wide), seen.real.to(device))
+        return clean - masked_mean(seen.corrupted.to(wide), seen.alignment.real.to(device))

@@ -27,7 +27,7 @@ class AttributionPatching(Method):
 
     def term(self, seen: Seen) -> Float[Tensor, "batch neuron"]:
         assert seen.products is not None and seen.gradient is not None
-        assert seen.corrupted is not None and seen.batch.alignment is not None
-        patched = seen.batch.alignment.place(seen.corrupted).to(seen.products.dtype) * seen.gradient
+        assert seen.corrupted is not None and seen.alignment is not None
+        patched = seen.alignment.place(seen.corrupted).to(seen.products.dtype) * seen.gradient
         difference = seen.products - patched  # (clean - corrupted) * gradient
-        return difference.masked_fill_(~seen.batch.real.to(difference.device)[:, :, None], 0.0).sum(1)
+        return difference.masked_fill_(~seen.real.to(difference.device)[:, :, None], 0.0).sum(1)

@@ -15,7 +15,7 @@ Cost, beyond `atp`: 2 * d_head times attention's forward pass a question, so ten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,58 +23,60 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...data.neurons import Site
+from ...engine.hooks import HookPlace, SiteHooks
 from ...engine.models import device_of, frozen, hook_name, last_logits
-from ...engine.run import Place, gradients
 from ...errors import ScoreError
 from ..fanout import Edit, edit_hooks, fans_out
 from .alignment import Alignment
-from .base import Job, OwnMethod, Totals
+from .base import Job, OwnMethod, PromptScorer, Values
 
 
 class AttributionPatchingQK(OwnMethod):
     """Attribution patching, the attention pattern recomputed for q and k."""
 
-    name = "atp-qk"
+    name, family = "atp-qk", "atp-qk"
     about = "atp with AtP*'s correction: the softmax is recomputed for q and k"
     corrupted, costly, aggregation = True, True, "atp-qk"
     builds_on = ("atp",)
 
-    def run(self, job: Job, finished: Mapping[str, Totals]) -> Totals:
-        totals = {site: table.clone() for site, table in finished["atp"].items()}
-        sites = [site for site in (Site.ATTN_Q, Site.ATTN_K) if site in totals]
-        for site in sites:
-            totals[site].zero_()
-        assert job.corrupted is not None
-        early = (
-            fans_out(job.model, min(job.prompts, key=lambda p: len(p.tokens)).tokens, sites)
-            if sites
-            else True
-        )
-        for at in range(len(job.prompts)):
-            country = int(job.of_country[:, at].argmax())
-            for (site, layer), values in _corrected(job, at, sites, early).items():
-                totals[site][country, layer] += values
-            job.advance(1)
-        return totals
+    @classmethod
+    def prepare(cls, job: Job, methods: Sequence[Any]) -> PromptScorer:
+        return Correction(job)
+
+
+class Correction(PromptScorer):
+    """Attribution patching at q and k of one prompt after another, corrected."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.sites = tuple(site for site in (Site.ATTN_Q, Site.ATTN_K) if site in job.sites)
+        shortest = min(job.prompts, key=lambda p: len(p.tokens)).tokens
+        self.early = fans_out(job.model, shortest, self.sites) if self.sites else True
+
+    def score(self, at: int) -> tuple[dict[str, Values], float]:
+        if not self.sites:
+            return {}, float("nan")
+        values, p_answer = _corrected(self.job, at, list(self.sites), self.early)
+        return {AttributionPatchingQK.name: values}, p_answer
 
 
 class _PatternSeen(Exception):
     """The pattern is there; the rest of the forward pass is not needed."""
 
 
-def _corrected(job: Job, at: int, sites: list[Site], early: bool) -> dict[Place, Float[Tensor, " neuron"]]:
-    """One question's corrected attributions."""
+def _corrected(job: Job, at: int, sites: list[Site], early: bool) -> tuple[Values, float]:
+    """One question's corrected attributions, and P(y|x)."""
     assert job.corrupted is not None
     clean, corrupted = job.prompts[at], job.corrupted[at]
     device = device_of(job.model)
     tokens = torch.tensor([clean.tokens], device=device)
     alignment = Alignment.of([clean], [corrupted], device)
     layers = range(job.info.layers)
-    placed: dict[Place, Tensor] = {}  # [pos, neuron]: what is patched in
+    placed: dict[HookPlace, Tensor] = {}  # [pos, neuron]: what is patched in
     patterns: dict[int, Tensor] = {}  # [head, query, key]
     slopes: dict[int, Tensor] = {}
 
-    def keep_corrupted(place: Place) -> Callable[..., None]:
+    def keep_corrupted(place: HookPlace) -> Callable[..., None]:
         def hook(activation: Tensor, hook: Any) -> None:
             placed[place] = alignment.place(activation.flatten(2))[0]
 
@@ -97,19 +99,23 @@ def _corrected(job: Job, at: int, sites: list[Site], early: bool) -> dict[Place,
     names = {layer: job.model.hook_dict[f"blocks.{layer}.attn.hook_pattern"].name for layer in layers}
     forward = [(name, keep(patterns, layer)) for layer, name in names.items()]
     back = [(name, keep(slopes, layer)) for layer, name in names.items()]
-    with gradients(job.model, tuple(sites)) as run, job.model.hooks(fwd_hooks=forward, bwd_hooks=back):
-        run(
-            tokens,
-            torch.ones_like(tokens),
-            lambda logits: logits.softmax(-1)[0, clean.answer_token],
-            lambda *seen: None,
-        )
+    p_answer = float("nan")
+
+    def objective(logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, ""]:
+        nonlocal p_answer
+        right = logits.softmax(-1)[0, clean.answer_token]
+        p_answer = float(right.detach())
+        return right
+
+    hooks = SiteHooks(job.model, backward=sites)
+    with hooks.installed(), job.model.hooks(fwd_hooks=forward, bwd_hooks=back):
+        hooks.run(tokens, torch.ones_like(tokens), objective, lambda *seen: None)
     if len(slopes) < job.info.layers:
         raise ScoreError(
             "no gradient reached attention's pattern: this model does not compute it as TransformerLens names it"
         )
 
-    found: dict[Place, Tensor] = {}
+    found: dict[HookPlace, Tensor] = {}
     for layer in layers:
         heads = patterns[layer].shape[0]
         size = job.info.widths[Site.ATTN_Q] // heads
@@ -122,7 +128,7 @@ def _corrected(job: Job, at: int, sites: list[Site], early: bool) -> dict[Place,
             )  # [head, coordinate]
             owners = job.info.widths[site] // size  # key/value heads, for keys
             found[site, layer] = cost.view(owners, heads // owners, size).sum(1).flatten()
-    return found
+    return found, p_answer
 
 
 def _patched_patterns(

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 import torch
 
-from .base import Job, OwnMethod, Totals
+from .base import DerivedMethod, Job, Language, Totals
 
 
-class Random(OwnMethod):
+class Random(DerivedMethod):
     """Uniform random numbers."""
 
     name, about, aggregation = "random", "uniform random numbers", "random"
 
-    def run(self, job: Job, finished: Mapping[str, Totals]) -> Totals:
+    def derive(self, job: Job, scores: Mapping[str, Totals], language: Language | None) -> Totals:
         generator = torch.Generator().manual_seed(job.seed)
-        shapes = {site: (len(job.countries), job.info.layers, job.info.widths[site]) for site in job.sites}
+        shapes = {site: (len(job.rows), job.info.layers, job.info.widths[site]) for site in job.sites}
         return {site: torch.rand(shape, generator=generator) for site, shape in shapes.items()}

@@ -1,0 +1,284 @@
+"""The passes of scoring: methods that read the same thing share one, and every pass sums its methods' terms by country.
+
+`shared_pass` is the method of the paper in one screen: `methods.culnig` gives s(x, y) from activation times gradient, and
+
+    S_c(D) = sum over the questions q of country c in D of P(y_q|x_q) * s(x_q, y_q)
+
+is one matrix product per batch, site and layer, made inside the backward pass, so that no gradient outlives its layer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..data.neurons import Site
+from ..engine.checkpoint import Checkpoint
+from ..engine.hooks import HookPlace, Reading, SiteHooks
+from ..engine.models import device_of, hook_name, last_logits, tokenizer_of
+from ..engine.probe import Probe
+from ..engine.prompts import Prompt, pad
+from ..engine.run import Batch, Ran, State, run_pass, running_sum
+from .methods.alignment import Alignment
+from .methods.base import DerivedMethod, Job, Language, Method, OwnMethod, Seen, Totals
+from .methods.registry import METHODS
+
+log = logging.getLogger(__name__)
+
+LOW_P = 0.05
+"""A mean P of all labels together under this is worth a warning: the prompt does not lead to a label."""
+
+
+@dataclass
+class Found:
+    """What a method has found, and how."""
+
+    totals: Totals
+    p_answer: Float[Tensor, " question"]
+    ran: Ran | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def shared_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
+    """Methods that read one pass: a forward pass, a backward pass where one reads gradients, and a forward pass of the
+    control prompts where one compares with them. Sums are kept on the activation's device."""
+    methods = [METHODS[name]() for name in names]
+    places = {method.name: _readers(method, job.sites) for method in methods}
+    hooks = SiteHooks(
+        job.model,
+        forward=_sites(places, [m for m in methods if not m.gradient]),
+        backward=_sites(places, [m for m in methods if m.gradient]),
+        slopes=_sites(places, [m for m in methods if m.gradient and m.corrupted]),
+    )
+    comparing = _sites(places, [m for m in methods if m.corrupted])
+    dtype = torch.float64 if job.info.dtype == "float64" else torch.float32
+    device, count = device_of(job.model), len(job.prompts)
+    state: State = {
+        name: torch.zeros(count, dtype=dtype, device=device)
+        for name in ("p_answer", "p_labels", "right_most")
+    }
+
+    def step(batch: Batch, state: State) -> None:
+        rows = job.rows[:, batch.index].to(device, dtype)  # [row, batch]
+        weighted = rows
+        labels = torch.tensor(_label_rows(batch.prompts), device=device)
+        alignment, corrupted = _corrupted(job, batch, comparing)
+        p_answer = torch.zeros(len(batch.index), device=device, dtype=dtype)
+
+        def objective(logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, ""]:
+            nonlocal weighted, p_answer
+            p = logits.softmax(-1)
+            right = p.gather(1, batch.answers[:, None]).squeeze(1)
+            p_answer = right.detach()
+            state["p_answer"][batch.at] = p_answer.to(dtype)
+            state["right_most"][batch.at] = (p.argmax(-1) == batch.answers).to(dtype)
+            p_labels = (p.detach().gather(1, labels.clamp(min=0)) * (labels >= 0)).sum(1)
+            state["p_labels"][batch.at] = p_labels.to(dtype)
+            batch.watch(p_answer)
+            weighted = rows * p_answer  # P(y|x), the weight of the question
+            return right.sum()
+
+        def receive(read: Site, layer: int, reading: Reading) -> None:
+            backward = reading.products is not None
+            last = backward or read not in hooks.slopes
+            other = corrupted.pop((read, layer), None) if last else corrupted.get((read, layer))
+            seen = Seen(batch.real, batch.even, p_answer, job.task.is_control, **vars(reading))
+            seen.corrupted, seen.alignment = other, alignment
+            for method in methods:
+                for site in places[method.name].get(read, ()) if method.gradient == backward else ():
+                    key = _key(method.name, site, layer)
+                    if key in batch.done:
+                        continue
+                    s = method.term(seen)  # s(x, y): [batch, neuron]
+                    batch.watch(s.sum(-1))
+                    weights = (weighted if method.weighted else rows).to(s.device, s.dtype)
+                    total = running_sum(state, key, [len(rows), s.shape[1]], s, s.dtype)
+                    total.addmm_(weights, s)  # S_c += sum over the batch's questions of P * s
+                    batch.done.add(key)
+
+        hooks.run(batch.tokens, batch.mask, objective, receive)
+
+    ran = run_pass(job.model, job.whole, job.prompts, step, state, hooks=hooks, verb="score", **how)
+    about = _of_labels(job, state)
+    found = {}
+    for method in methods:
+        sites = [site for site in job.sites if any(site in group for group in places[method.name].values())]
+        totals = {site: _stack(job, state, method.name, site).to(dtype).cpu() for site in sites}
+        found[method.name] = Found(_finished(method, totals, job), state["p_answer"].cpu(), ran, about)
+    return found
+
+
+def prompt_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
+    """Methods of one family that run each prompt in their own way."""
+    methods: list[Any] = [METHODS[name]() for name in names]
+    scorer = methods[0].prepare(job, methods)
+    dtype = torch.float64 if job.info.dtype == "float64" else torch.float32
+    device = device_of(job.model)
+    state: State = {"p_answer": torch.zeros(len(job.prompts), dtype=torch.float64)}
+
+    def step(batch: Batch, state: State) -> None:
+        (at,) = batch.index
+        values, state["p_answer"][at] = scorer.score(at)
+        for name, by_place in values.items():
+            for (site, layer), value in by_place.items():
+                batch.watch(value.sum()[None])
+                shape = [len(job.rows), job.info.widths[site]]
+                total = running_sum(
+                    state, _key(name, site, layer), shape, torch.empty(0, device=device), dtype
+                )
+                for row in job.rows[:, at].nonzero().flatten().tolist():
+                    total[row] += float(job.rows[row, at]) * value
+
+    how["batch_size"] = 1
+    one_by_one = Probe(native=False, padding=True)
+    ran = run_pass(
+        job.model, job.whole, job.prompts, step, state, probe=lambda _: one_by_one, verb="score", **how
+    )
+    found = {}
+    for name in names:
+        totals = {site: _stack(job, state, name, site).float().cpu() for site in scorer.sites}
+        found[name] = Found(totals, state["p_answer"].cpu(), ran)
+    return found
+
+
+def _corrupted(
+    job: Job, batch: Batch, sites: Sequence[Site]
+) -> tuple[Alignment | None, dict[HookPlace, Float[Tensor, "batch corrupted neuron"]]]:
+    """Where the control prompts' positions lie, and the activations on them."""
+    kept: dict[HookPlace, Tensor] = {}
+    if not sites or job.corrupted is None:
+        return None, kept
+    device = device_of(job.model)
+    others = [job.corrupted[i] for i in batch.index]
+
+    def keep(place: HookPlace) -> Callable[..., None]:
+        def hook(activation: Tensor, hook: Any) -> None:
+            kept[place] = activation.detach().flatten(2)
+
+        return hook
+
+    places = [(site, layer) for site in sites for layer in range(job.info.layers)]
+    fwd_hooks = [(hook_name(job.model, *place), keep(place)) for place in places]
+    with torch.no_grad(), job.model.hooks(fwd_hooks=fwd_hooks):
+        last_logits(job.model, *pad(others, tokenizer_of(job.model), device))
+    return Alignment.of(batch.prompts, others, device), kept
+
+
+# ------------------------------------------------------------------------------ which method, which pass
+
+
+def needed(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The methods that are run on the task, and those that are run on the language task, for these."""
+    here: dict[str, None] = {}
+    theirs: dict[str, None] = {}
+    for kind in (METHODS[name] for name in names):
+        here |= dict.fromkeys(kind.builds_on)
+        if issubclass(kind, DerivedMethod):
+            theirs |= dict.fromkeys(kind.builds_on_language)
+        else:
+            here[kind.name] = None
+    return list(here), list(theirs)
+
+
+def groups(names: Sequence[str]) -> dict[str, list[str]]:
+    """Methods by what they share: "" for the one pass, or the family."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        kind = METHODS[name]
+        groups.setdefault(kind.family if issubclass(kind, OwnMethod) else "", []).append(name)
+    return groups
+
+
+def run_groups(
+    job: Job, names: Sequence[str], *, checkpoint: Checkpoint | None, **how: Any
+) -> dict[str, Found]:
+    """All of these methods; each group in a pass, and a checkpoint, of its own."""
+    found: dict[str, Found] = {}
+    for family, group in groups(names).items():
+        kept = checkpoint if checkpoint is None or not family else checkpoint.beneath(family)
+        run = prompt_pass if family else shared_pass
+        found |= run(job, group, checkpoint=kept, **how)
+    for name in names:
+        for other in METHODS[name].builds_on:
+            found[name] = replace(found[name], totals={**found[other].totals, **found[name].totals})
+    return found
+
+
+def derived(name: str, job: Job, found: Mapping[str, Found], language: Language | None) -> Found:
+    """A method that is made from others' scores, or from nothing."""
+    method = METHODS[name]()
+    assert isinstance(method, DerivedMethod)
+    first = next((found[other] for other in method.builds_on), next(iter(found.values()), None))
+    p_answer = torch.full((len(job.prompts),), torch.nan) if first is None else first.p_answer
+    totals = [
+        method.derive(replace(job, rows=rows), {other: _block(found[other].totals, b, len(rows)) for other in method.builds_on}, language)
+        for b, rows in enumerate(job.rows.split(len(job.countries)))
+    ]  # fmt: skip
+    return Found({site: torch.cat([part[site] for part in totals]) for site in totals[0]}, p_answer)
+
+
+def _finished(method: Method, totals: Totals, job: Job) -> Totals:
+    """The method's scores from its sums: of all questions, and of each replicate."""
+    parts = [
+        method.finish(_block(totals, b, len(rows)), replace(job, rows=rows))
+        for b, rows in enumerate(job.rows.split(len(job.countries)))
+    ]
+    return {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
+
+
+def _block(totals: Totals, number: int, size: int) -> Totals:
+    return {site: table[number * size : (number + 1) * size] for site, table in totals.items()}
+
+
+def _readers(method: Method, sites: Sequence[Site]) -> dict[Site, tuple[Site, ...]]:
+    """Site that is read -> sites whose neurons it gives."""
+    read: dict[Site, tuple[Site, ...]] = {}
+    for site in sites:
+        if (hooked := method.reads(site)) is not None:
+            read[hooked] = (*read.get(hooked, ()), site)
+    return read
+
+
+def _sites(places: Mapping[str, Mapping[Site, Any]], methods: Sequence[Method]) -> tuple[Site, ...]:
+    """The sites that these methods read."""
+    wanted = {site for method in methods for site in places[method.name]}
+    return tuple(site for site in Site if site in wanted)
+
+
+def _key(method: str, site: Site, layer: int) -> str:
+    return f"{method} {site} {layer}"
+
+
+def _stack(job: Job, state: State, method: str, site: Site) -> Float[Tensor, "row layer neuron"]:
+    return torch.stack([state[_key(method, site, layer)].cpu() for layer in range(job.info.layers)], dim=1)
+
+
+def _of_labels(job: Job, state: State) -> dict[str, Any]:
+    """What the pass says of the labels; one that hardly leads to a label is a loud warning."""
+    p_labels = float(state["p_labels"].mean())
+    if p_labels < LOW_P:
+        log.warning(
+            "task %s: the labels together get a probability of only %.4f; the first prompt ends in %r",
+            job.task.name, p_labels, tokenizer_of(job.model).decode(job.prompts[0].tokens[-20:]),
+        )  # fmt: skip
+    split = {
+        label for prompt in job.prompts for label in prompt.two_token_labels
+    }  # scored by their first token
+    return {
+        "p_labels": p_labels,
+        "accuracy": float(state["right_most"].mean()),
+        "two_token_labels": sorted(split),
+    }
+
+
+def _label_rows(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The distinct label tokens of each prompt, filled up with -1."""
+    rows = [list(dict.fromkeys([*p.option_tokens, p.answer_token])) for p in prompts]
+    width = max(map(len, rows))
+    return [row + [-1] * (width - len(row)) for row in rows]
