@@ -82,7 +82,9 @@ class SiteHooks:
         names = {
             (site, layer): hook_name(self.model, site, layer) for site in self.sites for layer in self._layers
         }
-        forward = [(name, self._on_forward(place)) for place, name in names.items()]
+        forward: list[tuple[str, Callable[..., Any]]] = [
+            (name, self._on_forward(place)) for place, name in names.items()
+        ]
         backward = [
             (name, self._on_backward(place)) for place, name in names.items() if place[0] in self.backward
         ]

@@ -1,4 +1,4 @@
-"""Loading models as hooked transformers. The only file that knows which class of TransformerLens it holds.
+"""Models as hooked transformers: loading them, and what the package asks of one.
 
 `load_model` returns a `TransformerBridge` (or, with TransformerLens 3.9 and ``kind="hooked"``, a `HookedTransformer`); every
 function of the package also takes one that the user built.
@@ -74,11 +74,13 @@ class ModelInfo:
     device: str
     layers: int
     widths: dict[Site, int]
-    """Neurons a layer, for every site that the model has."""
+    """Neurons per layer, for every site that the model has."""
 
     def __str__(self) -> str:
         sites = ", ".join(f"{site} {width:,}" for site, width in self.widths.items())
-        return f"{self.name} ({self.layers} layers; neurons a layer: {sites}; {self.dtype} on {self.device})"
+        return (
+            f"{self.name} ({self.layers} layers; neurons per layer: {sites}; {self.dtype} on {self.device})"
+        )
 
 
 def load_model(
@@ -113,39 +115,23 @@ def load_model(
     Raises:
         ModelError: unknown or gated name, no such folder, weights missing from the checkpoint, an architecture without hooks.
     """
-    from transformers.utils import logging as hf_logging
-
     if kind not in ("bridge", "hooked"):
         raise ModelError(f'unknown kind {kind!r}: use "bridge" or "hooked"')
     if device_map is not None and str(device) != "auto":
         raise ModelError("device and device_map exclude each other: give one of them")
     where = pick_device(device)
     number = pick_dtype(dtype, where)
-    label = str(name)
-    source = str(Path(label).expanduser()) if looks_like_path(label) else label
-    if label == TOY:
-        source = str(resources.files("culnig_tl") / "toy" / "model")
-    bars = hf_logging.is_progress_bar_enabled()
-    if label == TOY:
-        hf_logging.disable_progress_bar()
-    try:
+    label, source = str(name), _source(str(name))
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    with _quiet(label == TOY):
         if hf_model is not None:
             _check_brought(hf_model, device, dtype, device_map)
-            if not getattr(
-                hf_model.config, "architectures", None
-            ):  # made in memory: TransformerLens reads the class from there
-                hf_model.config.architectures = [type(hf_model).__name__]
             if tokenizer is None and label == TOY:
                 raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
-            label = (
-                label
-                if label != TOY
-                else str(getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__)
-            )
-            source, revised = label, None
+            label = source = _name_of(hf_model) if label == TOY else label
+            revised = None
         elif Path(source).is_dir() or looks_like_path(source):
             check_folder(Path(source))
-        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         if tokenizer is None:
             tokenizer = load_tokenizer(source, **options)
         if hf_model is None:
@@ -158,15 +144,38 @@ def load_model(
         with no_installs():
             model = build(source, hf_model, stand_in, trust_remote_code)
         stand_in.init_kwargs = settings
-    finally:
-        if bars:
-            hf_logging.enable_progress_bar()
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     object.__setattr__(model, "_culnig_source", (label, revised))
     _site_widths(model)
     return model
+
+
+def _source(label: str) -> str:
+    """Where a name leads: the embedded model's folder, a path written out, or a Hub id."""
+    if label == TOY:
+        return str(resources.files("culnig_tl") / "toy" / "model")
+    return str(Path(label).expanduser()) if looks_like_path(label) else label
+
+
+def _name_of(hf_model: Any) -> str:
+    return str(getattr(hf_model.config, "_name_or_path", "") or type(hf_model).__name__)
+
+
+@contextmanager
+def _quiet(wanted: bool) -> Iterator[None]:
+    """Without transformers' progress bars, where `wanted`."""
+    from transformers.utils import logging as hf_logging
+
+    shown = hf_logging.is_progress_bar_enabled()
+    if wanted:
+        hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def describe(model: Any) -> ModelInfo:
@@ -234,10 +243,11 @@ def last_logits(
     if is_bridge(model):
         logits = model(tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)[:, -1]
     else:
+        whole: Any = model  # a HookedTransformer has more than the two classes share
         residual = model(
             tokens, attention_mask=mask, padding_side="left", stop_at_layer=int(model.cfg.n_layers)
         )
-        logits = model.unembed(model.ln_final(residual[:, -1:]))[:, -1]
+        logits = whole.unembed(whole.ln_final(residual[:, -1:]))[:, -1]
         if (cap := getattr(model.cfg, "output_logits_soft_cap", 0.0) or 0.0) > 0:
             logits = cap * torch.tanh(logits / cap)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -248,7 +258,7 @@ def frozen(model: HookedModel) -> Iterator[None]:
     """Evaluation mode and parameters without gradients; both as they were afterwards."""
     training = model.training
     thawed = [p for p in model.parameters() if p.requires_grad]
-    model.eval()
+    model.train(False)
     for parameter in thawed:
         parameter.requires_grad_(False)
     try:
@@ -287,7 +297,7 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def _check_brought(hf_model: Any, device: Any, dtype: Any, device_map: Any) -> None:
-    """A model that the user brings is taken as it is."""
+    """A model that the user brings is taken as it is; its configuration is told its class where it does not know it."""
     if str(device) != "auto" or str(dtype) != "auto" or device_map is not None:
         raise ModelError(
             "hf_model brings its own device and dtype: set them where you load it, not in load_model()"
@@ -296,6 +306,10 @@ def _check_brought(hf_model: Any, device: Any, dtype: Any, device_map: Any) -> N
         raise ModelError(f"hf_model is a {type(hf_model).__name__}: a Hugging Face language model is wanted")
     if any(p.dtype == torch.float16 for p in hf_model.parameters()):
         raise ModelError(FLOAT16)
+    if not getattr(
+        hf_model.config, "architectures", None
+    ):  # made in memory: TransformerLens reads the class there
+        hf_model.config.architectures = [type(hf_model).__name__]
 
 
 def _bridge(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool) -> Any:
@@ -394,7 +408,7 @@ def _require_hooked(model: Any) -> None:
 
 @torch.no_grad()
 def _site_widths(model: Any) -> dict[Site, int]:
-    """Neurons a layer of every site that fires in a forward pass of one token."""
+    """Neurons per layer of every site that fires in a forward pass of one token."""
     known = getattr(model, "_culnig_widths", None)
     if known is not None:
         return known

@@ -422,6 +422,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def clear_device_cache() -> None:
     """Gives cached blocks back, so that smaller ones can be made of them."""
-    from accelerate.utils import clear_device_cache as clear
+    from accelerate.utils.memory import clear_device_cache as clear
 
     clear(garbage_collection=True)

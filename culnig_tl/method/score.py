@@ -40,16 +40,40 @@ from .rows import country_rows, drawn_clusters, poisson_draws
 
 
 @overload
-def score_neurons(model: HookedModel, task: Task, *, method: str = ..., **options: Any) -> NeuronScores: ...
+def score_neurons(
+    model: HookedModel,
+    task: Task,
+    *,
+    method: str = ...,
+    sites: Iterable[Site | str] = ...,
+    language: Task | None = ...,
+    batch_size: int | str | Sequence[int] = ...,
+    bootstrap: int = ...,
+    seed: int = ...,
+    progress: bool | Advance = ...,
+    checkpoint: str | Path | Checkpoint | None = ...,
+    resume: bool = ...,
+) -> NeuronScores: ...
 @overload
 def score_neurons(
-    model: HookedModel, task: Task, *, method: Sequence[str], **options: Any
+    model: HookedModel,
+    task: Task,
+    *,
+    method: list[str] | tuple[str, ...],
+    sites: Iterable[Site | str] = ...,
+    language: Task | None = ...,
+    batch_size: int | str | Sequence[int] = ...,
+    bootstrap: int = ...,
+    seed: int = ...,
+    progress: bool | Advance = ...,
+    checkpoint: str | Path | Checkpoint | None = ...,
+    resume: bool = ...,
 ) -> dict[str, NeuronScores]: ...
 def score_neurons(
     model: HookedModel,
     task: Task,
     *,
-    method: str | Sequence[str] = "culnig",
+    method: str | list[str] | tuple[str, ...] = "culnig",
     sites: Iterable[Site | str] = SITES,
     language: Task | None = None,
     batch_size: int | str | Sequence[int] = "auto",
