@@ -26,6 +26,7 @@ lint: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/pyright --pythonpath $(RUN)/python
+	$(RUN)/lint-imports
 
 docs: $(STAMP)  ## the documentation, into build/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict

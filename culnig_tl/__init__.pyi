@@ -1,19 +1,32 @@
-from . import analyses, figures, finetuning
-from .data.neurons import NeuronSet, Site
-from .data.results import EvaluationResult
-from .data.scores import NeuronScores
-from .engine.models import describe, load_model
-from .errors import CulnigError
-from .finetuning.baking import bake
-from .method.ablation import ablate, ablation_hooks, mean_outputs
-from .method.closeup import question_scores, score_prompt
-from .method.evaluation import evaluate
-from .method.exact import exact_effects
-from .method.score import score_neurons
-from .method.selection import select_general, select_random, select_rival, select_specific
-from .run.pipeline import run_study
-from .study.comparison import compare
-from .study.config import StudyConfig
-from .study.study import Study
-from .tasks import Question, Task, list_tasks, load_task
-from .workbench import explore
+from . import analyses as analyses
+from . import figures as figures
+from . import finetuning as finetuning
+from .data.neurons import NeuronSet as NeuronSet
+from .data.neurons import Site as Site
+from .data.results import EvaluationResult as EvaluationResult
+from .data.scores import NeuronScores as NeuronScores
+from .engine.models import describe as describe
+from .engine.models import load_model as load_model
+from .errors import CulnigError as CulnigError
+from .finetuning.baking import bake as bake
+from .method.ablation import ablate as ablate
+from .method.ablation import ablation_hooks as ablation_hooks
+from .method.ablation import mean_outputs as mean_outputs
+from .method.closeup import question_scores as question_scores
+from .method.closeup import score_prompt as score_prompt
+from .method.evaluation import evaluate as evaluate
+from .method.exact import exact_effects as exact_effects
+from .method.score import score_neurons as score_neurons
+from .method.selection import select_general as select_general
+from .method.selection import select_random as select_random
+from .method.selection import select_rival as select_rival
+from .method.selection import select_specific as select_specific
+from .run.pipeline import run_study as run_study
+from .study.comparison import compare as compare
+from .study.config import StudyConfig as StudyConfig
+from .study.study import Study as Study
+from .tasks import Question as Question
+from .tasks import Task as Task
+from .tasks import list_tasks as list_tasks
+from .tasks import load_task as load_task
+from .workbench import explore as explore

@@ -2,15 +2,15 @@
 
 
 class CulnigError(Exception):
-    """Base of every error that this package raises on purpose. The command line shows its message and exits with 2."""
+    """Base of the errors that are raised on purpose; the command line prints them and exits with 2."""
 
 
 class TaskError(CulnigError):
-    """A task that is unknown, has bad rows, or cannot do what was asked of it."""
+    """A task that is unknown, has bad rows, or cannot do what is asked of it."""
 
 
 class ModelError(CulnigError):
-    """A model that cannot be loaded, or lacks what was asked of it."""
+    """A model that cannot be loaded, or lacks what is asked of it."""
 
 
 class PromptError(CulnigError):
@@ -26,12 +26,12 @@ class NeuronError(CulnigError):
 
 
 class StudyError(CulnigError):
-    """A study's folder or arguments that cannot be used."""
+    """The folder or arguments of a study that cannot be used, or work that another process is doing."""
 
 
 class MatchError(CulnigError):
-    """Answers in words that cannot be compared, e.g. for want of a language's analyser."""
+    """Answers in words that cannot be compared, e.g. because a language's analyser is missing."""
 
 
 class FineTuningError(CulnigError):
-    """Modules that cannot be chosen, or a training that cannot be started or has gone wrong."""
+    """Modules that cannot be chosen, or a training run that cannot start or has failed."""

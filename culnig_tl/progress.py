@@ -1,4 +1,4 @@
-"""Progress bars: questions a second and time left, on everything over a few seconds."""
+"""Progress bars: questions per second and time left, for everything that takes more than a moment."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from tqdm.auto import tqdm
 
 Advance = Callable[[int], object]
-"""Moves a bar on by so many questions."""
+"""Advances a bar by a number of questions."""
 
 
 @contextmanager
 def progress_bar(
     total: int, description: str, *, enabled: bool | Advance = True, unit: str = "question"
 ) -> Iterator[Advance]:
-    """A bar that is advanced by calling what it yields; silent where it would be gone within a moment.
+    """A bar that is advanced by calling what it yields; not shown if it is done within half a second.
 
-    `enabled` may be the advance function of a bar that already stands: then that one goes on.
+    `enabled` may be the advance function of another bar, which is then used instead of a new one.
     """
     if callable(enabled):
         yield enabled

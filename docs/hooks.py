@@ -1,27 +1,36 @@
-"""Pages that MkDocs makes from the package itself: one a module, one a command, one a kind of error.
+"""Pages that MkDocs makes from the package itself: one per module, one per kind of error, and one of all commands.
 
-A module, command or error that is added gets its page by itself, a page beside `index.md` its place in the navigation. A kind of error with a page of its own in ``docs/errors``
-keeps it; the messages that the package can raise are listed below it.
+A new module, command or kind of error appears by itself, and so does a new page beside `index.md`. A kind of error that has a
+page in ``docs/errors`` keeps it; below it are listed the messages that the package can raise.
 """
 
 from __future__ import annotations
 
 import ast
 import html
+import io
+import os
+import re
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "culnig_tl"
-HIDDEN = {"__main__", "commands", "cli"}
-"""Not on API pages: the command line has pages of its own."""
+HIDDEN = {"__main__", "cli"}
+"""Not on API pages: the command line has a page of its own."""
+WIDTH = "100"
+"""Columns of the commands' help."""
+_SENTENCE = re.compile(r"(?<=[.?!]) (?=[A-Z`])")
+"""Between two sentences."""
 
 
 def on_config(config: Any) -> Any:
-    """Appends what is made here to the navigation."""
+    """Appends the generated pages to the navigation."""
     api: list[Any] = ["api/index.md"]
     for name in _modules():
         *groups, _ = name.split(".")
@@ -77,7 +86,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def _modules() -> dict[str, str]:
-    """Dotted name below the package -> first line of its docstring, in the order of the alphabet, packages last."""
+    """Dotted name below the package -> first sentence of its docstring, in alphabetical order, packages last."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -85,10 +94,12 @@ def _modules() -> dict[str, str]:
             parts[0] in HIDDEN
             or any(part.startswith("_") and part != "__init__" for part in parts)
             or parts == ("__init__",)
+            or not path.stat().st_size  # an empty __init__.py
         ):
             continue
         name = ".".join(part for part in parts if part != "__init__")
-        found[name] = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[name] = _SENTENCE.split(" ".join(text.split("\n\n")[0].split()))[0]
     packages = {name.split(".")[0] for name in found if "." in name}
     return dict(sorted(found.items(), key=lambda item: (item[0].split(".")[0] in packages, item[0])))
 
@@ -97,21 +108,27 @@ def _index(modules: dict[str, str]) -> str:
     rows = "\n".join(
         f"| [`culnig_tl.{name}`]({name}.md) | {html.escape(about)} |" for name, about in modules.items()
     )
+    public = "\n".join(
+        f"| `{'.'.join(('ctl', name))}` | [`culnig_tl.{module}`]({module}.md) |"
+        for name, module in _public().items()
+    )
     return (
-        "# API\n\nEverything that is public can be imported from `culnig_tl` itself: `import culnig_tl as ctl`.\n\n"
-        f"{_public()}\n\n## Modules\n\n| module | what it is for |\n|---|---|\n{rows}\n"
+        "# API\n\nThe public names, after `import culnig_tl as ctl`. Other names are imported from their module.\n\n"
+        f"| name | module |\n|---|---|\n{public}\n\n## Modules\n\n| module | what it is for |\n|---|---|\n{rows}\n"
     )
 
 
-def _public() -> str:
-    """The public names, from the package's own list."""
-    import culnig_tl
-
-    rows = (
-        f"| `ctl.{name}` | [`culnig_tl.{module}`]({module}.md) |"
-        for name, module in sorted(culnig_tl._PUBLIC.items())
-    )
-    return "| name | lives in |\n|---|---|\n" + "\n".join(rows)
+def _public() -> dict[str, str]:
+    """Public name -> module it is defined in, both below the package, from the lists of lazily imported names."""
+    found = {}
+    for stub in sorted(PACKAGE.rglob("__init__.pyi")):
+        inside = stub.parent.relative_to(PACKAGE).parts
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    module = (*inside, node.module or alias.name)
+                    found[".".join((*inside, alias.name))] = ".".join(module)
+    return dict(sorted(found.items(), key=lambda item: ("." in item[0], item[0])))
 
 
 def _errors() -> dict[str, str]:
@@ -121,7 +138,7 @@ def _errors() -> dict[str, str]:
 
 
 def _messages() -> Iterator[tuple[str, str, str]]:
-    """(kind, module, message) of every error that is raised with a message of its own; blanks stand in braces."""
+    """(kind, module, message) of every error that is raised with its own message; "…" stands for what the message names."""
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -137,7 +154,7 @@ def _messages() -> Iterator[tuple[str, str, str]]:
 
 
 def _words(node: ast.expr) -> str:
-    """A message as its source has it; "" where it is made elsewhere."""
+    """A message as it is in the source; "" where it is made elsewhere."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
@@ -157,38 +174,31 @@ def _listed(messages: list[tuple[str, str, str]]) -> str:
         f"| {_cell(text)} | `{module}` |"
         for _, module, text in sorted({(kind, m, t) for kind, m, t in messages})
     )
-    return f"## Every message\n\nAs the source has them; … is what the message names.\n\n| message | raised in |\n|---|---|\n{rows}\n"
+    return f"## Every message\n\nAs in the source; … stands for what the message names.\n\n| message | raised in |\n|---|---|\n{rows}\n"
 
 
 def _cell(text: str) -> str:
-    """Text that Markdown leaves alone."""
+    """Text, escaped for a table cell in Markdown."""
     return html.escape(" ".join(text.split()), quote=False).translate(
         {ord(c): f"\\{c}" for c in "\\`*_{}[]|#"}
     )
 
 
 def _commands() -> str:
-    """The command line, from its own help."""
-    import typer
+    """The command line, as its own help prints it."""
+    from culnig_tl.cli import COMMANDS, overview
 
-    from culnig_tl.cli import app
-
-    parts = ["# Commands\n\n`culnig-tl COMMAND --help` prints the same."]
-    root: Any = typer.main.get_command(app)
-    for name, command in root.commands.items():
-        parts += _command(f"culnig-tl {name}", command)
+    parts = ["# Commands", f"```text\n{overview()}\n```"]
+    for commands in COMMANDS.values():
+        parts += [f"## culnig-tl {name}\n\n```text\n{_help(name)}\n```" for name in commands]
     return "\n\n".join(parts) + "\n"
 
 
-def _command(name: str, command: Any) -> list[str]:
-    parts = [f"## {name}", _cell(command.help or "")]
-    options = [parameter for parameter in command.params if parameter.name != "help"]
-    if options:
-        rows = "\n".join(
-            f"| {'`' + ', '.join(o.opts) + '`' if o.param_type_name == 'option' else o.name.upper()} | {_cell(getattr(o, 'help', None) or '')} |"
-            for o in options
-        )
-        parts.append(f"| option | |\n|---|---|\n{rows}")
-    for below, nested in getattr(command, "commands", {}).items():
-        parts += _command(f"{name} {below}", nested)
-    return parts
+def _help(command: str) -> str:
+    """What `culnig-tl COMMAND --help` prints."""
+    from culnig_tl.cli import run_command
+
+    printed = io.StringIO()
+    with patch.dict(os.environ, COLUMNS=WIDTH), redirect_stdout(printed), suppress(SystemExit):
+        run_command([*command.split(), "--help"])
+    return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())

@@ -11,18 +11,19 @@ FOODS = ("rice", "bread and soup", "noodles", "football, cricket and golf")
 
 
 def culture_task(name="culture", *, countries=COUNTRIES[:5], each=4, culture=True) -> Task:
-    """`each` questions a country and split, in clusters of two countries."""
+    """`each` questions per country and split; a cluster holds one question of every country."""
     rows = []
     for c, country in enumerate(countries):
         for i in range(each):
             for split in ("neuron", "test"):
                 lines = "\n".join(f"{label}. {FOODS[(i + k + c) % 4]}" for k, label in enumerate("ABCD"))
+                asked = f"What do people in {country} eat at New Year{' or later' * (i % 3)}?"
                 rows.append(
                     Question(
                         name,
                         f"{name}-{country}-{i}-{split}",
                         f"{split}{i}",
-                        f"What do people in {country} eat at New Year{' or later' * (i % 3)}?\n{lines}\nAnswer:",
+                        f"{asked}\n{lines}\nAnswer:",
                         ("A", "B", "C", "D"),
                         "ABCD"[(i + c) % 4],
                         country=country,

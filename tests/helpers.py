@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
+
 import numpy as np
 import torch
 import transformers as hf
-import typer
-from typer.testing import CliRunner
 
 from culnig_tl import NeuronScores, score_neurons
+from culnig_tl.cli import run_command
 from culnig_tl.data.neurons import Site
 
 
@@ -53,10 +55,9 @@ def difference(a: NeuronScores, b: NeuronScores) -> float:
     return float(max(rows))
 
 
-def invoked(app: typer.Typer, *arguments: object) -> str:
-    """What a command prints; an error of it is raised here."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+def invoked(*arguments: object) -> str:
+    """What a command of `culnig-tl` prints; an error of it is raised here."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        run_command([str(argument) for argument in arguments])
+    return printed.getvalue()

@@ -1,4 +1,5 @@
-"""What people would count as the answer, in the eight languages that have an analyser: (what was said, the accepted answer).
+"""What people would count as the answer, in the eight languages that have an analyser: (what was said, the
+accepted answer).
 
 In each `SAID` the answer stands inflected, or with particles, articles and other words around it. In each
 `NOT_SAID` the answer is another, often with like letters. What the matcher gets wrong stands below them.
@@ -170,8 +171,8 @@ MISSED = {
     "am": [("የቤት ዕቃዎች", "ዕቃ")],
     "as": [("নামঘৰত", "নামঘৰ")],
 }
-"""The answer, to people; not to the matcher: capitals without accents, colloquial forms, abbreviations, and where only spelling is
-normalised, endings."""
+"""The answer, to people; not to the matcher: capitals without accents, colloquial forms, abbreviations, and
+where only spelling is normalised, endings."""
 
 TAKEN = {
     "es": [("casarse en mayo", "casa"), ("mi hijo", "la hija")],

@@ -55,6 +55,19 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def counting(at: int, do: Callable[[], object]) -> Callable[[int], None]:
+    """A progress bar that calls `do` when that many batches are done."""
+    seen: list[int] = []
+
+    def advance(count: int) -> None:
+        if count:
+            seen.append(count)
+        if count and len(seen) == at:
+            do()
+
+    return advance
+
+
 def free_port() -> int:
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))

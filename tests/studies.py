@@ -1,4 +1,4 @@
-"""Studies made by hand, with answers that are known: what a page says of them can be foretold."""
+"""Studies made by hand, with answers that are known, so that what a page says of them can be foretold; and a real, small one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from culnig_tl import (
+    describe,
+    load_model,
+    load_task,
+    score_neurons,
+    select_general,
+    select_random,
+    select_specific,
+)
 from culnig_tl.data.neurons import NeuronSet
 from culnig_tl.data.results import COLUMNS, EvaluationResult
+from culnig_tl.method.evaluation import evaluate_sets
 from culnig_tl.study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig
 from culnig_tl.study.study import Study
 
@@ -31,31 +41,13 @@ def answers(
     """All right but a share of each task's questions, chosen by the seed; every question is a cluster of its own."""
     rows = []
     for task, culture in tasks.items():
-        wrong = set(
-            np.random.default_rng([seed, len(task)])
-            .permutation(questions)[: round(questions * lost.get(task, 0))]
-            .tolist()
-        )
+        order = np.random.default_rng([seed, len(task)]).permutation(questions)
+        wrong = set(order[: round(questions * lost.get(task, 0))].tolist())
         for i in range(questions):
-            country, right, answer = COUNTRIES[i % 3] if culture else None, i not in wrong, "ABCD"[i % 4]
+            right, answer = i not in wrong, "ABCD"[i % 4]
             given = answer if right else "E"
-            rows.append(
-                (
-                    task,
-                    f"{task}-{i}",
-                    f"c{i}",
-                    country,
-                    "Food",
-                    0,
-                    answer,
-                    given,
-                    given,
-                    0.7 * right,
-                    right,
-                    right,
-                    np.nan,
-                )
-            )
+            asked = (task, f"{task}-{i}", f"c{i}", COUNTRIES[i % 3] if culture else None, "Food", 0)
+            rows.append((*asked, answer, given, given, 0.7 * right, right, right, np.nan))
     prints = {task: f"{task}-fingerprint" for task in tasks}
     metadata = {"model": model, "fingerprints": prints, "setting": "unchanged", "neuron_count": 0}
     return EvaluationResult(pd.DataFrame(rows, columns=list(COLUMNS)), metadata)
@@ -106,6 +98,37 @@ def made_study(
         "neuron": make_scores(task=first, countries=countries),
         "control": make_scores(task=f"{first}:control", seed=1, countries=countries),
     }
+    return Study(config, info, scores, neurons, results)
+
+
+def small_study(model: str, **given: Any) -> Study:
+    """A study of a small checkpoint, really scored and answered, on a few questions of the toy's tasks; nothing is written."""
+    config = StudyConfig(
+        model=model, tasks=("miniculture", "minicommonsense"), reading="minireading", rival=None, limit=16,
+        **{"top_mlp": 0.1, "top_attn": 0.05, "top_specific": 0.1, **given},
+    )  # fmt: skip
+    loaded = load_model(model, device="cpu")
+    about, whole = describe(loaded), {name: load_task(name) for name in config.tasks}
+    tests = {name: task.test_split().limit(config.limit) for name, task in whole.items()}
+    culture = whole["miniculture"].neuron_split().limit(config.limit)
+    reading = load_task(config.reading).neuron_split().limit(config.limit)
+    scores = {
+        name: score_neurons(loaded, task, progress=False)
+        for name, task in (("neuron", culture), ("control", culture.control()), ("reading", reading))
+    }
+    shares = {"top_mlp": config.top_mlp, "top_attn": config.top_attn, "drop_reading": config.drop_reading}
+    general = select_general(*scores.values(), **shares)
+    neurons = {GENERAL: general, SPECIFIC: select_specific(*scores.values(), top=config.top_specific, z=0)}
+    for match, name in (("layer", RANDOM["layer"]), ("count", RANDOM["count"])):
+        neurons |= {
+            f"{name} {k}": select_random(general, scores["neuron"], seed=k, match=match) for k in range(2)
+        }
+    asked = {UNCHANGED: None, **{name: chosen for name, chosen in neurons.items() if name != SPECIFIC}}
+    info = {
+        "model": about.name, "revision": about.revision, "layers": about.layers, "widths": {site.value: width for site, width in about.widths.items()},
+        "tasks": {name: {"culture": task.culture, "fingerprint": task.fingerprint} for name, task in tests.items()},
+    }  # fmt: skip
+    results = evaluate_sets(loaded, list(tests.values()), asked, progress=False)
     return Study(config, info, scores, neurons, results)
 
 

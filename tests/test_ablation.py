@@ -6,50 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from culnig_tl import NeuronSet, ablate, describe
-from culnig_tl.errors import NeuronError
-from culnig_tl.method.ablation import mean_outputs
+from culnig_tl import NeuronSet, ablate, ablation_hooks, describe, mean_outputs
+from culnig_tl.errors import NeuronError, ScoreError
 
 from . import families
+from .builders import TOKENS, run, some_neurons
 from .helpers import plain_model
 from .oracles import plain_ablation
 
-TOKENS = torch.tensor([[1, 40, 97, 130, 201, 77, 300, 12, 44, 350, 90, 91]])
-
-
-def some_neurons(model, *, share=0.25, sites=None, seed=0) -> NeuronSet:
-    """A quarter of the neurons of every site and layer."""
-    rng, info = np.random.default_rng(seed), describe(model)
-    rows = []
-    for site in sites or info.widths:
-        width = info.widths[site]
-        for layer in range(info.layers):
-            rows += [
-                (site, layer, int(i))
-                for i in rng.choice(width, size=max(1, int(share * width)), replace=False)
-            ]
-    return NeuronSet.from_indices(rows)
-
-
-def run(model, tokens=TOKENS):
-    with torch.no_grad():
-        return model(tokens)
-
 
 @pytest.mark.parametrize("family", list(families.FAMILIES))
-@pytest.mark.parametrize(("operation", "factor"), [("suppress", 0.0), ("enhance", 2.0)])
-def test_equals_plain_hooks_on_the_modules(family, operation, factor, loaded, checkpoints):
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_equals_plain_hooks_on_the_modules(family, scale, loaded, checkpoints):
     model, plain = loaded(family), plain_model(checkpoints(family))
     info = describe(model)
     one_by_one = [[site] for site in info.widths] if family in ("phi3", "gpt-neox") else []
     for sites in [*one_by_one, list(info.widths)]:
         neurons = some_neurons(model, sites=sites)
-        expected = plain_ablation.logits(plain, TOKENS, neurons.keys(), factor)
-        with ablate(model, neurons, operation):
+        expected = plain_ablation.logits(plain, TOKENS, neurons.keys(), scale)
+        with ablate(model, neurons, scale=scale):
             mine = run(model)
-        scale = expected.abs().max()
-        assert float((mine - expected).abs().max() / scale) < 1e-5, sites
-        assert float((expected - run(model)).abs().max() / scale) > 1e-3, "the ablation did something"
+        largest = expected.abs().max()
+        assert float((mine - expected).abs().max() / largest) < 1e-5, sites
+        assert float((expected - run(model)).abs().max() / largest) > 1e-3, "the ablation did something"
 
 
 def test_the_toy_equals_plain_hooks():
@@ -81,7 +60,7 @@ def test_the_empty_set_is_the_baseline_bit_for_bit(loaded):
 def test_nothing_remains_also_after_an_exception(loaded):
     model = loaded("qwen3")
     before, neurons = run(model), some_neurons(model)
-    with pytest.raises(ZeroDivisionError), ablate(model, neurons), ablate(model, neurons, "enhance"):
+    with pytest.raises(ZeroDivisionError), ablate(model, neurons), ablate(model, neurons, scale=2.0):
         1 / 0  # noqa: B018
     assert torch.equal(run(model), before)
     assert not any(point.fwd_hooks or point.bwd_hooks for point in model.hook_dict.values())
@@ -106,7 +85,7 @@ def test_nested_contexts_compose(loaded):
 
 def test_enhance_then_half_is_the_baseline_and_suppress_twice_is_once(loaded):
     model, neurons = loaded("llama"), some_neurons(loaded("llama"))
-    with ablate(model, neurons, "enhance"), ablate(model, neurons, scale=0.5):
+    with ablate(model, neurons, scale=2.0), ablate(model, neurons, scale=0.5):
         assert torch.equal(run(model), run(model))
         back = run(model)
     torch.testing.assert_close(back, run(model), atol=0, rtol=0)
@@ -164,7 +143,7 @@ def test_means_put_the_task_mean_in_place(loaded):
     np.testing.assert_allclose(means.arrays["mlp.gate"][1], torch.cat(by_hand).mean(0), atol=1e-5)
 
     neurons = NeuronSet.from_indices([("mlp.gate", 1, 3), ("attn.v", 0, 2)])
-    with ablate(model, neurons, means=means), torch.no_grad():
+    with ablate(model, neurons, to=means), torch.no_grad():
         _, cache = model.run_with_cache(TOKENS)
     np.testing.assert_allclose(
         cache["blocks.1.mlp.hook_pre"][0, :, 3], means.arrays["mlp.gate"][1, 3], rtol=1e-6
@@ -196,21 +175,39 @@ def test_a_model_without_the_site_says_so(loaded):
         ablate(model, NeuronSet.from_indices([("mlp.up", 0, 0)])),
     ):
         pass
-    with pytest.raises(NeuronError, match="mlp.up"):
+    with pytest.raises(ScoreError, match="mlp.up"):
         mean_outputs(model, families.questions(2), sites=["mlp.up"], progress=False)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"operation": "destroy"}, {"scale": float("nan")}, {"scale": 0.5, "means": "both"}],
-    ids=["unknown", "nan", "both"],
-)
-def test_a_wrong_operation_is_a_clear_error(arguments, loaded):
-    model = loaded("llama")
-    if arguments.get("means"):
-        arguments = {
-            **arguments,
-            "means": mean_outputs(model, families.questions(2), sites=["mlp.gate"], progress=False),
-        }
-    with pytest.raises(NeuronError), ablate(model, NeuronSet.from_indices([("mlp.gate", 0, 0)]), **arguments):
+def test_a_scale_that_is_not_finite_is_a_clear_error(loaded):
+    with (
+        pytest.raises(NeuronError, match="finite"),
+        ablate(loaded("llama"), NeuronSet.from_indices([]), scale=float("nan")),
+    ):
         pass
+
+
+def test_scale_and_means_exclude_each_other(loaded):
+    model, one = loaded("llama"), NeuronSet.from_indices([("mlp.gate", 0, 0)])
+    means = mean_outputs(model, families.questions(2), sites=["mlp.gate"], progress=False)
+    with pytest.raises(NeuronError, match="exclude each other"), ablate(model, one, scale=0.5, to=means):
+        pass
+
+
+def test_means_of_other_sites_are_a_clear_error(loaded):
+    model, one = loaded("llama"), NeuronSet.from_indices([("attn.v", 0, 0)])
+    means = mean_outputs(model, families.questions(2), sites=["mlp.gate"], progress=False)
+    with pytest.raises(NeuronError, match="no means of attn.v"), ablate(model, one, to=means):
+        pass
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_hooks_are_those_of_run_with_hooks(family, in_place, loaded):
+    model = loaded(family)
+    neurons = some_neurons(model)
+    with ablate(model, neurons):
+        expected = run(model)
+    hooks = ablation_hooks(model, neurons, in_place=in_place)
+    with torch.no_grad():
+        assert torch.equal(model.run_with_hooks(TOKENS, fwd_hooks=hooks), expected)

@@ -8,73 +8,77 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from culnig_tl import evaluate
-from culnig_tl.analyses.checkpoints import compare_checkpoints
-from culnig_tl.engine.models import describe
+from culnig_tl import describe, score_neurons, select_general
+from culnig_tl.analyses import compare_checkpoints
 from culnig_tl.errors import StudyError
-from culnig_tl.method.score import score_neurons
-from culnig_tl.method.selection import select_general
+from culnig_tl.method.evaluation import evaluate_sets
 from culnig_tl.study.config import GENERAL, UNCHANGED, StudyConfig
 from culnig_tl.study.study import Study
 
 from .cultures import culture_task
 
 CUT = {"top_mlp": 0.1, "top_attn": 0.05, "drop_reading": 0.05}
+TASK = culture_task(each=2)
 
 
-def study(model, task) -> Study:
+def study(model) -> Study:
     """What a finished study holds, made by hand."""
-    about = describe(model)
+    about, found_on = describe(model), TASK.neuron_split()
     neuron, control, reading = (
-        score_neurons(model, t, progress=False)
-        for t in (task.neuron_split(), task.neuron_split().control(), task.neuron_split())
+        score_neurons(model, task, progress=False) for task in (found_on, found_on.control(), found_on)
     )
     general = select_general(neuron, control, reading, **CUT)
     info = {
         "layers": about.layers,
         "widths": {site.value: width for site, width in about.widths.items()},
-        "tasks": {task.name: {"culture": True, "fingerprint": task.fingerprint}},
+        "tasks": {TASK.name: {"culture": True, "fingerprint": TASK.fingerprint}},
     }
-    results = {
-        UNCHANGED: evaluate(model, task.test_split(), progress=False),
-        GENERAL: evaluate(model, task.test_split(), neurons=general, progress=False),
-    }
-    return Study(
-        StudyConfig(),
-        info,
-        {"neuron": neuron, "control": control, "reading": reading},
-        {GENERAL: general},
-        results,
-    )
+    scores = {"neuron": neuron, "control": control, "reading": reading}
+    results = evaluate_sets(model, [TASK.test_split()], {UNCHANGED: None, GENERAL: general}, progress=False)
+    return Study(StudyConfig(), info, scores, {GENERAL: general}, results)
 
 
 @pytest.fixture(scope="module")
 def studies(loaded):
-    task = culture_task(each=2)
-    return {"base": study(loaded("llama"), task), "tuned": study(loaded("llama", seed=1), task)}
+    return {"base": study(loaded("llama")), "tuned": study(loaded("llama", seed=1))}
 
 
-def test_two_checkpoints_side_by_side(studies):
-    found = compare_checkpoints(studies)
-    overlap, ranks, layers = found.overlap(), found.rank_correlation(), found.layers()
-    assert (
-        overlap.loc["base", "base"] == 1 and overlap.loc["base", "tuned"] == overlap.loc["tuned", "base"] < 1
-    )
-    g = {}
-    for name, one in studies.items():
+@pytest.fixture(scope="module")
+def alike(studies):
+    return compare_checkpoints(studies)
+
+
+@pytest.fixture(scope="module")
+def unlike(studies, loaded):
+    return compare_checkpoints({"base": studies["base"], "other": study(loaded("qwen3"))})
+
+
+def test_overlap_is_that_of_the_sets(alike, studies):
+    overlap, sets = alike.overlap(), [s.neurons[GENERAL] for s in studies.values()]
+    assert overlap.loc["base", "tuned"] == overlap.loc["tuned", "base"] == sets[0].jaccard(sets[1]) < 1
+    assert overlap.loc["base", "base"] == 1
+
+
+def test_rank_correlation_is_spearmans_of_the_contrast(alike, studies):
+    contrasts = []
+    for one in studies.values():
         neuron, control = one.scores["neuron"], one.scores["control"]
-        g[name] = np.concatenate(
-            [
-                (neuron.total(s) / neuron.clusters - control.total(s) / control.clusters).ravel()
-                for s in neuron.sites
-            ]
-        )
-    assert ranks.loc["base", "tuned"] == pytest.approx(
-        stats.spearmanr(g["base"], g["tuned"]).statistic, abs=1e-3
-    )
-    assert list(layers.columns) == ["base", "tuned"] and len(layers) == 3
-    assert layers.sum().tolist() == [len(s.neurons[GENERAL]) for s in studies.values()]
-    table = found.accuracy().frame
+        values = [
+            neuron.total(s) / neuron.clusters - control.total(s) / control.clusters for s in neuron.sites
+        ]
+        contrasts.append(np.concatenate([value.ravel() for value in values]))
+    expected = stats.spearmanr(*contrasts).statistic
+    assert alike.rank_correlation().loc["base", "tuned"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_layers_count_every_neuron(alike, studies):
+    layers = alike.layers()
+    assert len(layers) == 3
+    assert layers.sum().to_dict() == {name: len(s.neurons[GENERAL]) for name, s in studies.items()}
+
+
+def test_accuracy_has_a_row_per_checkpoint_and_setting(alike):
+    table = alike.accuracy().frame
     assert table["setting"].tolist() == [
         "base, unchanged",
         "base, culture-general",
@@ -82,28 +86,37 @@ def test_two_checkpoints_side_by_side(studies):
         "tuned, culture-general",
     ]
     assert table["neurons"].tolist()[::2] == [0, 0]
-    assert len(found.figure().data) >= 1
-    assert "Spearman" in str(found)
 
 
-def test_what_cannot_be_compared_is_left_out_and_said(studies, loaded):
+def test_tables_are_named_for_their_files(alike):
+    assert list(alike.tables()) == ["overlap", "rank-correlation", "layers", "accuracy"]
+    assert alike.tables()["layers"].columns.tolist() == ["layer", "base", "tuned"]
+
+
+def test_nothing_is_remarked_on_shapes_and_questions_that_are_alike(alike):
+    said = " ".join(alike.remarks())
+    assert "different shapes" not in said and "Different questions" not in said
+
+
+def test_neurons_of_different_shapes_are_not_compared(unlike):
+    assert np.isnan(unlike.overlap().loc["base", "other"]) and unlike.overlap().loc["other", "other"] == 1
+    assert np.isnan(unlike.rank_correlation().loc["other", "base"])
+    assert "different shapes" in str(unlike)
+
+
+def test_different_questions_stand_in_columns_of_their_own(studies):
     base = studies["base"]
+    about = {**base.info["tasks"]["culture"], "fingerprint": "another"}
+    other = dataclasses.replace(base, info={**base.info, "tasks": {"culture": about}})
+    found = compare_checkpoints({"base": base, "b": other})
+    assert "Different questions of culture were asked" in " ".join(found.remarks())
+
+
+def test_one_checkpoint_is_not_compared(studies):
     with pytest.raises(StudyError, match="two checkpoints"):
-        compare_checkpoints({"base": base})
-    alike = compare_checkpoints(studies)
-    assert not any(
-        "different shapes" in remark or "Different questions" in remark for remark in alike.remarks()
-    )
-    other = study(loaded("qwen3"), culture_task(each=2))
-    found = compare_checkpoints({"base": base, "other": other})
-    assert np.isnan(found.overlap().loc["base", "other"]) and np.isnan(
-        found.rank_correlation().loc["other", "base"]
-    )
-    assert found.overlap().loc["other", "other"] == 1
-    assert "different shapes" in " ".join(found.remarks()) and "different shapes" in str(found)
-    assert len(found.figure().data) >= 1
-    prints = {"culture": {**base.info["tasks"]["culture"], "fingerprint": "x"}}
-    elsewhere = dataclasses.replace(base, info={**base.info, "tasks": prints})
-    assert "Different questions of culture were asked" in " ".join(
-        compare_checkpoints({"base": base, "b": elsewhere}).remarks()
-    )
+        compare_checkpoints({"base": studies["base"]})
+
+
+def test_folders_are_read(tmp_path):
+    with pytest.raises(StudyError, match="holds no study"):
+        compare_checkpoints({"base": tmp_path / "base", "sft": tmp_path / "sft"})

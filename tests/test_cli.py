@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from culnig_tl.cli import app
+from culnig_tl.cli import COMMANDS, main, overview
 from culnig_tl.data.neurons import NeuronSet
 from culnig_tl.data.scores import NeuronScores
-from culnig_tl.errors import StudyError
+from culnig_tl.errors import CulnigError, StudyError
+from culnig_tl.study.config import TOY_CONFIG, StudyConfig
+
+from .helpers import invoked
+
+NAMES = [name for commands in COMMANDS.values() for name in commands]
+HEAVY = ("torch", "transformer_lens", "plotly", "pandas")
 
 
 def command(*words: str, **kwargs) -> subprocess.CompletedProcess[str]:
@@ -21,16 +29,69 @@ def command(*words: str, **kwargs) -> subprocess.CompletedProcess[str]:
     )
 
 
-def ok(*words: str) -> str:
-    result = CliRunner().invoke(app, list(words), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+def help_of(*words: str, into: Path) -> list[str]:
+    """A command's options, each with its help in one line."""
+    with (
+        into.open("w", encoding="utf-8") as stream,
+        redirect_stdout(stream),
+        pytest.raises(SystemExit) as end,
+    ):
+        main([*words, "--help"])
+    assert end.value.code == 0
+    options: list[str] = []
+    for line in into.read_text(encoding="utf-8").splitlines():
+        text = line.strip("│ ")
+        if line.startswith("│ -"):
+            options.append(" ".join(text.split()))
+        elif line.startswith("│   ") and options:
+            options[-1] += f" {text}"
+    return options
 
 
-def test_help_loads_neither_torch_nor_plotly():
-    code = "import sys; import culnig_tl, culnig_tl.cli; print([m for m in ('torch', 'transformer_lens', 'plotly', 'pandas') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+def test_no_help_loads_anything_heavy():
+    lines = [["--help"], ["--version"], [], ["answers"], *([*name.split(), "--help"] for name in NAMES)]
+    code = f"""
+import sys
+from culnig_tl.cli import main
+for words in {lines!r}:
+    try:
+        main(words)
+    except SystemExit:
+        pass
+    print([words, [module for module in {HEAVY!r} if module in sys.modules]], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [str([words, []]) for words in lines]
+
+
+def test_the_overview_has_every_command_and_panel():
+    text = overview()
+    assert all(f"\n  {name} " in text for name in NAMES)
+    assert [line for line in text.splitlines() if line.lower() in COMMANDS] == [
+        "Study",
+        "Pieces",
+        "Analyses",
+        "Tools",
+    ]
+    assert invoked("--help") == invoked() == f"{text}\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_of_a_command_has_help_and_a_default(name, tmp_path):
+    first, *options = help_of(*name.split(), into=tmp_path / "help.txt")
+    assert first.startswith("-h, --help")
+    for words in options:
+        assert "(default:" in words or words.endswith("(required)"), words
+        assert len(words.split()) > 4, f"no help: {words}"
+
+
+def test_the_help_of_run_shows_what_holds_for_the_model(tmp_path):
+    for model, config in (("toy", TOY_CONFIG), ("some/model", StudyConfig())):
+        options = {
+            words.split()[0]: words for words in help_of("run", "--model", model, into=tmp_path / "help.txt")
+        }
+        assert options["--tasks"].replace(" ", "").endswith(f"(default:{','.join(config.tasks)})")
+        assert options["--top-mlp"].endswith(f"(default: {config.top_mlp})")
 
 
 @pytest.mark.parametrize(
@@ -38,92 +99,111 @@ def test_help_loads_neither_torch_nor_plotly():
     [
         (["run", "--model", "/no/such/folder"], "no such folder: /no/such/folder"),
         (["run", "--model", "toy", "--tasks", "blund"], "blend"),
-        (["run", "--batch-size", "many"], "batch_size"),
+        (["run", "--batch-size", "many"], "Error: --batch-size: expected a whole number or auto, not 'many'"),
         (["run", "--limit", "0"], "limit"),
+        (["run", "--limit", "few"], "Error: --limit: expected a whole number or none, not 'few'"),
         (["run", "--dtype", "float16"], "float16 is refused"),
         (["run", "--nonsense"], "--nonsense"),
+        (["run", "--tsks", "blend"], "Perhaps you meant: --tasks"),
+        (["run", "--piece", "gather"], "--piece needs --from"),
+        (["runn"], "there is no command 'runn': did you mean run?"),
+        (["answers", "aks"], "there is no command 'answers aks': did you mean answers ask?"),
+        (["select", "general", "--scores", "x"], "Missing from culnig-tl select: -o PATH, --output PATH"),
         (
-            ["select", "general", "--neuron", "nowhere.safetensors", "-o", "x.parquet"],
+            ["select", "general", "--scores", "nowhere.safetensors", "-o", "x.parquet"],
             "no such file of scores: nowhere.safetensors",
         ),
-        (["select", "special", "--neuron", "x", "-o", "x.parquet"], "general, specific or random"),
+        (["select", "special", "--scores", "x", "-o", "x.parquet"], "general, specific or random"),
         (["evaluate", "--neurons", "nowhere.parquet"], "no such file of neurons: nowhere.parquet"),
+        (["evaluate", "--resume"], "--resume needs --output"),
         (["report", "nowhere"], "nowhere holds no study"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(words, says, tmp_path):
+def test_bad_input_is_one_line_and_exit_code_2(words, says, tmp_path, capsys):
     if words[0] == "run":
         words = [*words, "--output-dir", str(tmp_path / "out")]
-    result = command(*words)
-    assert result.returncode == 2, result.stderr
-    assert says in result.stderr
-    assert "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: ") and says in said and len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
-def test_score_by_another_method(tmp_path, checkpoints):
-    model = [
-        "--model",
-        str(checkpoints("llama")),
-        "--device",
-        "cpu",
-        "--limit",
-        "8",
-        "-o",
-        str(tmp_path / "atp.safetensors"),
-    ]
-    assert "8 questions" in ok("score", *model, "--task", "miniculture", "--method", "atp")
+def test_an_error_leaves_the_process_with_2_and_no_traceback():
+    done = command("report", "nowhere")
+    assert done.returncode == 2 and "nowhere holds no study" in done.stderr and "Traceback" not in done.stderr
+    assert "Traceback" in command("--debug", "report", "nowhere").stderr
+
+
+def test_none_and_commas_are_understood(monkeypatch):
+    from culnig_tl.run import pipeline
+
+    seen = {}
+
+    def caught(config, **options):
+        seen.update(config=config, **options)
+        raise CulnigError("enough")
+
+    monkeypatch.setattr(pipeline, "run_study", caught)
+    with pytest.raises(CulnigError, match="enough"):
+        invoked("run", "--rival", "none", "--tasks", "a, b", "--batch-size", 3, "--limit=7", "--overwrite")
+    config = seen["config"]
+    assert (config.rival, config.tasks, config.batch_size, config.limit) == (None, ("a", "b"), 3, 7)
+    assert seen["overwrite"] and not seen["resume"] and config.reading == TOY_CONFIG.reading
+
+
+def test_score_by_several_methods(tmp_path, checkpoints):
+    model = ["--model", checkpoints("llama"), "--device", "cpu", "--limit", 8]
+    assert "8 questions" in invoked("score", *model, "--method", "atp", "-o", tmp_path / "atp.safetensors")
     assert NeuronScores.load(tmp_path / "atp.safetensors").metadata["method"] == "atp"
-    refused = CliRunner().invoke(app, ["score", *model, "--method", "atp", "--aggregation", "sum"])
-    assert isinstance(refused.exception, StudyError) and "leave the rest out" in str(refused.exception)
+    invoked(
+        "score",
+        *model,
+        "--method",
+        "culnig,culnig-sum",
+        "--task",
+        "miniculture:control",
+        "-o",
+        tmp_path / "s.safetensors",
+    )
+    for name in ("culnig", "culnig-sum"):
+        scores = NeuronScores.load(tmp_path / f"s.{name}.safetensors")
+        assert scores.metadata["method"] == name and scores.task == "miniculture:control"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.safetensors" for name in ("atp", "s.culnig", "s.culnig-sum")
+    }
 
 
 def test_score_select_evaluate_from_the_shell(checkpoints, tmp_path):
-    model = ["--model", str(checkpoints("llama")), "--device", "cpu", "--limit", "16"]
-    files = {name: str(tmp_path / f"{name}.safetensors") for name in ("neuron", "control", "reading")}
-    assert "16 questions" in ok("score", *model, "--task", "miniculture", "-o", files["neuron"])
-    ok("score", *model, "--task", "miniculture", "--control", "-o", files["control"])
-    ok("score", *model, "--task", "minireading", "-o", files["reading"])
-    scores = NeuronScores.load(files["neuron"])
+    model = ["--model", checkpoints("llama"), "--device", "cpu", "--limit", 16]
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("scores", "control", "reading")}
+    assert "16 questions" in invoked("score", *model, "--task", "miniculture", "-o", files["scores"])
+    invoked("score", *model, "--task", "miniculture", "--control", "-o", files["control"])
+    invoked("score", *model, "--task", "minireading", "-o", files["reading"])
+    scores = NeuronScores.load(files["scores"])
     assert scores.metadata["task"] == "miniculture" and sum(scores.questions) == 16
     assert NeuronScores.load(files["control"]).metadata["clamped"] is True
 
     given = [word for name, path in files.items() for word in (f"--{name}", path)]
-    ok("select", "general", *given, "--top-mlp", "0.1", "-o", str(tmp_path / "general.parquet"))
-    ok(
-        "select",
-        "random",
-        "--neuron",
-        files["neuron"],
-        "--matching",
-        str(tmp_path / "general.parquet"),
-        "--match",
-        "layer",
-        "-o",
-        str(tmp_path / "random.csv"),
-    )
+    invoked("select", "general", *given, "--top-mlp", 0.1, "-o", tmp_path / "general.parquet")
+    same = ["--scores", files["scores"], "--matching", tmp_path / "general.parquet", "--match", "layer"]
+    invoked("select", "random", *same, "-o", tmp_path / "random.csv")
     general, random = NeuronSet.load(tmp_path / "general.parquet"), NeuronSet.load(tmp_path / "random.csv")
     assert general.counts(["site", "layer"]).equals(random.counts(["site", "layer"]))
 
-    printed = ok(
-        "evaluate",
-        *model,
-        "--tasks",
-        "miniculture,minianswers",
-        "--neurons",
-        str(tmp_path / "general.parquet"),
-        "-o",
-        str(tmp_path / "r.parquet"),
-    )
+    tasks = ["--tasks", "miniculture,minianswers", "--neurons", tmp_path / "general.parquet"]
+    printed = invoked("evaluate", *model, *tasks, "-o", tmp_path / "r.parquet")
     assert "miniculture" in printed and "minianswers" in printed and (tmp_path / "r.parquet").is_file()
+
+
+def test_random_neurons_need_a_set_to_match(tmp_path, checkpoints):
+    scores = tmp_path / "s.safetensors"
+    invoked("score", "--model", checkpoints("llama"), "--device", "cpu", "--limit", 4, "-o", scores)
+    with pytest.raises(StudyError, match="--matching FILE"):
+        invoked("select", "random", "--scores", scores, "-o", tmp_path / "x.parquet")
 
 
 def test_ctrl_c_leaves_130_and_no_half_written_file(checkpoints, tmp_path):
     """The signal arrives while questions are asked."""
-    import signal
-    import time
-
     folder = tmp_path / "out"
     words = [
         "run",
@@ -133,13 +213,10 @@ def test_ctrl_c_leaves_130_and_no_half_written_file(checkpoints, tmp_path):
         "miniculture",
         "--reading",
         "minireading",
-        "--device",
-        "cpu",
-        "--batch-size",
-        "1",
     ]
+    words += ["--device", "cpu", "--batch-size", "1", "--output-dir", str(folder)]
     running = subprocess.Popen(
-        [sys.executable, "-m", "culnig_tl", *words, "--output-dir", str(folder)],
+        [sys.executable, "-m", "culnig_tl", *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -152,6 +229,5 @@ def test_ctrl_c_leaves_130_and_no_half_written_file(checkpoints, tmp_path):
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "Stopped" in said and "Traceback" not in said
-    assert {p.name for p in Path(folder).iterdir()} <= {"study.json", "state"}, (
-        "the state of the scoring that was begun may stand"
-    )
+    names = {path.name for path in Path(folder).iterdir()}
+    assert names <= {"study.json", "state"}, "the state of the scoring that was begun may stand"

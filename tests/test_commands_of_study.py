@@ -7,15 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 
-from culnig_tl.commands.bake import bake
-from culnig_tl.commands.claim import claim
-from culnig_tl.commands.compare import compare
-from culnig_tl.commands.countries import countries
-from culnig_tl.commands.language import language
-from culnig_tl.commands.parts import parts
-from culnig_tl.commands.sweep import sweep
 from culnig_tl.errors import StudyError, TaskError
 from culnig_tl.method.selection import select_random
 from culnig_tl.run.pipeline import run_study
@@ -24,17 +16,10 @@ from culnig_tl.study.study import Study
 
 from .helpers import invoked
 
-APP = typer.Typer()
-for command in (bake, claim, compare, countries, language, parts, sweep):
-    APP.command()(command)
 CONFIG = {
     "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "top_mlp": 0.1, "top_attn": 0.05, "top_specific": 0.1,
     "random_sets": 2, "limit": 16, "device": "cpu",
 }  # fmt: skip
-
-
-def call(*arguments: object) -> str:
-    return invoked(APP, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +30,17 @@ def study(checkpoints, tmp_path_factory):
 
 
 def test_sweep(study, tmp_path):
-    said = call("sweep", study, "--t", "0.05,0.1", "--output-dir", tmp_path)
+    said = invoked("sweep", study, "--top", "0.05,0.1", "--output-dir", tmp_path)
     table = pd.read_csv(tmp_path / "sweep.csv")
-    assert table["t"].tolist() == [0.05, 0.1] and "miniculture drop" in table.columns and "2 points" in said
+    assert table["top"].tolist() == [0.05, 0.1] and "miniculture drop" in table.columns and "2 points" in said
     assert "plotly" in (tmp_path / "sweep.html").read_text(encoding="utf-8").lower()
-    call(
+    invoked(
         "sweep",
         study,
         "--count",
         "--country",
         "Iran",
-        "--t",
+        "--top",
         "0.1,0.2",
         "--z",
         "0,1",
@@ -66,7 +51,7 @@ def test_sweep(study, tmp_path):
 
 
 def test_claim(study, tmp_path):
-    said = call("claim", study, "--rival", "minicommonsense", "--output-dir", tmp_path)
+    said = invoked("claim", study, "--rival", "minicommonsense", "--output-dir", tmp_path)
     table = pd.read_csv(tmp_path / "claim.csv")
     assert set(table["against"]) == {*RANDOM.values(), "rival (minicommonsense)"} and len(table) == 6
     assert "smallest possible p by rank is 1/3" in said
@@ -76,7 +61,9 @@ def test_claim(study, tmp_path):
 
 def test_claim_asks_with_more_random_sets_and_keeps_them(study, tmp_path):
     folder = shutil.copytree(study, tmp_path / "study")
-    said = call("claim", folder, "--rival", "minicommonsense", "--random-sets", "4", "--output-dir", tmp_path)
+    said = invoked(
+        "claim", folder, "--rival", "minicommonsense", "--random-sets", "4", "--output-dir", tmp_path
+    )
     assert "smallest possible p by rank is 1/5" in said and f"Against 4 sets: {RANDOM['layer']}" in said
     grown = Study.load(folder)
     assert len(grown.random_settings("layer")) == 4 and len(grown.random_settings("count")) == 2
@@ -85,7 +72,7 @@ def test_claim_asks_with_more_random_sets_and_keeps_them(study, tmp_path):
 
 
 def test_countries(study, tmp_path):
-    said = call("countries", study, "--output-dir", tmp_path)
+    said = invoked("countries", study, "--output-dir", tmp_path)
     assert "mean rank" in said and "rank1_share" in said
     drops = pd.read_csv(tmp_path / "countries.csv", index_col=0)
     assert {"Iran", "Spain"} <= set(drops.columns) and len(drops) > 3
@@ -97,7 +84,7 @@ def test_countries(study, tmp_path):
 
 
 def test_parts(study, tmp_path):
-    call("parts", study, "--output-dir", tmp_path)
+    invoked("parts", study, "--output-dir", tmp_path)
     assert pd.read_csv(tmp_path / "parts.csv")["part"].tolist()[:3] == [
         "whole method",
         "no control",
@@ -121,18 +108,18 @@ def test_compare(checkpoints, tmp_path):
         "--limit",
         8,
     ]
-    said = call("compare", *pairs, *options, "--device", "cpu", "--output-dir", tmp_path)
+    said = invoked("compare", *pairs, *options, "--device", "cpu", "--output-dir", tmp_path)
     assert "rank-correlation" in said and "| base, unchanged |" in said.replace(
         str(checkpoints("llama")), ""
     ).replace("|  |", "|")
     assert pd.read_csv(tmp_path / "layers.csv").columns.tolist() == ["layer", "base", "tuned"]
     assert (tmp_path / "base" / "study.json").is_file()
     with pytest.raises(StudyError, match="two checkpoints"):
-        call("compare", "base=somewhere")
+        invoked("compare", "base=somewhere")
 
 
 def test_bake(study, checkpoints, tmp_path):
-    said = call(
+    said = invoked(
         "bake",
         checkpoints("llama"),
         "--neurons",
@@ -145,7 +132,7 @@ def test_bake(study, checkpoints, tmp_path):
 
 def test_language_wants_questions_in_two_wordings(checkpoints, tmp_path):
     with pytest.raises(TaskError, match="share no question"):
-        call(
+        invoked(
             "language",
             "--model",
             checkpoints("llama"),
@@ -167,4 +154,4 @@ def test_a_study_of_another_model_is_refused(study, checkpoints, tmp_path):
     record["config"]["model"] = str(checkpoints("llama", seed=1))
     (copy / "study.json").write_text(json.dumps(record))
     with pytest.raises(StudyError, match="not the model of the study"):
-        call("parts", copy)
+        invoked("parts", copy)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -61,33 +64,53 @@ def test_ranks_and_countries_can_fail():
     record["countries"]["own"]["mean"] = 3.5
     failed = [name for name, holds in confirm.findings(record).items() if not holds]
     assert failed == ["and more than every set", "own country 3 x unrelated", "related in between"]
-    assert (
-        "yes" in confirm.table({"seed 0": record}).to_string()
-        and confirm.table({"seed 0": record}).loc[failed, "seed 0"].eq("no").all()
-    )
 
 
-def test_a_model_is_taken_through_and_goes_on_where_it_stopped(checkpoints, tmp_path, monkeypatch, capsys):
+def test_the_table_says_yes_and_no():
+    record = made(minicommonsense=2.1)
+    column = confirm.table({"seed 0": record})["seed 0"]
+    assert column["minicommonsense within 2"] == "no" and column["and more than every set"] == "yes"
+
+
+@pytest.fixture(scope="module")
+def taken(checkpoints, tmp_path_factory):
+    """A small model taken through: (its folder, where the records are, its record, how to do that again)."""
+    folder = tmp_path_factory.mktemp("confirmed")
+    model = copytree(checkpoints("llama"), tmp_path_factory.mktemp("trained") / "toy")
     small = replace(confirm.TOY_CONFIG, limit=64, top_mlp=0.2, top_attn=0.1, top_specific=0.2, random_sets=1)
-    monkeypatch.setattr(confirm, "TOY_CONFIG", small)
-    model = checkpoints("llama")
     (model / "training.json").write_text(json.dumps({"config": {"seed": 7}}))
-    monkeypatch.setattr(sys, "argv", ["confirm", str(model), "--output", str(tmp_path), "--random-sets", "2"])
-    confirm.main()
-    first = (tmp_path / f"{model.name}.json").read_text()
-    record = json.loads(first)["effect"]
-    assert (
-        record["random_sets"] == 2
-        and set(record["drops"]) == set(TASKS)
-        and record["countries"].keys() >= {"own", "related", "unrelated"}
-    )
-    assert record["in_homes"].keys() == homes_of(model).keys() and sum(
-        record["in_homes"].values()
-    ) == pytest.approx(1, abs=0.01)
-    assert set(record["home"]) == set(TASKS)
-    assert f"{model.name} (seed 7)" in capsys.readouterr().out
-    confirm.main()
-    assert (tmp_path / f"{model.name}.json").read_text() == first
+
+    def again() -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(confirm, "TOY_CONFIG", small)
+            patch.setattr(sys, "argv", ["confirm", str(model), "--output", str(folder), "--random-sets", "2"])
+            printed = StringIO()
+            with redirect_stdout(printed):
+                confirm.main()
+        return printed.getvalue()
+
+    return model, folder / f"{model.name}.json", again(), again
+
+
+def test_its_record_holds_all_that_is_asked(taken):
+    effect = json.loads(taken[1].read_text())["effect"]
+    assert effect["random_sets"] == 2 and set(effect["drops"]) == set(effect["home"]) == set(TASKS)
+    assert effect["countries"].keys() >= {"own", "related", "unrelated"}
+
+
+def test_it_says_whose_neurons_were_found(taken):
+    shares = json.loads(taken[1].read_text())["effect"]["in_homes"]
+    assert shares.keys() == homes_of(taken[0]).keys() and sum(shares.values()) == pytest.approx(1, abs=0.01)
+
+
+def test_a_column_is_named_for_model_and_seed(taken):
+    assert f"{taken[0].name} (seed 7)" in taken[2]
+
+
+def test_a_run_resumes_to_the_same_record(taken):
+    first = taken[1].read_text()
+    taken[3]()
+    assert taken[1].read_text() == first
 
 
 @pytest.mark.parametrize(
@@ -114,10 +137,7 @@ def test_what_is_said_of_the_shipped_toy_was_measured():
 @pytest.mark.parametrize("path", sorted((FOLDER.parent / "trainings").iterdir()), ids=lambda path: path.stem)
 def test_every_seed_has_its_curve_and_learned(path):
     training = json.loads(path.read_text())["training"]
-    assert training["config"] == vars(
-        Config(seed=int(path.stem.removeprefix("seed-")), threads=training["config"]["threads"])
-    )
-    assert [point["step"] for point in training["curve"]][-1] == training["steps"] and training[
-        "minutes"
-    ] < 60
+    recipe = Config(seed=int(path.stem.removeprefix("seed-")), threads=training["config"]["threads"])
+    assert training["config"] == vars(recipe)
+    assert training["curve"][-1]["step"] == training["steps"] and training["minutes"] < 60
     assert all(measured["accuracy"] > 0.9 for measured in training["final"].values())

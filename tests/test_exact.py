@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from culnig_tl import NeuronSet, ablate, describe, evaluate
+from culnig_tl import NeuronSet, ablate, describe, evaluate, exact_effects
 from culnig_tl.data.neurons import SITES, Site
 from culnig_tl.data.statistics import clustered_mean
 from culnig_tl.errors import NeuronError, ScoreError
-from culnig_tl.method.exact import all_neurons, exact_effects, stratified_sample
-from culnig_tl.method.methods import fanout as fanout_module
+from culnig_tl.method import fanout
+from culnig_tl.method.exact import all_neurons, stratified_sample
 
 from . import families
 
@@ -52,7 +52,7 @@ def test_small_batches_and_models_that_cannot_fan_out_give_the_same(loaded, task
     model = loaded("llama")
     neurons = stratified_sample(describe(model), each=5)
     usual = exact_effects(model, task, neurons, progress=False)
-    monkeypatch.setitem(fanout_module.TOKENS_A_BATCH, "cpu", 100)
+    monkeypatch.setitem(fanout.TOKENS_PER_BATCH, "cpu", 100)
     np.testing.assert_allclose(
         exact_effects(model, task, neurons, progress=False).drops, usual.drops, atol=1e-7
     )
@@ -65,10 +65,10 @@ def test_small_batches_and_models_that_cannot_fan_out_give_the_same(loaded, task
 def test_fanning_out_is_refused_where_it_is_wrong(loaded, task, monkeypatch, caplog):
     model = loaded("llama")
     tokens = tuple(range(6, 30))
-    assert fanout_module.fans_out(model, tokens, SITES)
-    original = fanout_module.logits_of_rows
-    monkeypatch.setattr(fanout_module, "logits_of_rows", lambda *a, **k: original(*a, **k) * 1.01)
-    assert not fanout_module.fans_out(model, tokens, SITES) and "logits differ" in caplog.text
+    assert fanout.fans_out(model, tokens, SITES)
+    original = fanout.logits_of_rows
+    monkeypatch.setattr(fanout, "logits_of_rows", lambda *a, **k: original(*a, **k) * 1.01)
+    assert not fanout.fans_out(model, tokens, SITES) and "logits differ" in caplog.text
 
 
 def test_all_neurons_of_a_small_model(loaded, task, tmp_path):

@@ -14,12 +14,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from culnig_tl import finetune, load_model
+from culnig_tl import load_model
+from culnig_tl.engine.loading import load_plain
 from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import FineTuningError, ModelError, PromptError
-from culnig_tl.finetuning.finetune import RECORD, WORK, FineTuned, TrainingConfig
-from culnig_tl.finetuning.modules import choose_modules, list_modules
+from culnig_tl.finetuning import FineTuned, TrainingConfig, choose_modules, finetune
+from culnig_tl.finetuning.modules import Module, list_modules
 from culnig_tl.finetuning.training import COMPLETE, TRAINED, last_complete
+from culnig_tl.finetuning.tuning import RECORD, WORK
 
 from . import families
 from .helpers import plain_model
@@ -27,6 +29,7 @@ from .helpers import plain_model
 CPU = TrainingConfig(learning_rate=1e-3, device="cpu")
 ASKED = families.questions(24)
 NAMES = ("mlp.1", "attn.0")
+TOKENS = torch.arange(10)[None] + 20
 
 
 def modules_of(folder, names=NAMES):
@@ -50,8 +53,17 @@ def stored(folder) -> dict[str, tuple[str, bytes]]:
     return tensors
 
 
+def changed(before, after) -> set[str]:
+    """Names of the tensors that two checkpoints store differently; all else about them is the same."""
+    one, other = stored(before), stored(after)
+    assert {name: dtype for name, (dtype, _) in one.items()} == {
+        name: dtype for name, (dtype, _) in other.items()
+    }
+    return {name for name in one if one[name] != other[name]}
+
+
 def inside(name: str) -> bool:
-    """Whether a tensor of a checkpoint is one of `NAMES`' modules, by the letter."""
+    """Whether a tensor of a checkpoint is one of `NAMES`' modules, literally."""
     parts = name.split(".")
     places = [i for i, part in enumerate(parts) if part in ("layers", "h")]
     if not places or "vision" in name:
@@ -60,32 +72,46 @@ def inside(name: str) -> bool:
     return (layer, parent) == ("1", "mlp") or (layer == "0" and parent in ("self_attn", "attn", "attention"))
 
 
-@pytest.mark.parametrize(
-    "family", [name for name in families.FAMILIES if name not in ("phi3-sliding", "falcon3")]
+def all_inside(folder) -> set[str]:
+    return {name for name in stored(folder) if inside(name)}
+
+
+@pytest.fixture(
+    scope="module", params=[name for name in families.FAMILIES if name not in ("phi3-sliding", "falcon3")]
 )
-def test_only_the_chosen_modules_change_and_everybody_can_read_the_rest(family, checkpoints, tmp_path):
-    folder = checkpoints(family)
-    tuned = train(folder, tmp_path / "out")
-    before, after = stored(folder), stored(tuned.folder)
-    assert before.keys() == after.keys()
-    assert {name: dtype for name, (dtype, _) in before.items()} == {
-        name: dtype for name, (dtype, _) in after.items()
-    }
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed == {name for name in before if inside(name)}
+def trained(request, checkpoints, tmp_path_factory) -> tuple:
+    """(a family's checkpoint, the fine-tuned one)."""
+    folder = checkpoints(request.param)
+    return folder, train(folder, tmp_path_factory.mktemp("trained") / "out")
+
+
+def test_only_the_chosen_modules_change(trained):
+    folder, tuned = trained
+    assert changed(folder, tuned.folder) == all_inside(folder)
+
+
+def test_the_other_files_are_the_checkpoints(trained):
+    folder, tuned = trained
     assert {path.name for path in folder.iterdir()} <= {path.name for path in tuned.folder.iterdir()}
     assert (tuned.folder / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+    assert not (tuned.folder / WORK).exists()
 
+
+def test_the_optimiser_holds_two_numbers_per_trained_weight(trained):
+    folder, tuned = trained
     weights = sum(p.numel() for name, p in plain_model(folder).named_parameters() if inside(name))
-    assert tuned.record["trained_parameters"] == weights
-    assert (
-        tuned.record["optimizer_bytes"] == 8 * weights
-    )  # two float32 numbers a trained weight, none for the others
-    assert not (tuned.folder / WORK).exists() and len(tuned.losses) == tuned.record["steps"] == 2
-    tokens = torch.arange(10)[None] + 20
+    assert (tuned.record["trained_parameters"], tuned.record["optimizer_bytes"]) == (weights, 8 * weights)
+
+
+def test_every_step_is_recorded(trained):
+    assert len(trained[1].losses) == trained[1].record["steps"] == 2
+
+
+def test_the_fine_tuned_checkpoint_loads_everywhere(trained):
+    folder, tuned = trained
     with torch.no_grad():
-        old, new = (plain_model(place)(tokens).logits for place in (folder, tuned.folder))
-        hooked = load_model(tuned.folder, device="cpu")(tokens)
+        old, new = (plain_model(place)(TOKENS).logits for place in (folder, tuned.folder))
+        hooked = load_model(tuned.folder, device="cpu")(TOKENS)
     assert float((old - new).abs().max()) > 1e-4
     assert float((hooked - new).abs().max() / new.abs().max()) < 1e-5
 
@@ -130,11 +156,8 @@ def test_bfloat16_keeps_the_trained_weights_in_float32(checkpoints, tmp_path):
     with Spy():
         tuned = train(folder, tmp_path / "out", replace(CPU, dtype="bfloat16"))
     assert seen == {True: {torch.float32}, False: {torch.bfloat16}}
-    before, after = stored(folder), stored(tuned.folder)
-    assert {dtype for dtype, _ in after.values()} == {"torch.bfloat16"}
-    assert {name for name in before if before[name] != after[name]} == {
-        name for name in before if inside(name)
-    }
+    assert {dtype for dtype, _ in stored(tuned.folder).values()} == {"torch.bfloat16"}
+    assert changed(folder, tuned.folder) == all_inside(folder)
 
 
 def test_a_checkpoint_in_float32_is_trained_from_its_own_numbers(checkpoints, tmp_path):
@@ -149,45 +172,45 @@ def test_a_checkpoint_in_several_files_keeps_them(checkpoints, tmp_path):
     sharded = tmp_path / "sharded"
     families.build("phi3").save_pretrained(sharded, max_shard_size="60KB")
     families.tokenizer().save_pretrained(sharded)
-    assert len(list(sharded.glob("*.safetensors"))) > 2
-    (sharded / "consolidated.safetensors").write_bytes(
-        (checkpoints("phi3") / "model.safetensors").read_bytes()
-    )  # what nobody reads
+    shards = {path.name for path in sharded.glob("*.safetensors")}
+    assert len(shards) > 2
+    unread = sharded / "consolidated.safetensors"
+    unread.write_bytes((checkpoints("phi3") / "model.safetensors").read_bytes())
     tuned = train(sharded, tmp_path / "out")
-    assert {p.name for p in tuned.folder.glob("*.safetensors")} == {
-        p.name for p in sharded.glob("model-*.safetensors")
-    }
-    (sharded / "consolidated.safetensors").unlink()
-    before, after = stored(sharded), stored(tuned.folder)
-    assert {name for name in before if before[name] != after[name]} == {
-        name for name in before if inside(name)
-    }
+    assert {path.name for path in tuned.folder.glob("*.safetensors")} == shards
+    unread.unlink()
+    assert changed(sharded, tuned.folder) == all_inside(sharded)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3", "gemma3-text", "gemma3", "gpt2"])
-def test_lora_is_merged_and_also_an_adapter(family, checkpoints, tmp_path):
+@pytest.fixture(scope="module", params=["llama", "qwen3", "phi3", "gemma3-text", "gemma3", "gpt2"])
+def adapted(request, checkpoints, tmp_path_factory) -> tuple:
+    """(a family's checkpoint, the one fine-tuned with LoRA)."""
+    folder = checkpoints(request.param)
+    config = replace(CPU, lora=True, learning_rate=1e-2)
+    return folder, train(folder, tmp_path_factory.mktemp("adapted") / "out", config)
+
+
+def test_lora_changes_the_linear_layers_alone(adapted):
+    folder, tuned = adapted
+    linear = {name for name in all_inside(folder) if name.endswith("weight") and "norm" not in name}
+    assert changed(folder, tuned.folder) == linear
+
+
+def test_lora_has_the_papers_rank(adapted):
+    settings = json.loads((adapted[1].adapter / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"]) == (32, 64)
+
+
+def test_the_merged_model_answers_as_the_adapter(adapted):
     from peft import PeftModel
 
-    from culnig_tl.engine.loading import load_plain
-
-    folder = checkpoints(family)
-    tuned = train(folder, tmp_path / "out", replace(CPU, lora=True, learning_rate=1e-2))
-    before, after = stored(folder), stored(tuned.folder)
-    linear = {name for name in before if inside(name) and name.endswith("weight") and "norm" not in name}
-    assert {name for name in before if before[name] != after[name]} == linear
-    settings = json.loads((tuned.folder / "adapter" / "adapter_config.json").read_text())
-    assert (settings["r"], settings["lora_alpha"]) == (32, 64)
-    assert (
-        tuned.adapter == tuned.folder / "adapter"
-        and tuned.record["optimizer_bytes"] == 8 * tuned.record["trained_parameters"]
-    )
-    tokens = torch.arange(10)[None] + 20
+    folder, tuned = adapted
     plain = load_plain(str(folder), torch.float32).eval()
     with torch.no_grad():
-        base = plain(tokens).logits
-        merged = plain_model(tuned.folder)(tokens).logits
-        adapted = PeftModel.from_pretrained(plain, tuned.adapter).eval()(tokens).logits
-    assert float((merged - adapted).abs().max() / adapted.abs().max()) < 1e-4
+        base = plain(TOKENS).logits
+        merged = plain_model(tuned.folder)(TOKENS).logits
+        with_adapter = PeftModel.from_pretrained(plain, tuned.adapter).eval()(TOKENS).logits
+    assert float((merged - with_adapter).abs().max() / with_adapter.abs().max()) < 1e-4
     assert float((merged - base).abs().max() / base.abs().max()) > 1e-2
 
 
@@ -224,118 +247,143 @@ def start(*arguments, launcher=(), **environment) -> subprocess.Popen:
     )
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(checkpoints, tmp_path):
-    folder, count = checkpoints("llama"), 640  # forty steps, a state every four
-    killed, work = tmp_path / "killed", tmp_path / "killed" / WORK
-    script = tmp_path / "script.py"
+@pytest.fixture(scope="module")
+def killed(checkpoints, tmp_path_factory):
+    """A training of 40 steps, with a state every four, killed after the first state."""
+    out = tmp_path_factory.mktemp("killed")
+    script = out / "script.py"
     script.write_text(SCRIPT)
-    process = start(script, folder, killed, count, PYTHONPATH=os.getcwd())
+    folder = out / "killed"
+    process = start(script, checkpoints("llama"), folder, 640, PYTHONPATH=os.getcwd())
     deadline = time.monotonic() + 120
-    while last_complete(work) is None and process.poll() is None and time.monotonic() < deadline:
+    while last_complete(folder / WORK) is None and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, process.communicate()[0]
     process.send_signal(signal.SIGKILL)
     process.wait()
-    state = last_complete(work)
-    assert state is not None and not (killed / RECORD).exists() and not list(killed.glob("*.safetensors"))
-    half = work / "checkpoint-99"  # as a kill in the middle of saving leaves it
+    assert last_complete(folder / WORK) is not None and not (folder / RECORD).exists()
+    return folder
+
+
+def test_a_killed_training_leaves_no_checkpoint(killed):
+    assert not list(killed.glob("*.safetensors"))
+
+
+def test_a_stopped_training_is_not_overwritten_by_chance(killed, checkpoints):
+    with pytest.raises(FineTuningError, match="already holds a fine-tuning"):
+        train(checkpoints("llama"), killed, task=families.questions(640))
+
+
+def test_a_stopped_training_does_not_resume_on_other_questions(killed, checkpoints):
+    with pytest.raises(FineTuningError, match="with fingerprint"):
+        train(checkpoints("llama"), killed, resume=True)
+
+
+def test_a_killed_training_resumes_to_the_same_bytes(killed, checkpoints, tmp_path):
+    folder, task = checkpoints("llama"), families.questions(640)
+    half = killed / WORK / "checkpoint-99"  # as a kill in the middle of saving leaves it
     half.mkdir()
     (half / TRAINED).write_bytes(b"half")
-    task = families.questions(count)
-    with pytest.raises(FineTuningError, match="already holds a fine-tuning"):
-        train(folder, killed, task=task)
-    with pytest.raises(FineTuningError, match="with fingerprint"):
-        train(folder, killed, resume=True)
-    resumed = train(folder, killed, task=task, resume=True)
-    whole = train(folder, tmp_path / "whole", task=task)
+    resumed, whole = (
+        train(folder, killed, task=task, resume=True),
+        train(folder, tmp_path / "whole", task=task),
+    )
     assert stored(resumed.folder) == stored(whole.folder)
     assert resumed.record["losses"] == whole.record["losses"] and resumed.record["steps"] == 40
-    again = train(folder, killed, task=task, resume=True)
+    again = train(folder, killed, task=task, resume=True)  # finished: returned as it is
     assert again.record == resumed.record
 
 
-def test_a_diverged_loss_stops_with_the_last_good_state_kept(checkpoints, tmp_path):
-    folder, out = checkpoints("llama"), tmp_path / "out"
-    task = families.questions(320)
-    with pytest.raises(
-        FineTuningError,
-        match="loss is no number after 1 steps.*no state had been saved.*learning rate below 1e\\+30",
-    ):
-        train(folder, out, replace(CPU, learning_rate=1e30), task=task)
-    assert not (out / RECORD).exists() and not list((out / WORK).glob("checkpoint-*"))
-    with pytest.raises(
-        FineTuningError, match=r"(loss|gradient) is no number after (\d+) steps.*kept in .*checkpoint-(\d+)"
-    ) as caught:
-        train(folder, out, replace(CPU, learning_rate=100.0), task=task, overwrite=True)
-    state = last_complete(out / WORK)
+def test_a_loss_that_diverges_at_once_stops_the_training(checkpoints, tmp_path):
+    message = "loss is NaN or infinite after 1 steps.*no state had been saved.*learning rate below 1e\\+30"
+    with pytest.raises(FineTuningError, match=message):
+        train(checkpoints("llama"), tmp_path, replace(CPU, learning_rate=1e30), task=families.questions(320))
+    assert not (tmp_path / RECORD).exists() and not list((tmp_path / WORK).glob("checkpoint-*"))
+
+
+def test_a_loss_that_diverges_later_keeps_the_last_good_state(checkpoints, tmp_path):
+    folder, task = checkpoints("llama"), families.questions(320)
+    message = r"(loss|gradient) is NaN or infinite after (\d+) steps.*kept in .*checkpoint-(\d+)"
+    with pytest.raises(FineTuningError, match=message) as caught:
+        train(folder, tmp_path, replace(CPU, learning_rate=100.0), task=task)
+    state = last_complete(tmp_path / WORK)
     assert state is not None and str(state) in str(caught.value) and (state / COMPLETE).is_file()
     with safe_open(state / TRAINED, framework="pt") as stream:
         assert all(stream.get_tensor(name).isfinite().all() for name in stream.keys())
-    assert train(folder, out, task=task, overwrite=True).losses["loss"].notna().all()
+    assert train(folder, tmp_path, task=task, overwrite=True).losses["loss"].notna().all()
 
 
-def test_bad_input_is_one_clear_error_before_anything_is_written(checkpoints, tmp_path):
+TWO_TOKENS = replace(ASKED, questions=(replace(ASKED[0], options=("A", "football and cricket"), answer="A"),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"task": ASKED[:0]}, FineTuningError, "holds no question to train on"),
+        ({"modules": []}, FineTuningError, "no module is chosen"),
+        ({"modules": [Module(3, "mlp", 1)]}, FineTuningError, "no mlp in layer 3"),
+        ({"config": replace(CPU, learning_rate=0.0)}, FineTuningError, "learning_rate must be above 0"),
+        ({"config": replace(CPU, epochs=0)}, FineTuningError, "epochs must be at least 1"),
+        ({"config": replace(CPU, device="cuda:1")}, FineTuningError, "CUDA_VISIBLE_DEVICES"),
+        ({"config": replace(CPU, dtype="float16")}, FineTuningError, "bfloat16 or float32"),
+        ({"task": TWO_TOKENS}, PromptError, "not one token"),
+        ({"model": "./nowhere"}, ModelError, "no such folder"),
+    ],
+)
+def test_bad_input_is_one_clear_error_before_anything_is_written(
+    changes, error, message, checkpoints, tmp_path
+):
     folder, out = checkpoints("llama"), tmp_path / "out"
-    quantized = tmp_path / "quantized"
-    quantized.mkdir()
+    given = {"model": folder, "task": ASKED, "modules": modules_of(folder), "config": CPU, **changes}
+    with pytest.raises(error, match=message):
+        finetune(**given, output_dir=out, progress=False)
+    assert not out.exists()
+
+
+def test_a_quantized_model_is_refused(checkpoints, tmp_path):
+    folder = checkpoints("llama")
     config = json.loads((folder / "config.json").read_text())
-    (quantized / "config.json").write_text(
-        json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes"}})
-    )
-    binary = tmp_path / "binary"
-    binary.mkdir()
+    quantized = {**config, "quantization_config": {"quant_method": "bitsandbytes"}}
+    (tmp_path / "config.json").write_text(json.dumps(quantized))
+    with pytest.raises(ModelError, match="is quantized"):
+        finetune(tmp_path, ASKED, modules_of(folder), output_dir=tmp_path / "out", progress=False)
+
+
+def test_a_model_without_safetensors_is_refused(checkpoints, tmp_path):
+    folder = checkpoints("llama")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (binary / name).write_bytes((folder / name).read_bytes())
-    torch.save({}, binary / "pytorch_model.bin")
-    good = modules_of(folder)
-    foreign = list(choose_modules(list_modules(checkpoints("gemma3-text")), ["mlp.3"]))
-    two = replace(ASKED, questions=(replace(ASKED[0], options=("A", "football and cricket"), answer="A"),))
-    cases = [
-        (folder, ASKED[:0], good, CPU, FineTuningError, "holds no question to train on"),
-        (folder, ASKED, [], CPU, FineTuningError, "no module is chosen"),
-        (folder, ASKED, foreign, CPU, FineTuningError, "no mlp in layer 3"),
-        (
-            folder,
-            ASKED,
-            good,
-            replace(CPU, learning_rate=0.0),
-            FineTuningError,
-            "learning_rate must be above 0",
-        ),
-        (folder, ASKED, good, replace(CPU, epochs=0), FineTuningError, "epochs must be at least 1"),
-        (folder, ASKED, good, replace(CPU, device="cuda:1"), FineTuningError, "CUDA_VISIBLE_DEVICES"),
-        (folder, ASKED, good, replace(CPU, dtype="float16"), FineTuningError, "bfloat16 or float32"),
-        (folder, two, good, CPU, PromptError, "not one token"),
-        (tmp_path / "nowhere", ASKED, good, CPU, ModelError, "no such folder"),
-        (quantized, ASKED, good, CPU, ModelError, "is quantized"),
-        (binary, ASKED, good, CPU, ModelError, "no .safetensors file"),
-    ]
-    for model, task, modules, config, error, message in cases:
-        with pytest.raises(error, match=message):
-            finetune(model, task, modules, output_dir=out, config=config, progress=False)
-        assert not out.exists() or not list(out.glob("*.safetensors")), message
-        assert not out.exists(), message
-    out.mkdir()
-    (out / "mine.txt").write_text("mine")
-    for options in ({}, {"overwrite": True}, {"resume": True}):
-        with pytest.raises(FineTuningError, match="holds other things"):
-            train(folder, out, **options)
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="no .safetensors file"):
+        finetune(tmp_path, ASKED, modules_of(folder), output_dir=tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_folder_with_other_things_is_left_alone(options, checkpoints, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FineTuningError, match="holds other things"):
+        train(checkpoints("llama"), tmp_path, **options)
+
+
+def test_a_folder_without_a_finished_training_does_not_load(tmp_path):
     with pytest.raises(FineTuningError, match="holds no finished fine-tuning"):
-        FineTuned.load(out)
+        FineTuned.load(tmp_path)
 
 
 def test_overwriting_leaves_what_is_not_ours(checkpoints, tmp_path):
-    folder, out = checkpoints("llama"), tmp_path / "out"
-    first = train(folder, out, replace(CPU, lora=True))
-    (out / "notes.txt").write_text("mine")
-    second = train(folder, out, overwrite=True)
-    assert (out / "notes.txt").read_text() == "mine" and not (out / "adapter").exists()
-    assert "notes.txt" not in first.record["files"] and second.adapter is None
-    assert second.record["config"] == {key: value for key, value in asdict(CPU).items() if key != "device"}
-    assert "2 steps" in str(second) and FineTuned.load(out).record == second.record
+    folder = checkpoints("llama")
+    train(folder, tmp_path, replace(CPU, lora=True))
+    (tmp_path / "notes.txt").write_text("mine")
+    for _ in range(2):
+        tuned = train(folder, tmp_path, overwrite=True)
+        assert (tmp_path / "notes.txt").read_text() == "mine" and not (tmp_path / "adapter").exists()
+    assert tuned.adapter is None
 
 
-# ------------------------------------------------------------------------------------------------ several processes
+def test_a_finished_training_says_how_it_was_made(checkpoints, tmp_path):
+    tuned = train(checkpoints("llama"), tmp_path)
+    assert tuned.record["config"] == {key: value for key, value in asdict(CPU).items() if key != "device"}
+    assert "2 steps" in str(tuned) and FineTuned.load(tmp_path).record == tuned.record
 
 
 @pytest.mark.slow

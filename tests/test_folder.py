@@ -8,18 +8,21 @@ import os
 import signal
 import struct
 import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import portalocker
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from culnig_tl import EvaluationResult, NeuronScores, NeuronSet, files
+from culnig_tl import EvaluationResult, NeuronScores, NeuronSet, io, score_neurons
 from culnig_tl.data.neurons import Site
+from culnig_tl.engine.checkpoint import Checkpoint
 from culnig_tl.errors import NeuronError, ScoreError, StudyError
-from culnig_tl.lock import locked
+from culnig_tl.io import locked
 from culnig_tl.study.folder import StudyFolder, part_name
 
 from .processes import finish, forked, start
@@ -34,18 +37,26 @@ def scores() -> NeuronScores:
 # ------------------------------------------------------------------------------------------------------------- no room
 
 
+@contextmanager
+def mounted(place: Path, options: str) -> Iterator[None]:
+    """A file system in memory there; where none may be mounted, the test is skipped."""
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 64 KiB."""
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(place, "size=64k"):
+        yield place
 
 
 def test_a_full_disk_is_named_and_what_was_there_stays(small_disk, scores):
@@ -56,17 +67,12 @@ def test_a_full_disk_is_named_and_what_was_there_stays(small_disk, scores):
     )
     with pytest.raises(OSError, match=r"No space left on device: '.*/small/scores\.safetensors'"):
         big.save(path)
-    assert path.read_bytes() == before and [p.name for p in small_disk.iterdir()] == ["scores.safetensors"], (
-        "nothing half-written"
-    )
+    assert {p.name: p.read_bytes() for p in small_disk.iterdir()} == {"scores.safetensors": before}
 
 
 def test_a_disk_that_fills_up_while_scoring_stops_with_the_state_before(small_disk, loaded, task):
-    from culnig_tl import score_neurons
-    from culnig_tl.engine.checkpoint import Saving
-
     model = loaded("llama")
-    saving = Saving(small_disk / "state", every=0)
+    checkpoint = Checkpoint(small_disk / "state", every=0)
     batches = []
 
     def fill(count: int) -> None:
@@ -76,52 +82,48 @@ def test_a_disk_that_fills_up_while_scoring_stops_with_the_state_before(small_di
             (small_disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_frsize))
 
     with pytest.raises(OSError) as caught:
-        score_neurons(model, task, batch_size=1, saving=saving, progress=fill)
+        score_neurons(model, task, batch_size=1, checkpoint=checkpoint, progress=fill)
     assert caught.value.errno == errno.ENOSPC and "small/state" in str(caught.value)
     (small_disk / "filler").unlink()
     done = []
-    score_neurons(model, task, batch_size=1, saving=Saving(small_disk / "state"), progress=done.append)
+    score_neurons(
+        model, task, batch_size=1, checkpoint=small_disk / "state", resume=True, progress=done.append
+    )
     assert done[0] == 2, "two batches were saved"
 
 
 def test_a_read_only_folder_is_named(tmp_path, scores):
     place = tmp_path / "fixed"
     place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
-    try:
-        with pytest.raises(OSError, match=r"Read-only file system: '.*/fixed/scores\.safetensors'"):
-            scores.save(place / "scores.safetensors")
-        result = subprocess.run(
-            [sys.executable, "-m", "culnig_tl", "run", "--model", "toy", "--output-dir", str(place)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert (
-            result.returncode == 2
-            and "Read-only file system" in result.stderr
-            and len(result.stderr.strip().splitlines()) == 1
-        )
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
+    with (
+        mounted(place, "ro"),
+        pytest.raises(OSError, match=r"Read-only file system: '.*/fixed/scores\.safetensors'"),
+    ):
+        scores.save(place / "scores.safetensors")
 
 
-def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
-    path = files.write(tmp_path / "deep" / "a.txt", b"first")
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_file_is_whole_or_not_there(moment, tmp_path, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    path = io.write(tmp_path / "a.txt", b"first")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, moment, stop)
+        io.write(path, b"second")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.txt": b"first"}
+
+
+def test_a_file_has_the_mode_of_any_other(tmp_path):
+    path = io.write(tmp_path / "deep" / "a.txt", b"first")
     assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
-    for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, name, lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
-                files.write(path, b"second")
-        assert path.read_bytes() == b"first" and len(list(path.parent.iterdir())) == 1
-    (path.parent / f".a.txt.x{files.TEMPORARY}").write_bytes(b"left by a killed process")
-    files.sweep(tmp_path)
-    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
+    for name in ("a.txt", f".a.txt.x{io.TEMPORARY}"):
+        (tmp_path / name).write_bytes(b"something")
+    io.sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 def _umask() -> int:
@@ -133,8 +135,9 @@ def _umask() -> int:
 # --------------------------------------------------------------------------------------------------------- two at once
 
 
-def holding(path: Path, **how):
-    """A process that holds the lock until it is killed."""
+@contextmanager
+def held(path: Path, **how) -> Iterator[int]:
+    """Another process holds the lock meanwhile, until it is killed; yields its number."""
     ready, tell = os.pipe()
 
     def hold() -> None:
@@ -144,52 +147,76 @@ def holding(path: Path, **how):
 
     child = start(hold)
     os.read(ready, 1)
-    return child
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        finish(child)
 
 
-def test_a_second_run_is_told_and_a_killed_one_blocks_nobody(tmp_path):
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_second_run_is_told(shared, tmp_path):
     path = tmp_path / "study.lock"
-    child = holding(path)
-    with pytest.raises(
-        StudyError, match=rf"the study is being worked on by process {child} on \S+: wait for it, or stop it"
-    ):
-        with locked(path, "the study"):
+    with held(path) as child:
+        told = rf"the study is being worked on by process {child} on \S+: wait for it, or stop it"
+        with pytest.raises(StudyError, match=told), locked(path, "the study", shared=shared):
             pass
-    with pytest.raises(StudyError, match="is being worked on"):
-        with locked(path, "the study", shared=True):
-            pass
-    os.kill(child, signal.SIGKILL)
-    assert finish(child) == -signal.SIGKILL and path.exists()
+
+
+def test_a_killed_run_blocks_nobody(tmp_path):
+    path = tmp_path / "study.lock"
+    with held(path):
+        pass
+    assert path.exists()
     with locked(path, "the study"):
         assert str(os.getpid()) in path.read_text()
-    assert not path.exists()
 
 
-def test_pieces_share_the_folder_and_keep_a_whole_run_out(tmp_path):
-    child = holding(tmp_path / "study.lock", shared=True)
-    folder = StudyFolder(tmp_path, {"model": "m"})
+def test_a_run_that_ends_takes_its_lock_along(tmp_path):
+    with locked(tmp_path / "study.lock", "the study"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def piece(folder: Path, name: str | None):
+    return StudyFolder(folder, {"model": "m"}).opened(piece=name)
+
+
+def test_pieces_share_the_folder(tmp_path):
+    with piece(tmp_path, "score neuron"), piece(tmp_path, "score control"):
+        pass
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_no_piece_is_made_twice_at_once(tmp_path):
+    told = "the piece 'score neuron' of the study in .* is being worked on"
     with (
-        folder.opened(piece="score neuron"),
-        pytest.raises(StudyError, match="the piece 'score neuron' of the study in .* is being worked on"),
+        piece(tmp_path, "score neuron"),
+        pytest.raises(StudyError, match=told),
+        piece(tmp_path, "score neuron"),
     ):
-        with StudyFolder(tmp_path, {"model": "m"}).opened(piece="score neuron"):
+        pass
+
+
+def test_pieces_keep_a_whole_run_out(tmp_path):
+    with held(tmp_path / "study.lock", shared=True):
+        with pytest.raises(StudyError, match="is being worked on"), piece(tmp_path, None):
             pass
-    with pytest.raises(StudyError, match="is being worked on"):
-        with folder.opened():
-            pass
-    os.kill(child, signal.SIGKILL)
-    finish(child)
-    with folder.opened():
+
+
+def test_a_killed_piece_keeps_nobody_out(tmp_path):
+    with held(tmp_path / "study.lock", shared=True):
+        pass
+    with piece(tmp_path, None):
         pass
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
-    import fcntl
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(
-        fcntl, "flock", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available"))
-    )
+    monkeypatch.setattr(portalocker.portalocker, "LOCKER", refuse)
     with locked(tmp_path / "study.lock", "the study"):
         pass
     assert "this file system has no locks (No locks available)" in caplog.text
@@ -344,6 +371,6 @@ def test_names_lead_nowhere_else(setting, task, tmp_path):
 
 
 def test_forked_processes_report(tmp_path):
-    """The harness itself: a failing child is seen."""
+    """The harness itself: what a child did, and that it failed, are seen."""
     assert forked(lambda: (tmp_path / "x").touch()) == 0 and (tmp_path / "x").exists()
     assert forked(lambda: 1 / 0) == 1

@@ -1,6 +1,9 @@
-"""Answers in words: batches against single answers, the cache against computing anew, ablation at every step."""
+"""Answers in words: batches against single answers, the cache against computing anew, ablation at every
+step."""
 
 from __future__ import annotations
+
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,8 +18,10 @@ from culnig_tl.finetuning.baking import bake
 from culnig_tl.method.answers import generation
 from culnig_tl.method.answers.generation import (
     WAYS,
+    Decoder,
     Way,
     choose_way,
+    decoding,
     encode_open,
     end_tokens,
     generate,
@@ -24,8 +29,8 @@ from culnig_tl.method.answers.generation import (
 )
 
 from . import families
+from .builders import some_neurons
 from .helpers import plain_model
-from .test_ablation import some_neurons
 
 STEPS = 8
 PROMPTS = (
@@ -77,14 +82,15 @@ def run(model, prompts, way, ends, steps=STEPS):
 
 @torch.no_grad()
 def step_logits(model, way, prompts, written, staying):
-    """Logits after the prompts and after each given token [prompt, step]; only the rows `staying` are in the batch from the second step on."""
+    """Logits after the prompts and after each given token [prompt, step]; only the rows `staying` are in the
+    batch from the second step on."""
     tokens, mask = pad(prompts, model.tokenizer, torch.device("cpu"))
     found = []
-    with generation._decoding(model, way) as (step, keep):
+    with decoding(model, way) as decoder:
         for column in range(written.shape[1] + 1):
-            found.append(step(tokens, mask))
+            found.append(decoder.step(tokens, mask))
             if column == 0:
-                keep(staying)
+                decoder.keep(staying)
                 mask, written = mask[staying], written[staying]
             tokens = written[:, column : column + 1]
             mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)
@@ -189,20 +195,28 @@ def test_hooks_fire_at_the_prompt_and_at_every_token_that_is_written(loaded):
         assert seen[name] == [len(prompt[0].tokens), 1, 1, 1, 1, 1]
 
 
-def test_the_way_is_refused_whose_hooks_do_not_fire_or_whose_logits_differ(loaded, monkeypatch):
+def test_a_way_in_which_a_hook_does_not_fire_is_refused(loaded):
     model = loaded("llama", chat=True)
     short = encoded(model)[-1]
     assert choose_way(model, short) == WAYS[0]
     # This hook point lies inside the eager attention alone.
     assert choose_way(model, short, ["blocks.0.attn.hook_pattern"]) == WAYS[1]
-    real = generation._with_cache
 
-    def forgetful(model):
-        step, keep = real(model)
-        return (lambda tokens, mask: step(tokens, mask).roll(1)), keep
 
-    monkeypatch.setattr(generation, "_with_cache", forgetful)
-    assert choose_way(model, short) == Way(False, False, True)
+def test_a_cache_that_gives_other_logits_is_not_used(loaded, monkeypatch):
+    model = loaded("llama", chat=True)
+
+    class Forgetful(Decoder):
+        def __init__(self, model, *, cached):
+            super().__init__(model, cached=cached)
+            self.wrong = cached
+
+        def step(self, tokens, mask):
+            logits = super().step(tokens, mask)
+            return logits.roll(1) if self.wrong else logits
+
+    monkeypatch.setattr(generation, "Decoder", Forgetful)
+    assert choose_way(model, encoded(model)[-1]) == Way(native=False, cached=False, padding=True)
 
 
 def test_native_attention_is_as_it_was_afterwards(loaded):
@@ -253,9 +267,7 @@ class Scripted:
         self.rows, self.vocab, self.kept, self.time = [list(row) for row in rows], vocab, [], 0
 
     def decoding(self, model, way):
-        from contextlib import nullcontext
-
-        return nullcontext((self.step, self.keep))
+        return nullcontext(self)
 
     def step(self, tokens, mask):
         logits = torch.zeros(len(self.rows), self.vocab)
@@ -274,15 +286,17 @@ def test_rows_that_are_done_leave_the_batch_and_others_go_on(loaded, monkeypatch
     model, end = loaded("llama", chat=True), 2
     said = [[10, end], [11, 12, 13, 14, 15, end], [end], [16, 17, 18, end]]
     script = Scripted(said)
-    monkeypatch.setattr(generation, "_decoding", script.decoding)
+    monkeypatch.setattr(generation, "decoding", script.decoding)
     assert generate(model, encoded(model), WAYS[0], frozenset({end}), max_new_tokens=20) == [
         row[:-1] for row in said
     ]
     assert script.kept == [4, 2]
-    script = Scripted(
-        [[end, -5, -5], [11, 12, end], [11, -5, end], [10, 10, end]]
-    )  # NaN in a row that is done, and in one that is not
-    monkeypatch.setattr(generation, "_decoding", script.decoding)
+
+
+def test_nan_stops_with_the_question_unless_its_answer_is_done(loaded, monkeypatch):
+    model, end = loaded("llama", chat=True), 2
+    script = Scripted([[end, -5, -5], [11, 12, end], [11, -5, end], [10, 10, end]])
+    monkeypatch.setattr(generation, "decoding", script.decoding)
     with pytest.raises(ScoreError, match="'q2' gives NaN"):
         generate(model, encoded(model), WAYS[0], frozenset({end}), max_new_tokens=20)
 
@@ -293,7 +307,7 @@ def test_a_base_model_ends_with_its_line(loaded, monkeypatch):
     script = Scripted(
         [spell("\n\n soup\nQuestion: one more"), spell(" rice and bread\n"), spell(" A"), spell(" B")]
     )
-    monkeypatch.setattr(generation, "_decoding", script.decoding)
+    monkeypatch.setattr(generation, "decoding", script.decoding)
     said = generate(model, encoded(model), WAYS[0], end_tokens(model), max_new_tokens=30)
     assert [text_of(model.tokenizer, row) for row in said[:2]] == ["soup", "rice and bread"]
     assert len(said[0]) < 12
@@ -330,7 +344,8 @@ def test_an_empty_set_changes_no_answer(loaded):
 
 
 def test_a_hooked_transformer_answers_too(checkpoints, loaded):
-    """TransformerLens 3.9 alone (``make test-tl39``); without a cache, since its own is no Hugging Face cache."""
+    """TransformerLens 3.9 alone (``make test-tl39``); without a cache, since its own is no Hugging Face
+    cache."""
     try:
         from transformer_lens import HookedTransformer
     except ImportError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from culnig_tl import NeuronSet, ablate, describe, evaluate, load_model, score_prompt
+from culnig_tl import NeuronSet, ablate, ablation_hooks, describe, evaluate, load_model, score_prompt
 from culnig_tl.data.neurons import SITES, Site
+from culnig_tl.engine.models import last_logits
 from culnig_tl.engine.prompts import encode, pad
 from culnig_tl.errors import ModelError
 
@@ -77,27 +78,43 @@ def test_equals_the_literal_method(family, hooked, checkpoints):
         assert largest_error(score(model, task, sites=sites, batch_size=batch_size), expected) < 1e-4
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3-text", "gpt2"])
-def test_it_equals_the_bridge(family, hooked, loaded, task):
-    model, bridge = hooked(family), loaded(family)
-    assert difference(score(model, task), score(bridge, task)) < 1e-4
-    assert score_prompt(model, task[0]).p_answer == pytest.approx(
-        score_prompt(bridge, task[0]).p_answer, rel=1e-4
+BOTH = pytest.mark.parametrize("family", ["llama", "gemma3-text", "gpt2"])
+NEURONS = NeuronSet.from_indices(
+    [("mlp.gate", 1, n) for n in range(0, 48, 3)] + [("attn.k", 0, 5), ("attn.v", 2, 1)]
+)
+
+
+@BOTH
+def test_its_scores_are_those_of_the_bridge(family, hooked, loaded, task):
+    assert difference(score(hooked(family), task), score(loaded(family), task)) < 1e-4
+
+
+@BOTH
+def test_its_probability_of_an_answer_is_that_of_the_bridge(family, hooked, loaded, task):
+    mine, theirs = (score_prompt(model, task[0]).p_answer for model in (hooked(family), loaded(family)))
+    assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+@BOTH
+def test_its_answers_under_ablation_are_those_of_the_bridge(family, scale, hooked, loaded, task):
+    mine, theirs = (
+        evaluate(model, task, ablate=NEURONS, scale=scale, progress=False).table["p_answer"].to_numpy()
+        for model in (hooked(family), loaded(family))
     )
-    neurons = NeuronSet.from_indices(
-        [("mlp.gate", 1, n) for n in range(0, 48, 3)] + [("attn.k", 0, 5), ("attn.v", 2, 1)]
-    )
-    for operation in ("suppress", "enhance"):
-        mine, theirs = (
-            evaluate(m, task, neurons=neurons, operation=operation, progress=False).table["p_answer"]
-            for m in (model, bridge)
-        )
-        assert mine.to_numpy() == pytest.approx(theirs.to_numpy(), rel=1e-3)
+    assert mine == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_ablation_hooks_do_what_ablate_does(scale, hooked):
+    model, tokens = hooked("llama"), torch.arange(10, 30)[None]
+    with ablate(model, NEURONS, scale=scale):
+        expected = model(tokens)
+    fwd_hooks = ablation_hooks(model, NEURONS, scale=scale)
+    assert torch.equal(model.run_with_hooks(tokens, fwd_hooks=fwd_hooks), expected)
 
 
 def test_last_logits_alone_are_the_last_of_all(hooked, task):
-    from culnig_tl.engine.models import last_logits
-
     model = hooked("gpt2")
     tokens, mask = pad(encode(model.tokenizer, task.questions[:3]), model.tokenizer, torch.device("cpu"))
     with torch.no_grad():

@@ -7,15 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from culnig_tl import NeuronSet, ablate, evaluate, load_model, score_neurons
-from culnig_tl.engine.checkpoint import Saving
+from culnig_tl import NeuronSet, ablate, evaluate, load_model, mean_outputs, score_neurons
+from culnig_tl.engine import identity
+from culnig_tl.engine.checkpoint import Checkpoint
 from culnig_tl.engine.identity import differing, model_identity, weights_hash, wording_hash
 from culnig_tl.errors import ScoreError
-from culnig_tl.method.ablation import mean_outputs
-from culnig_tl.run import identity
 
 from . import families
-from .processes import forked, kill_self
+from .processes import counting, forked, kill_self
 
 
 @pytest.fixture
@@ -24,129 +23,192 @@ def model(checkpoints):
     return load_model(checkpoints("llama"), dtype="float32", device="cpu")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_any_single_bit_of_any_weight_shows(dtype, monkeypatch):
+class Plain(torch.nn.Sequential):
+    """A few weights in what passes for a hooked model."""
+
+    cfg = None
+    hook_dict: dict[str, object] = {}
+
+    def hooks(self, fwd_hooks=(), bwd_hooks=()):
+        raise NotImplementedError
+
+
+def plain(dtype) -> Plain:
     torch.manual_seed(0)
-    plain = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 3)).to(dtype)
-    seen = {weights_hash(plain)}
-    with monkeypatch.context() as patch:
-        patch.setattr(identity, "_CHUNK", {"cpu": 3})
-        assert weights_hash(plain) in seen, "the same in other portions"
+    return Plain(torch.nn.Linear(7, 5), torch.nn.Linear(5, 3)).to(dtype)
+
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+
+
+@DTYPES
+def test_any_single_bit_of_any_weight_shows(dtype):
+    model = plain(dtype)
+    seen = {weights_hash(model)}
     kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    for parameter in plain.parameters():
+    for parameter in model.parameters():
         for at in range(parameter.numel()):
             bits = parameter.detach().view(-1).view(kind)
             for bit in (0, 8 * dtype.itemsize - 1):
                 before = bits[at].item()
                 bits[at] = bits[at] ^ (torch.ones((), dtype=kind) << bit)
-                seen.add(weights_hash(plain))
+                seen.add(weights_hash(model))
                 bits[at] = before
-    assert len(seen) == 1 + 2 * sum(p.numel() for p in plain.parameters())
+    assert len(seen) == 1 + 2 * sum(p.numel() for p in model.parameters())
+
+
+@DTYPES
+def test_two_weights_that_change_places_show(dtype):
+    model = plain(dtype)
+    before = weights_hash(model)
     with torch.no_grad():
-        first, second = plain[0].weight[0, 0].clone(), plain[0].weight[0, 1].clone()
-        plain[0].weight[0, 0], plain[0].weight[0, 1] = second, first
-    assert weights_hash(plain) not in seen, "two weights that have changed places"
+        row = model[0].weight[0]
+        row[:2] = row[:2].flip(0).clone()
+    assert weights_hash(model) != before
 
 
-def test_each_part_counts(model, checkpoints, task):
-    """A name, and what changes it."""
+@DTYPES
+def test_the_hash_does_not_depend_on_how_many_weights_are_taken_at_a_time(dtype, monkeypatch):
+    before = weights_hash(plain(dtype))
+    monkeypatch.setattr(identity, "_CHUNK", {"cpu": 3})
+    assert weights_hash(plain(dtype)) == before
+
+
+NEURONS = NeuronSet.from_indices([("mlp.gate", 0, 3), ("attn.v", 2, 1)])
+OTHERS = NeuronSet.from_indices([("mlp.gate", 0, 3), ("attn.v", 2, 2)])
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("neurons", {"neurons": OTHERS}),
+        ("operation", {"operation": "enhance"}),
+        ("means", {}),
+        ("sites", {"sites": ["attn.v"]}),
+        ("dtype", {}),
+        ("version", {}),
+    ],
+)
+def test_each_part_counts(part, change, model, task, monkeypatch):
+    """A part, and what changes it."""
     of_model = model_identity(model)
-    neurons = NeuronSet.from_indices([("mlp.gate", 0, 3), ("attn.v", 2, 1)])
-    other = NeuronSet.from_indices([("mlp.gate", 0, 3), ("attn.v", 2, 2)])
-    base = identity.identity(of_model, neurons=neurons, operation="suppress")
-    assert differing(base, identity.identity(of_model, neurons=neurons, operation="suppress")) is None
-    changed = {
-        "neurons": identity.identity(of_model, neurons=other, operation="suppress"),
-        "operation": identity.identity(of_model, neurons=neurons, operation="enhance"),
-        "means": identity.identity(
-            of_model, neurons=neurons, operation="suppress", means=mean_outputs(model, task, progress=False)
-        ),
-        "version": {**base, "version": "0.0.0"},
-        "sites": identity.identity(of_model, neurons=neurons, operation="suppress", sites=["attn.v"]),
-        "dtype": identity.identity({**of_model, "dtype": "bfloat16"}, neurons=neurons, operation="suppress"),
-    }
-    for part, key in changed.items():
-        assert (differing(base, key) or "").startswith(f"{part} is"), part
-    assert differing(base, None) == "it does not say what it was made from"
-    assert identity.identity(of_model, operation="suppress") == identity.identity(of_model), (
-        "no neurons, no operation"
+    given = {"neurons": NEURONS, "operation": "suppress"}
+    base = identity.identity(of_model, **given)
+    if part == "means":
+        change = {"means": mean_outputs(model, task, progress=False)}
+    if part == "dtype":
+        of_model = {**of_model, "dtype": "bfloat16"}
+    if part == "version":
+        monkeypatch.setattr(identity, "__version__", "0.0.0")
+    assert (differing(base, identity.identity(of_model, **{**given, **change})) or "").startswith(
+        f"{part} is"
     )
 
+
+def test_the_same_work_has_the_same_identity(model):
+    mine, theirs = (
+        identity.identity(model_identity(model), neurons=NEURONS, operation="suppress") for _ in "12"
+    )
+    assert differing(mine, theirs) is None
+
+
+def test_an_operation_on_no_neurons_is_none(model):
+    of_model = model_identity(model)
+    assert identity.identity(of_model, operation="suppress") == identity.identity(of_model)
+
+
+def test_what_has_no_identity_is_of_other_work(model):
+    assert differing(model_identity(model), None) == "it does not say what it was made from"
+
+
+def test_a_chat_template_is_part_of_the_wording(model):
+    before = wording_hash(model.tokenizer)
     model.tokenizer.chat_template = families.CHAT_TEMPLATE
-    assert wording_hash(model.tokenizer) != of_model["wording"]
+    assert wording_hash(model.tokenizer) != before
+
+
+def test_a_weight_that_is_changed_after_loading_counts(model):
+    before = model_identity(model)
     with torch.no_grad():
         next(model.parameters()).view(-1)[11] += 1e-6
-    again = model_identity(model)
-    assert again["weights"] != of_model["weights"] and again["model"] == of_model["model"], (
-        "changed after it was loaded"
-    )
-    assert load_model(checkpoints("llama", seed=1)).cfg is not None
-    assert model_identity(load_model(checkpoints("llama", seed=1)))["model"] != of_model["model"]
+    after = model_identity(model)
+    assert (after["weights"] != before["weights"], after["model"] == before["model"]) == (True, True)
 
 
-def begun(tmp_path, model, task, **how) -> None:
-    """Leaves the state of an evaluation of which two batches were saved."""
-    seen = []
-
-    def advance(count: int) -> None:
-        seen.extend([count] if count else [])
-        if len(seen) == 3:
-            kill_self()
-
-    assert (
-        forked(
-            lambda: evaluate(
-                model, task, batch_size=1, saving=Saving(tmp_path / "state", every=0), progress=advance, **how
-            )
-        )
-        < 0
-    )
+def test_another_checkpoint_is_another_model(model, checkpoints):
+    other = load_model(checkpoints("llama", seed=1), device="cpu")
+    assert model_identity(other)["model"] != model_identity(model)["model"]
 
 
-def goes_on(tmp_path, model, task, **how) -> bool:
-    done = []
-    evaluate(model, task, batch_size=1, saving=Saving(tmp_path / "state"), progress=done.append, **how)
+# --------------------------------------------------------------------------------------- what a checkpoint is resumed for
+
+
+@pytest.fixture
+def begun(model, task, tmp_path):
+    """The checkpoint of an evaluation with NEURONS ablated, of which two batches were saved."""
+    path = tmp_path / "state"
+
+    def begin() -> None:
+        checkpoint, bar = Checkpoint(path, every=0), counting(3, kill_self)
+        evaluate(model, task, ablate=NEURONS, batch_size=1, checkpoint=checkpoint, progress=bar)
+
+    assert forked(begin) < 0
+    return path
+
+
+def resumes(path, model, task, **options) -> bool:
+    done: list[int] = []
+    evaluate(model, task, batch_size=1, checkpoint=Checkpoint(path), progress=done.append, **options)
     return done[0] > 0
 
 
-def test_one_neuron_one_question_one_weight_misses(model, task, tmp_path):
-    neurons = NeuronSet.from_indices([("mlp.gate", 0, 3), ("attn.v", 2, 1)])
-    begun(tmp_path, model, task, neurons=neurons)
-    assert goes_on(
-        tmp_path, model, task, neurons=NeuronSet.from_indices([("attn.v", 2, 1), ("mlp.gate", 0, 3)])
-    ), "the same neurons"
-    one_more = NeuronSet.from_indices([("mlp.gate", 0, 3), ("mlp.gate", 0, 4), ("attn.v", 2, 1)])
-    changed = replace(
-        task,
-        questions=(replace(task[0], prompt=task[0].prompt.replace("Japan", "Spain")), *task.questions[1:]),
-    )
-    assert not goes_on(tmp_path, model, task, neurons=one_more)
-    assert not goes_on(tmp_path, model, task), "nothing switched off"
-    assert not goes_on(tmp_path, model, task, neurons=neurons, scale=0.5)
-    assert not goes_on(tmp_path, model, changed, neurons=neurons)
-    begun(tmp_path, model, task, neurons=neurons)
+def test_the_same_neurons_in_another_order_are_the_same_work(begun, model, task):
+    turned = NeuronSet.from_indices([("attn.v", 2, 1), ("mlp.gate", 0, 3)])
+    assert resumes(begun, model, task, ablate=turned)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ablate": NeuronSet.from_indices([("mlp.gate", 0, 3), ("mlp.gate", 0, 4), ("attn.v", 2, 1)])},
+        {},
+        {"ablate": NEURONS, "scale": 0.5},
+    ],
+    ids=["one neuron more", "none", "another scale"],
+)
+def test_another_ablation_is_other_work(options, begun, model, task):
+    assert not resumes(begun, model, task, **options)
+
+
+def test_one_changed_question_is_other_work(begun, model, task):
+    changed = replace(task[0], prompt=task[0].prompt.replace("Japan", "Spain"))
+    other = replace(task, questions=(changed, *task.questions[1:]))
+    assert not resumes(begun, model, other, ablate=NEURONS)
+
+
+def test_one_changed_weight_is_other_work(begun, model, task):
     with torch.no_grad():
         list(model.parameters())[5].view(-1)[2] *= 1.001
-    assert not goes_on(tmp_path, model, task, neurons=neurons)
+    assert not resumes(begun, model, task, ablate=NEURONS)
 
 
-def test_an_ablated_model_is_never_served_the_baselines_answers(model, task, tmp_path):
-    begun(tmp_path, model, task)
-    neurons = NeuronSet.from_indices([("mlp.gate", layer, n) for layer in range(3) for n in range(60)])
-    ablated = evaluate(model, task, neurons=neurons, saving=Saving(tmp_path / "state"), progress=False)
-    assert (
-        ablated.table["p_answer"].tolist()
-        == evaluate(model, task, neurons=neurons, progress=False).table["p_answer"].tolist()
+def test_an_unchanged_model_is_never_served_an_ablated_ones_answers(begun, model, task):
+    resumed, fresh = (
+        evaluate(model, task, checkpoint=where, progress=False).table["p_answer"].tolist()
+        for where in (Checkpoint(begun), None)
     )
-    assert (
-        ablated.table["p_answer"].tolist() != evaluate(model, task, progress=False).table["p_answer"].tolist()
-    )
-    with ablate(model, neurons):  # by hooks that no key can know
-        with pytest.raises(
-            ScoreError,
-            match=r"the model has hooks on it \(blocks\.0\.mlp\.\S+\): what it answers cannot be kept",
-        ):
-            evaluate(model, task, saving=Saving(tmp_path / "state"), progress=False)
-        with pytest.raises(ScoreError, match="cannot be kept in a folder"):
-            score_neurons(model, task, saving=Saving(tmp_path / "state"), progress=False)
-        evaluate(model, task, progress=False)  # without a folder it may be asked
+    assert resumed == fresh
+
+
+@pytest.mark.parametrize("work", [evaluate, score_neurons])
+def test_work_with_hooks_that_no_key_can_know_is_not_kept(work, model, task, tmp_path):
+    told = r"the model has hooks on it \(blocks\.0\.mlp\.\S+\): what it answers cannot be kept"
+    with ablate(model, NEURONS), pytest.raises(ScoreError, match=told):
+        work(model, task, checkpoint=tmp_path / "state", progress=False)
+
+
+def test_a_model_with_hooks_may_be_asked_without_a_checkpoint(model, task):
+    with ablate(model, NEURONS):
+        hooked = evaluate(model, task, progress=False).table["p_answer"].tolist()
+    ablated = evaluate(model, task, ablate=NEURONS, progress=False).table["p_answer"].tolist()
+    assert hooked == pytest.approx(ablated, rel=1e-5)

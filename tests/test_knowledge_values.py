@@ -7,15 +7,15 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from culnig_tl import evaluate, score_neurons, select_general
-from culnig_tl.analyses.knowledge_values import TaskNeurons, compare_tasks
-from culnig_tl.data.results import EvaluationResult
+from culnig_tl import EvaluationResult, evaluate, score_neurons, select_general
+from culnig_tl.analyses import TaskNeurons, compare_tasks
 from culnig_tl.errors import TaskError
 from culnig_tl.tasks.question import Task
 
 from .cultures import culture_task
 
 CUT = {"top_mlp": 0.2, "top_attn": 0.1, "drop_reading": 0.02}
+READING = culture_task("reading", each=1).neuron_split()
 
 
 def values_task() -> Task:
@@ -28,73 +28,67 @@ def values_task() -> Task:
 @pytest.fixture(scope="module")
 def found(loaded) -> TaskNeurons:
     tasks = [culture_task(each=2), values_task()]
-    reading = culture_task("reading", each=1).neuron_split()
-    return compare_tasks(loaded("llama"), tasks, reading, random_sets=2, progress=False, **CUT)
+    return compare_tasks(loaded("llama"), tasks, READING, random_sets=2, progress=False, **CUT)
 
 
 def test_sets_are_those_of_each_task_alone(found, loaded):
-    model, task, other = loaded("llama"), culture_task(each=2).neuron_split(), values_task().neuron_split()
-    reading = score_neurons(model, culture_task("reading", each=1).neuron_split(), progress=False)
-    scores = [score_neurons(model, t, progress=False) for t in (task, task.control(), other)]
-    assert found.sets["culture"] == select_general(scores[0], scores[1], reading, **CUT)
-    assert found.sets["values"] == select_general(scores[2], None, reading, **CUT)
-
-
-def test_overlap_and_cross_effects(found, loaded):
-    (row,) = found.overlap().to_dict("records")
-    one, other = found.sets["culture"].keys(), found.sets["values"].keys()
-    assert (
-        row["common"] == len(one & other)
-        and row["jaccard"] == pytest.approx(len(one & other) / len(one | other))
-        and row["p"] < 1
+    task, other = culture_task(each=2).neuron_split(), values_task().neuron_split()
+    reading, scores, control, others = (
+        score_neurons(loaded("llama"), t, progress=False) for t in (READING, task, task.control(), other)
     )
-    table = found.table(draws=200)
+    assert found.sets["culture"] == select_general(scores, control, reading, **CUT)
+    assert found.sets["values"] == select_general(others, None, reading, **CUT)
+
+
+def test_overlap(found):
+    (row,) = found.overlap().to_dict("records")
+    one, other = (found.sets[name].keys() for name in ("culture", "values"))
+    assert (row["found_on"], row["other"], row["common"]) == ("culture", "values", len(one & other))
+    assert row["jaccard"] == pytest.approx(len(one & other) / len(one | other))
+
+
+def test_every_set_is_asked_about_on_every_task(found):
+    table = found.table(draws=50)
     assert list(zip(table["found_on"], table["asked"])) == [
         (a, b) for a in ("culture", "values") for b in ("culture", "values")
     ]
-    test = values_task().test_split()
+    assert (table["random_sets"] == 2).all()
+
+
+def test_a_cross_effect_is_the_other_tasks_drop(found, loaded):
+    table = found.table(draws=50).set_index(["found_on", "asked"])
     before, after = (
-        evaluate(loaded("llama"), test, neurons=n, progress=False).table["correct"].mean()
-        for n in (None, found.sets["culture"])
+        evaluate(loaded("llama"), values_task().test_split(), ablate=neurons, progress=False)
+        .table["correct"]
+        .mean()
+        for neurons in (None, found.sets["culture"])
     )
-    cross = table[(table["found_on"] == "culture") & (table["asked"] == "values")].iloc[0]
-    assert cross["drop"] == pytest.approx(100 * (before - after)) and cross["random_sets"] == 2
-    assert {"p_holm", "excess_low"} <= set(table.columns) and found.figure().data
+    assert table.loc[("culture", "values"), "drop"] == pytest.approx(100 * (before - after))
+
+
+def aligned(alignment) -> EvaluationResult:
+    columns = {"id": ["a", "b"], "cluster": ["a", "b"], "country": ["China"] * 2}
+    columns |= {"correct": [False, False], "p_answer": [0.1, 0.1], "alignment": alignment}
+    return EvaluationResult(pd.DataFrame({"task": "worldvaluesbench", **columns}))
 
 
 def test_worldvaluesbench_counts_alignment(found):
-    def result(alignment):
-        columns = {
-            "id": ["a", "b"],
-            "cluster": ["a", "b"],
-            "country": ["China"] * 2,
-            "correct": [False, False],
-            "p_answer": [0.1, 0.1],
-        }
-        return EvaluationResult(pd.DataFrame({"task": "worldvaluesbench", **columns, "alignment": alignment}))
-
-    name = "worldvaluesbench"
-    made = TaskNeurons(
-        {name: found.sets["culture"]},
-        result([80.0, 60.0]),
-        {name: result([50.0, 40.0])},
-        {name: (result([80.0, 60.0]),)},
+    name, base = "worldvaluesbench", aligned([80.0, 60.0])
+    results, random = {name: aligned([50.0, 40.0])}, {name: (base,)}
+    (row,) = (
+        TaskNeurons({name: found.sets["culture"]}, base, results, random).table(draws=50).to_dict("records")
     )
-    (row,) = made.table(draws=50).to_dict("records")
-    assert (
-        row["base"] == pytest.approx(70)
-        and row["drop"] == pytest.approx(25)
-        and row["random_mean"] == pytest.approx(0)
-    )
+    assert [row[key] for key in ("base", "drop", "random_mean")] == pytest.approx([70, 25, 0])
 
 
-def test_bad_requests_are_clear_errors(loaded):
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_task_is_not_compared(loaded, times):
+    with pytest.raises(TaskError, match="two tasks or more"):
+        compare_tasks(loaded("llama"), [culture_task(each=1)] * times, None)
+
+
+def test_a_task_without_splits_is_refused(loaded):
     task = culture_task(each=1)
-    for tasks in ([task], [task, task]):
-        with pytest.raises(TaskError, match="two tasks or more"):
-            compare_tasks(loaded("llama"), tasks, None)
+    rows = tuple(dataclasses.replace(q, split=None) for q in task)
     with pytest.raises(TaskError, match="neuron split"):
-        lone = dataclasses.replace(
-            task, name="lone", questions=tuple(dataclasses.replace(q, split=None) for q in task)
-        )
-        compare_tasks(loaded("llama"), [lone, task], None, progress=False)
+        compare_tasks(loaded("llama"), [dataclasses.replace(task, name="lone", questions=rows), task], None)

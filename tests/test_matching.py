@@ -1,4 +1,4 @@
-"""Is the answer in what was said? Cases by hand in eight languages, agreement with annotators, and text that nobody expects."""
+"""Is the answer in what was said? Cases in eight languages, agreement with annotators, unexpected text."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from culnig_tl.method.answers.matching import Matcher, occurs, without_prompt
 from culnig_tl.method.answers.variants import agreement, spelled_alike, variant_pairs
 from culnig_tl.tasks.blend_saq import LANGUAGES
 
+from .builders import write_saq
+from .helpers import invoked
 from .matching_cases import MISSED, NOT_SAID, SAID, TAKEN
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "hub"
@@ -116,7 +118,7 @@ def test_one_of_several_answers_is_enough():
     assert not MATCHER.matches("Comen pan.", [], "es")
 
 
-# -------------------------------------------------------------------------------------------------- text that nobody expects
+# ----------------------------------------------------------------------------------- text that nobody expects
 
 
 @pytest.mark.parametrize("language", list(ANALYSERS))
@@ -192,7 +194,7 @@ def test_numbers():
     ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------------- the prompt
+# ------------------------------------------------------------------------------------------------- the prompt
 
 
 PROMPT = "Read the question.\n\nQuestion: Do people eat grapes or soup at New Year?\nAnswer:"
@@ -223,7 +225,7 @@ def test_a_chinese_label_in_the_prompt():
     assert without_prompt("人们吃饺子吗？ 是", "问题：人们吃饺子吗？") == "是"
 
 
-# ------------------------------------------------------------------------------------------------------------ the analysers
+# ---------------------------------------------------------------------------------------------- the analysers
 
 
 def test_one_table_for_all_thirteen_languages():
@@ -275,7 +277,10 @@ def test_a_version_that_is_not_installed_says_so_too():
 def test_chinese_is_quiet_and_leaves_and_reads_nothing_in_the_shared_temporary_folder(tmp_path):
     poison = tmp_path / "jieba.cache"
     poison.write_bytes(b"not a cache of ours")
-    code = "from culnig_tl.method.answers.matching import Matcher\nassert Matcher().matches('人们吃饺子。', ['饺子'], 'zh')\n"
+    code = (
+        "from culnig_tl.method.answers.matching import Matcher\n"
+        "assert Matcher().matches('人们吃饺子。', ['饺子'], 'zh')\n"
+    )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
@@ -298,13 +303,11 @@ def test_nothing_is_fetched(monkeypatch):
         assert list(ANALYSERS[language].load()("a 1"))
 
 
-# ---------------------------------------------------------------------------------------------------------- annotators' word
+# ------------------------------------------------------------------------------------------- annotators' word
 
 
 @pytest.fixture
 def small_hub(tmp_path):
-    from .tasks.test_blend_saq import write_saq
-
     answers = [
         {"answers": ["grape", "grapes", "raisin"], "en_answers": ["grape"], "count": 2},
         {"answers": ["green grape"], "en_answers": [], "count": 1},
@@ -319,7 +322,8 @@ def test_agreement_on_a_few_variants(small_hub):
     assert (len(pairs.same), len(pairs.alike)) == (4 * both, both)
     # "grape" is in two groups: their oversight, and not two answers.
     assert sorted(set(pairs.different)) == [
-        ("grape", "green grape"), ("grapes", "green grape"), ("green grape", "grape"), ("green grape", "soup"), ("raisin", "green grape"),
+        ("grape", "green grape"), ("grapes", "green grape"), ("green grape", "grape"),
+        ("green grape", "soup"), ("raisin", "green grape"),
     ]  # fmt: skip
     row = agreement(data_dir=small_hub, languages=["en"]).loc["en"]
     assert (
@@ -356,21 +360,7 @@ def test_agreement_with_the_annotators(capsys):
 
 
 def test_the_command_prints_the_table(small_hub, tmp_path):
-    from typer.testing import CliRunner
-
-    from culnig_tl.cli import app
-
-    line = [
-        "answers",
-        "check",
-        "--data-dir",
-        str(small_hub),
-        "--languages",
-        "en,ha",
-        "-o",
-        str(tmp_path / "t.csv"),
-    ]
-    done = CliRunner().invoke(app, line)
-    assert done.exit_code == 0, done.output
-    assert "recall" in done.output and "light normalisation" in done.output
-    assert (tmp_path / "t.csv").read_text().startswith("language,same")
+    table = tmp_path / "t.csv"
+    printed = invoked("answers", "check", "--data-dir", small_hub, "--languages", "en,ha", "--output", table)
+    assert "recall" in printed and "light normalisation" in printed
+    assert table.read_text().startswith("language,same")

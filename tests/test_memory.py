@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import transformers as hf
 
+from culnig_tl.engine import memory
 from culnig_tl.engine.memory import GIB, check_memory, gib, parameter_count
 from culnig_tl.errors import ModelError
-from culnig_tl.run import memory
 from culnig_tl.run.forecast import duration, forecast
 from culnig_tl.run.pieces import Questions
 from culnig_tl.study.config import TOY_CONFIG

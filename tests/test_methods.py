@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 import torch
 
-from culnig_tl import describe, score_neurons
+from culnig_tl import NeuronSet, describe, evaluate, load_model
 from culnig_tl.data.neurons import SITES, Site
 from culnig_tl.engine.prompts import Prompt, encode
 from culnig_tl.errors import ScoreError
-from culnig_tl.method.methods import METHODS, score_by, score_methods
+from culnig_tl.method.methods import integrated_gradients
 from culnig_tl.method.methods.alignment import MEAN, Alignment, align
+from culnig_tl.method.methods.patching import AttributionPatching
+from culnig_tl.method.methods.registry import METHODS
 from culnig_tl.tasks.question import Task
 
 from . import families
-from .helpers import plain_model, rows
+from .helpers import plain_model, rows, score
 from .oracles import other_methods
 
 FAMILIES = ("llama", "gemma3-text", "gpt2")
 """Grouped keys; q/k-norm and sliding windows; an ungated MLP and fused weights."""
-GRADIENT = [name for name, method in METHODS.items() if method.gradient]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,10 @@ def summed(scores):
 
 
 def assert_close(mine, expected, tolerance=1e-4):
-    """[layer, neuron] a site, each layer against its largest value (no less than a hundredth of the site's: some layers hardly matter)."""
+    """[layer, neuron] per site; errors are relative to the layer's largest value.
+
+    It counts as a hundredth of the site's at least: some layers hardly matter.
+    """
     largest = {
         site: max(float(abs(v).max()) for (s, _), v in expected.items() if s == site) for site, _ in expected
     }
@@ -59,26 +64,9 @@ def assert_close(mine, expected, tolerance=1e-4):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_culnig_is_score_neurons(family, loaded, task):
-    found = score_methods(loaded(family), task, ["culnig", "culnig-sum", "culnig-mean"], progress=False)
-    for how in ("max", "sum", "mean"):
-        mine = found["culnig" if how == "max" else f"culnig-{how}"]
-        usual = score_neurons(loaded(family), task, aggregation=how, progress=False)
-        assert (
-            mine.countries == usual.countries
-            and mine.metadata["aggregation"] == usual.metadata["aggregation"]
-        )
-        np.testing.assert_allclose(mine.p_answer, usual.p_answer, rtol=1e-5)
-        for site in SITES:
-            np.testing.assert_allclose(
-                mine.arrays[site], usual.arrays[site], rtol=1e-4, atol=1e-5 * np.abs(usual.arrays[site]).max()
-            )
-
-
-@pytest.mark.parametrize("family", FAMILIES)
 def test_post_reads_behind_the_activation_function(family, loaded, checkpoints, task):
     model, plain = loaded(family), plain_model(checkpoints(family))
-    found = score_methods(model, task, ["culnig-post", "culnig-sum-post", "culnig-mean-post"], progress=False)
+    found = score(model, task, method=["culnig-post", "culnig-sum-post", "culnig-mean-post"])
     expected: dict = {name: {} for name in found}
     for tokens, answer, _ in rows(model.tokenizer, task):
         seen, p = other_methods.look(plain, tokens, answer)
@@ -100,20 +88,14 @@ def test_post_reads_behind_the_activation_function(family, loaded, checkpoints, 
     }
 
 
-def test_culnig_clamps_control_questions_alone(loaded, task):
+@pytest.mark.parametrize("name", ["culnig", "culnig-sum", "culnig-mean-post"])
+def test_control_questions_are_clamped(name, loaded, task):
+    # Few tokens: among many, the largest attribution is hardly ever negative.
     short = Task("short", tuple(dataclasses.replace(q, control="Answer:") for q in task)).control()
-    clamped, summed_up = (
-        score_by(loaded("llama"), short, name, progress=False) for name in ("culnig", "culnig-sum")
-    )
-    assert (
-        min(a.min() for a in clamped.arrays.values()) >= 0
-        and min(a.min() for a in summed_up.arrays.values()) >= 0
-    )
-    usual = score_neurons(loaded("llama"), short, progress=False)
-    for site in SITES:
-        np.testing.assert_allclose(
-            clamped.arrays[site], usual.arrays[site], atol=1e-6 * usual.arrays[site].max() + 1e-12, rtol=1e-4
-        )
+    clamped = score(loaded("llama"), short, method=name)
+    free = score(loaded("llama"), dataclasses.replace(short, is_control=False), method=name)
+    assert clamped.metadata["clamped"] and min(a.min() for a in clamped.arrays.values()) >= 0
+    assert not free.metadata["clamped"] and min(a.min() for a in free.arrays.values()) < 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,7 +106,7 @@ def test_attribution_patching(family, loaded, checkpoints, task):
         for place, values in other_methods.attribution_patching(plain, clean, corrupted, answer).items():
             expected[place] = expected.get(place, 0) + values
     for batch_size in (1, len(task)):
-        found = score_by(model, task, "atp", batch_size=batch_size, progress=False)
+        found = score(model, task, method="atp", batch_size=batch_size)
         assert_close(summed(found), expected, 2e-4)
 
 
@@ -132,7 +114,7 @@ def test_attribution_patching(family, loaded, checkpoints, task):
 def test_integrated_gradients(family, loaded, checkpoints):
     task = families.questions(1)
     model, plain = loaded(family), plain_model(checkpoints(family))
-    found = score_methods(model, task, ["ig", "ig-all"], progress=False)
+    found = score(model, task, method=["ig", "ig-all"])
     layer = describe(model).layers - 1 if family == "llama" else 0
     for name, scores in found.items():
         for site in SITES:
@@ -146,31 +128,19 @@ def test_integrated_gradients(family, loaded, checkpoints):
             assert_close(summed(scores), {(site.value, layer): expected}, 5e-4)
 
 
-def test_integrated_gradients_add_up_to_zeroing_the_whole_site(loaded):
-    """Completeness: over one site's neurons of one layer they sum to P unchanged less P with all of them zeroed, as the steps grow finer."""
-    from culnig_tl import NeuronSet, ablate, evaluate
-    from culnig_tl.method.methods.integrated_gradients import integrate
-    from culnig_tl.method.methods.scoring import _job
-
+@pytest.mark.parametrize("site", [Site.MLP_GATE, Site.ATTN_V])
+def test_integrated_gradients_add_up_to_zeroing_the_whole_site(site, loaded, monkeypatch):
+    """Completeness: over one site's neurons of one layer they sum to P less P with all of them zeroed."""
+    finer = functools.partial(integrated_gradients.Integration, steps=100)
+    monkeypatch.setattr(integrated_gradients, "Integration", finer)
     task, model = families.questions(1), loaded("llama")
-    job = _job(
-        model,
-        task,
-        sites=(Site.MLP_GATE, Site.ATTN_V),
-        language=None,
-        corrupted=False,
-        batch_size="auto",
-        seed=0,
-        advance=lambda n: None,
+    found = score(model, task, method="ig-all", sites=[site])
+    whole = NeuronSet.from_indices([(site, 1, i) for i in range(describe(model).widths[site])])
+    base, without = (
+        evaluate(model, task, ablate=neurons, progress=False).table["p_answer"].sum()
+        for neurons in (None, whole)
     )
-    totals = integrate(job, ["all"], steps=100)["all"]
-    base = evaluate(model, task, progress=False).table["p_answer"].sum()
-    for site in (Site.MLP_GATE, Site.ATTN_V):
-        width = describe(model).widths[site]
-        whole = NeuronSet.from_indices([(site, 1, i) for i in range(width)])
-        with ablate(model, whole):
-            without = evaluate(model, task, progress=False).table["p_answer"].sum()
-        assert float(totals[site][:, 1].sum()) == pytest.approx(base - without, rel=0.05, abs=1e-5)
+    assert found.total(site)[1].sum() == pytest.approx(base - without, rel=0.05, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -178,8 +148,8 @@ def test_recomputed_patterns_of_queries_and_keys(family, loaded, checkpoints):
     task = families.questions(1)
     model, plain = loaded(family), plain_model(checkpoints(family))
     plain.set_attn_implementation("eager")
-    found = summed(score_by(model, task, "atp-qk", progress=False))
-    usual = summed(score_by(model, task, "atp", progress=False))
+    found = summed(score(model, task, method="atp-qk"))
+    usual = summed(score(model, task, method="atp"))
     ((clean, corrupted, answer, _),) = both(model, task)
     config = plain.config.get_text_config()
     heads = config.num_attention_heads
@@ -212,7 +182,7 @@ def test_lape(family, loaded, checkpoints):
                     for neuron, value in enumerate(position):
                         counts[country][layer][neuron] += value > 0
     expected = other_methods.lape(counts, tokens)
-    found = score_by(model, task, "lape", progress=False)
+    found = score(model, task, method="lape")
     assert found.sites == (Site.MLP_GATE,)
     for country in task.countries:
         np.testing.assert_allclose(found.of(country)[Site.MLP_GATE], np.array(expected[country]), atol=1e-6)
@@ -222,8 +192,8 @@ def test_lape(family, loaded, checkpoints):
 def test_cape_is_lape_without_language_neurons(loaded):
     model, task = loaded("llama"), families.questions(6)
     language = families.questions(9, task="language")
-    found = score_methods(model, task, ["lape", "cape"], language=language, progress=False)
-    beside = score_by(model, language, "lape", progress=False)
+    found = score(model, task, method=["lape", "cape"], language=language)
+    beside = score(model, language, method="lape")
     total = beside.total(Site.MLP_GATE)
     chosen = set(np.argsort(-total, axis=None, kind="stable")[: int(total.size * 0.01)].tolist())
     removed = 0
@@ -247,59 +217,57 @@ def test_mean_difference(loaded, checkpoints, task):
         )
         for place in here:
             expected[place] = expected.get(place, 0) + here[place][0].mean(0) - there[place][0].mean(0)
-    assert_close(summed(score_by(model, task, "mean-difference", progress=False)), expected, 1e-5)
+    assert_close(summed(score(model, task, method="mean-difference")), expected, 1e-5)
 
 
 def test_random_is_seeded(loaded, task):
-    one, again, other = (score_by(loaded("llama"), task, "random", seed=s, progress=False) for s in (1, 1, 2))
+    one, again, other = (score(loaded("llama"), task, method="random", seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(one.arrays[Site.ATTN_Q], again.arrays[Site.ATTN_Q])
     assert not np.array_equal(one.arrays[Site.ATTN_Q], other.arrays[Site.ATTN_Q])
 
 
-def test_together_equals_alone(loaded, task, monkeypatch):
-    """All methods of a request share passes: one forward and backward pass a batch, and one of the control; the numbers are the same."""
-    model, calls = loaded("qwen3"), []
-    shared = [name for name in METHODS if name not in ("ig", "ig-all", "atp-qk", "cape")]
-    together = score_methods(model, task, shared, batch_size=2, progress=False)
-    for name in ("culnig", "culnig-mean-post", "atp", "lape", "mean-difference"):
-        alone = score_by(model, task, name, batch_size=2, progress=False)
-        for site, array in alone.arrays.items():
-            np.testing.assert_allclose(
-                together[name].arrays[site], array, rtol=1e-5, atol=1e-7 * np.abs(array).max() + 1e-12
-            )
-    from culnig_tl.method.methods import together as module
+ONE_PASS = [name for name in METHODS if name not in ("ig", "ig-all", "atp-qk", "cape")]
 
-    original = module.last_logits
-    monkeypatch.setattr(module, "last_logits", lambda *a: calls.append("forward") or original(*a))
-    monkeypatch.setattr(
-        "culnig_tl.engine.run.last_logits", lambda *a: calls.append("backward") or original(*a)
-    )
-    monkeypatch.setattr(module, "probe", lambda *a: module_probe)
-    from culnig_tl.engine.run import Probe
 
-    module_probe = Probe(native=False, padding=True, bytes_a_token=1.0)
-    score_methods(model, task, shared, batch_size=len(task), progress=False)
-    assert sorted(calls) == ["backward", "forward"], "one pass of the questions, one of their controls"
-    calls.clear()
-    score_methods(model, task, GRADIENT[:-1], batch_size=len(task), progress=False)
-    assert calls == ["backward"], "no control where nobody asks for it"
+@pytest.mark.parametrize("name", ["culnig", "culnig-mean-post", "atp", "lape", "mean-difference"])
+def test_together_equals_alone(name, loaded, task):
+    together = score(loaded("qwen3"), task, method=ONE_PASS, batch_size=2)[name]
+    alone = score(loaded("qwen3"), task, method=name, batch_size=2)
+    for site, array in alone.arrays.items():
+        np.testing.assert_allclose(
+            together.arrays[site], array, rtol=1e-5, atol=1e-7 * np.abs(array).max() + 1e-12
+        )
+
+
+@pytest.mark.parametrize(
+    ("names", "controls"),
+    [(ONE_PASS, 1), (["culnig", "culnig-sum", "culnig-mean-post"], 0)],
+    ids=["all of one pass", "no method that compares"],
+)
+def test_methods_share_one_pass(names, controls, loaded, task):
+    """More batches take one pass of the questions each, and one of their controls where a method compares
+    with them."""
+    model, passes = loaded("qwen3"), []
+    with model.hooks(fwd_hooks=[("hook_embed", lambda embedded, hook: passes.append(len(embedded)))]):
+        score(model, task, method=names, batch_size=len(task))
+        whole = len(passes)
+        score(model, task, method=names, batch_size=1)
+    assert len(passes) - 2 * whole == (len(task) - 1) * (1 + controls)
 
 
 def test_memory_that_runs_out_in_the_middle_loses_nothing(loaded, task, monkeypatch):
-    from culnig_tl.method.methods.patching import AttributionPatching
-
     names = ["culnig", "culnig-sum", "atp", "lape"]
-    usual = score_methods(loaded("llama"), task, names, batch_size=len(task), progress=False)
+    usual = score(loaded("llama"), task, method=names, batch_size=len(task))
     calls, original = [], AttributionPatching.term
 
     def short_of_memory(self, seen):
-        calls.append(len(seen.batch.p_answer))
+        calls.append(len(seen.p_answer))
         if len(calls) == 5:
             raise torch.OutOfMemoryError("out of memory")
         return original(self, seen)
 
     monkeypatch.setattr(AttributionPatching, "term", short_of_memory)
-    halved = score_methods(loaded("llama"), task, names, batch_size=len(task), progress=False)
+    halved = score(loaded("llama"), task, method=names, batch_size=len(task))
     assert min(calls) == len(task) // 2
     for name in names:
         for site, array in usual[name].arrays.items():
@@ -309,15 +277,13 @@ def test_memory_that_runs_out_in_the_middle_loses_nothing(loaded, task, monkeypa
 
 
 def test_a_neuron_that_is_always_zero_has_no_score(checkpoints, task):
-    from culnig_tl import load_model
-
     plain = plain_model(checkpoints("llama"))
     with torch.no_grad():
         plain.model.layers[1].mlp.gate_proj.weight[5] = 0
         plain.model.layers[1].self_attn.v_proj.weight[3] = 0
     model = load_model(hf_model=plain, tokenizer=families.tokenizer())
     names = [name for name in METHODS if name != "random"]
-    for name, scores in score_methods(model, task[:2], names, language=task[:2], progress=False).items():
+    for name, scores in score(model, task[:2], method=names, language=task[:2]).items():
         assert scores.total(Site.MLP_GATE)[1, 5] == 0, name
         if Site.ATTN_V in scores.arrays:
             assert scores.total(Site.ATTN_V)[1, 3] == 0, name
@@ -345,19 +311,27 @@ def test_the_control_is_aligned_on_real_prompts(loaded, task):
         assert all(clean.tokens[i] == corrupted.tokens[j] for i, j in enumerate(index) if j != MEAN)
 
 
-def test_bad_requests_are_clear_errors(loaded, task):
-    model = loaded("llama")
-    for names, options, message in (
-        (["culnick"], {}, "did you mean 'culnig'"),
-        ([], {}, "no method"),
-        (["cape"], {}, "language"),
-        (["culnig"], {"sites": ["mlp.up"]}, "mlp.up"),
-    ):
-        with pytest.raises(ScoreError, match=message):
-            score_methods(model, task, names, progress=False, **options)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["culnick"], "did you mean 'culnig'"), ([], "no method"), (["cape"], "language")],
+    ids=["unknown", "none", "no language task"],
+)
+def test_a_method_that_cannot_be_used_is_a_clear_error(names, message, loaded, task):
+    with pytest.raises(ScoreError, match=message):
+        score(loaded("llama"), task, method=names)
+
+
+def test_a_site_that_the_model_lacks_is_a_clear_error(loaded, task):
+    with pytest.raises(ScoreError, match="no site mlp.up"):
+        score(loaded("gpt2"), task, sites=["mlp.up"])
+
+
+def test_a_method_that_compares_needs_a_control(loaded, task):
     bare = Task("bare", tuple(dataclasses.replace(q, control=None) for q in task))
-    with pytest.raises(ScoreError, match="control"):
-        score_by(model, bare, "atp", progress=False)
-    one = task.filter(lambda q: q.country == "Spain")
+    with pytest.raises(ScoreError, match="bare has none"):
+        score(loaded("llama"), bare, method="atp")
+
+
+def test_lape_needs_countries(loaded, task):
     with pytest.raises(ScoreError, match="compares countries"):
-        score_by(model, one, "lape", progress=False)
+        score(loaded("llama"), task.filter(lambda q: q.country == "Spain"), method="lape")

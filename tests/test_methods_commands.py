@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-import typer
 
 from culnig_tl import NeuronSet
-from culnig_tl.commands.enhance import enhance
-from culnig_tl.commands.methods import methods, truth
-from culnig_tl.commands.stability import stability
-from culnig_tl.commands.values import values
 from culnig_tl.errors import StudyError
 from culnig_tl.run.pipeline import run_study
 from culnig_tl.study.config import StudyConfig
 
 from .helpers import invoked
 
-APP = typer.Typer()
-for command in (enhance, methods, stability, truth, values):
-    APP.command()(command)
 CONFIG = {
     "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "top_mlp": 0.1, "top_attn": 0.05, "top_specific": 0.1,
     "random_sets": 1, "limit": 8, "device": "cpu", "rival": None,
 }  # fmt: skip
-
-
-def call(*arguments: object) -> str:
-    return invoked(APP, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +26,7 @@ def study(checkpoints, tmp_path_factory):
 
 
 def test_methods(checkpoints, tmp_path):
-    said = call(
+    said = invoked(
         "methods", "--model", checkpoints("llama"), "--tasks", "miniculture,minicommonsense", "--reading", "minireading", "--sample", 4,
         "--limit", 2, "--asked", 8, "--methods", "culnig,cape,random", "--top-mlp", 0.1, "--top-attn", 0.05, "--output-dir", tmp_path,
     )  # fmt: skip
@@ -58,11 +46,11 @@ def test_methods(checkpoints, tmp_path):
 
 def test_methods_wants_culture(checkpoints):
     with pytest.raises(StudyError, match="add blend"):
-        call("methods", "--model", checkpoints("llama"), "--tasks", "minicommonsense")
+        invoked("methods", "--model", checkpoints("llama"), "--tasks", "minicommonsense")
 
 
 def test_truth(checkpoints, tmp_path):
-    said = call(
+    said = invoked(
         "truth",
         "--model",
         checkpoints("llama"),
@@ -78,7 +66,7 @@ def test_truth(checkpoints, tmp_path):
 
 
 def test_enhance(study, tmp_path):
-    said = call("enhance", study, "--factors", "1.5,2", "--random-sets", 1, "--output-dir", tmp_path)
+    said = invoked("enhance", study, "--factors", "1.5,2", "--random-sets", 1, "--output-dir", tmp_path)
     table = pd.read_csv(tmp_path / "enhance.csv")
     assert (
         set(table["factor"]) == {1.5, 2.0}
@@ -89,7 +77,7 @@ def test_enhance(study, tmp_path):
 
 
 def test_stability(study, tmp_path):
-    said = call("stability", study, "--replicates", 5, "--output-dir", tmp_path)
+    said = invoked("stability", study, "--replicates", 5, "--output-dir", tmp_path)
     neurons = NeuronSet.load(tmp_path / "stability.parquet")
     assert {"returns", "wordings"} <= set(neurons.table.columns) and neurons == NeuronSet.load(
         study / "neurons" / "culture-general.parquet"
@@ -102,7 +90,7 @@ def test_stability(study, tmp_path):
 
 
 def test_values(checkpoints, tmp_path):
-    call(
+    invoked(
         "values", "--model", checkpoints("llama"), "--tasks", "miniculture,minicommonsense", "--reading", "minireading", "--limit", 4,
         "--top-mlp", 0.1, "--top-attn", 0.05, "--random-sets", 1, "--output-dir", tmp_path,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from culnig_tl import ablate, describe, evaluate, load_model, score_neurons, select_general
+from culnig_tl import ablate, ablation_hooks, describe, evaluate, load_model, select_general
 from culnig_tl.data.neurons import SITES, NeuronSet, Site
 from culnig_tl.defaults import PAPER_MODELS
 from culnig_tl.engine.loading import explain
@@ -60,7 +60,7 @@ def test_each_of_the_papers_models_goes_the_whole_way(name, tmp_path):
     culture = score(model, task)
     reading = score(model, families.questions(3, task="other"))
     general = select_general(culture, score(model, task.control()), reading, top_mlp=0.1, top_attn=0.1)
-    unchanged, suppressed = (evaluate(model, task, neurons=n, progress=False) for n in (None, general))
+    unchanged, suppressed = (evaluate(model, task, ablate=n, progress=False) for n in (None, general))
     assert len(general) and len(unchanged) == len(suppressed) == 6
     assert not np.allclose(unchanged.table["p_answer"], suppressed.table["p_answer"], rtol=1e-6)
 
@@ -193,7 +193,7 @@ def test_a_bridge_that_the_user_built_and_compatibility_mode(family, checkpoints
     expected = score(loaded(family), task)
     assert difference(score(bridge, task), expected) < 1e-5
     neuron = NeuronSet.from_indices([("mlp.gate", 1, 3)])
-    enhanced = evaluate(loaded(family), task, neurons=neuron, operation="enhance", progress=False)
+    enhanced = evaluate(loaded(family), task, ablate=neuron, scale=2.0, progress=False)
 
     bridge.enable_compatibility_mode(disable_warnings=True)
     folded = score(bridge, task)
@@ -204,7 +204,7 @@ def test_a_bridge_that_the_user_built_and_compatibility_mode(family, checkpoints
             np.abs(folded.arrays[site] - expected.arrays[site]).max()
             < 1e-3 * np.abs(expected.arrays[site]).max()
         ), site
-    again = evaluate(bridge, task, neurons=neuron, operation="enhance", progress=False)
+    again = evaluate(bridge, task, ablate=neuron, scale=2.0, progress=False)
     np.testing.assert_allclose(again.table["p_answer"], enhanced.table["p_answer"], rtol=1e-2)
 
 
@@ -226,9 +226,50 @@ def test_a_model_without_a_tokenizer_says_so(checkpoints, task):
 
 
 @pytest.mark.parametrize("wrong", ["gpt2", None, torch.nn.Linear(2, 2)])
-def test_what_is_no_hooked_transformer(wrong, task):
-    with pytest.raises(ModelError, match="is not a hooked transformer"):
-        score_neurons(wrong, task)
+def test_what_is_no_hooked_transformer(wrong):
+    with pytest.raises(ModelError, match="is not a hooked transformer: pass what load_model\\(\\) returns"):
+        describe(wrong)
+
+
+CALLS = """
+import torch
+from culnig_tl import *
+
+model, neurons = torch.nn.Linear(2, 2), NeuronSet.from_indices([("mlp.gate", 0, 1)])
+task = load_task("miniculture", limit=2)
+calls = (
+    lambda: score_neurons(model, task),
+    lambda: evaluate(model, task),
+    lambda: evaluate(model, task, ablate=neurons),
+    lambda: mean_outputs(model, task),
+    lambda: exact_effects(model, task, neurons),
+    lambda: question_scores(model, task, neurons),
+    lambda: score_prompt(model, "What?", "A"),
+    lambda: ablation_hooks(model, neurons),
+)
+for call in calls:
+    try:
+        call()
+    except CulnigError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_every_function_refuses_what_is_no_hooked_transformer():
+    """In a process of its own: here, where types are checked at run time, no function would be reached."""
+    done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True)
+    told = "ModelError Linear is not a hooked transformer: pass what load_model() returns"
+    assert done.stdout.splitlines() == [told] * 8, done.stderr
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_ablation_hooks_do_what_ablate_does(scale, loaded):
+    model, tokens = loaded("llama"), torch.tensor([TOKENS])
+    neurons = NeuronSet.from_indices([("mlp.gate", 1, 3), ("attn.k", 0, 5), ("attn.v", 2, 1)])
+    with ablate(model, neurons, scale=scale):
+        expected = model(tokens)
+    hooks = ablation_hooks(model, neurons, scale=scale)
+    assert torch.equal(model.run_with_hooks(tokens, fwd_hooks=hooks), expected)
 
 
 # --------------------------------------------------------------------------------------------------- what is refused

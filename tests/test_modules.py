@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import permutations
 
 import pytest
 import torch
 import transformers as hf
 
-from culnig_tl import NeuronSet, choose_modules, export_freeze_list, load_model, rank_modules
+from culnig_tl import NeuronSet, load_model
 from culnig_tl.errors import FineTuningError, NeuronError
-from culnig_tl.finetuning.modules import Module, ModuleRanking, list_modules
+from culnig_tl.finetuning.modules import (
+    Module,
+    ModuleRanking,
+    choose_modules,
+    export_freeze_list,
+    list_modules,
+    rank_modules,
+)
 from culnig_tl.finetuning.weights import place_of
 
 from . import families
@@ -98,56 +106,37 @@ def test_ten_percent_of_gemma_are_the_seven_mlps_of_the_paper():
         assert 0.10 <= group.share < 0.11
 
 
-def test_top_is_the_shortest_start_that_reaches_the_share():
-    ranking = made(
-        {"mlp.0": 9, "attn.0": 4, "mlp.1": 3, "attn.1": 0, "mlp.2": 0, "attn.2": 0}, extra=80
-    )  # 200 in all
-    for share, names in (
-        (0.01, ["mlp.0"]),
-        (0.15, ["mlp.0"]),
-        (0.16, ["mlp.0", "attn.0"]),
-        (0.2, ["mlp.0", "attn.0"]),
-        (0.6, None),
-    ):
-        chosen = [m.name for m in choose_modules(ranking, "top", share=share)]
-        assert chosen == (names or [m.name for m in ranking])
-    group = choose_modules(ranking, "top", share=0.2)
+RANKED = made({"mlp.0": 9, "attn.0": 4, "mlp.1": 3, "attn.1": 1, "mlp.2": 0, "attn.2": 0}, extra=80)
+"""200 parameters in all."""
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.01, 1), (0.15, 1), (0.16, 2), (0.2, 2), (0.6, 6)])
+def test_top_is_the_shortest_start_that_reaches_the_share(share, count):
+    assert list(choose_modules(RANKED, "top", share=share)) == list(RANKED)[:count]
+
+
+def test_a_group_says_what_it_holds():
+    group = choose_modules(RANKED, "top", share=0.2)
     assert (group.parameters, group.neurons, group.share, group.how) == (40, 13, 0.2, "top")
     assert "top: mlp.0, attn.0 (40 parameters, 20.0%; 13 culture-general neurons" in str(group)
     assert list(group.table()["module"]) == ["mlp.0", "attn.0"]
 
 
-def test_bottom_and_random_hold_as_much_as_top():
-    ranking = made({"mlp.0": 9, "attn.0": 4, "mlp.1": 3, "attn.1": 1, "mlp.2": 0, "attn.2": 0}, extra=80)
-    bottom = choose_modules(ranking, "bottom", share=0.15)
-    assert [m.name for m in bottom] == [
-        "attn.2",
-        "attn.1",
-        "attn.0",
-    ]  # the MLP would overshoot: 10 + 30 against 30
-    drawn = {
-        tuple(m.name for m in choose_modules(ranking, "random", share=0.15, seed=seed)) for seed in range(30)
-    }
-    assert len(drawn) > 3 and ("mlp.0",) in drawn
-    assert all(sum(30 if name.startswith("mlp") else 10 for name in names) == 30 for names in drawn)
-    again = choose_modules(ranking, "random", share=0.15, seed=7)
-    assert again == choose_modules(ranking, "random", share=0.15, seed=7)
+def test_bottom_holds_as_much_as_top():
+    """The MLP would overshoot: 10 + 30 parameters against top's 30."""
+    bottom = choose_modules(RANKED, "bottom", share=0.15)
+    assert [m.name for m in bottom] == ["attn.2", "attn.1", "attn.0"]
+
+
+def test_random_holds_as_much_as_top_and_differs_by_seed():
+    drawn = {choose_modules(RANKED, "random", share=0.15, seed=seed) for seed in range(30)}
+    assert len(drawn) > 3 and {group.parameters for group in drawn} == {30}
+    assert choose_modules(RANKED, "random", share=0.15, seed=7) in drawn
 
 
 def test_matched_is_the_cheapest_of_all_assignments():
-    counts = {
-        "mlp.0": 20,
-        "mlp.1": 16,
-        "mlp.2": 9,
-        "mlp.3": 1,
-        "mlp.4": 0,
-        "mlp.5": 7,
-        "attn.0": 12,
-        "attn.1": 2,
-        "attn.2": 0,
-        "attn.3": 9,
-    }
-    ranking = made(counts)
+    mlps = {f"mlp.{layer}": n for layer, n in enumerate((20, 16, 9, 1, 0, 7))}
+    ranking = made({**mlps, **{f"attn.{layer}": n for layer, n in enumerate((12, 2, 0, 9))}})
     top = choose_modules(ranking, "top", share=0.4)
     assert [m.name for m in top] == ["mlp.0", "mlp.1", "attn.0", "mlp.2"]
     matched = choose_modules(ranking, "matched", share=0.4)
@@ -157,78 +146,92 @@ def test_matched_is_the_cheapest_of_all_assignments():
     def cost(pairs):
         return sum(abs(a.layer - b.layer) / ranking.layers + b.neurons / usual for a, b in pairs)
 
-    best = 0.0
     for kind in ("mlp", "attn"):
         mine = [m for m in top if m.kind == kind]
         others = [m for m in ranking if m.kind == kind and m not in list(top)]
-        choices = {
-            cost(zip(mine, order)): {m.name for m in order} for order in permutations(others, len(mine))
-        }
-        best = min(choices)
-        assert {m.name for m in matched if m.kind == kind} in [
-            names for value, names in choices.items() if value <= best + 1e-9
-        ]
+        orders = list(permutations(others, len(mine)))
+        best = min(cost(zip(mine, order)) for order in orders)
+        cheapest = [set(order) for order in orders if cost(zip(mine, order)) <= best + 1e-9]
+        assert {m for m in matched if m.kind == kind} in cheapest
 
 
-def test_modules_by_name_and_bad_input(checkpoints):
-    ranking = made({"mlp.0": 9, "attn.0": 4, "mlp.1": 3, "attn.1": 1}, extra=20)
-    assert [m.name for m in choose_modules(ranking, ["attn.1", "mlp.0"])] == ["attn.1", "mlp.0"]
-    cases = [
-        (lambda: choose_modules(ranking, ["mlp.7"]), "no module 'mlp.7'.*0 to 1"),
-        (lambda: choose_modules(ranking, ["layer 7"]), "names are such as mlp.0"),
-        (lambda: choose_modules(ranking, []), "at least"),
-        (lambda: choose_modules(ranking, ["mlp.0", "mlp.0"]), "twice"),
-        (
-            lambda: choose_modules(ranking, "best"),
-            "unknown choice of modules 'best': use top, bottom, matched, random",
-        ),
-        (lambda: choose_modules(ranking, "top", share=0.9), "90.0% cannot be reached.*80.0%"),
-        (lambda: choose_modules(ranking, "top", share=10), "10% is 0.1"),
-        (lambda: choose_modules(ranking, "top", share=0), "between 0 and 1"),
-        (
-            lambda: choose_modules(ranking, "matched", share=0.7),
-            "too large for matched modules: top takes 2 mlp modules, 0 are left",
-        ),
-        (lambda: rank_modules(NEURONS, torch.nn.Linear(2, 2)), "no MLPs and attention modules"),
-        (lambda: export_freeze_list([Module(9, "mlp", 1)], checkpoints("llama")), "no mlp in layer 9"),
-    ]
-    for call, message in cases:
-        with pytest.raises(FineTuningError, match=message):
-            call()
-    with pytest.raises(NeuronError, match="mlp of layer 7, the model has 3 layers"):
-        rank_modules(NeuronSet.from_indices([("mlp.gate", 7, 0)]), checkpoints("llama"))
-    with pytest.raises(NeuronError, match="empty"):
-        rank_modules(NeuronSet.from_indices([]), checkpoints("llama"))
+def test_modules_are_chosen_by_name():
+    assert [m.name for m in choose_modules(RANKED, ["attn.1", "mlp.0"])] == ["attn.1", "mlp.0"]
+
+
+@pytest.mark.parametrize(
+    ("how", "share", "message"),
+    [
+        (["mlp.7"], 0.1, "no module 'mlp.7'.*0 to 2"),
+        (["layer 7"], 0.1, "names like mlp.0"),
+        ([], 0.1, "at least one"),
+        (["mlp.0", "mlp.0"], 0.1, "none twice"),
+        ("best", 0.1, "unknown choice of modules 'best': use top, bottom, matched, random"),
+        ("top", 0.9, "90.0% cannot be reached.*60.0%"),
+        ("top", 10, "10% is 0.1"),
+        ("top", 0, "between 0 and 1"),
+        ("matched", 0.5, "too large for matched modules: top takes 3 mlp modules, 0 are left"),
+    ],
+)
+def test_what_cannot_be_chosen(how, share, message):
+    with pytest.raises(FineTuningError, match=message):
+        choose_modules(RANKED, how, share=share)
+
+
+@pytest.mark.parametrize(
+    ("neurons", "message"), [([("mlp.gate", 7, 0)], "mlp of layer 7, the model has 3 layers"), ([], "empty")]
+)
+def test_a_set_that_cannot_rank_the_modules(neurons, message, checkpoints):
+    with pytest.raises(NeuronError, match=message):
+        rank_modules(NeuronSet.from_indices(neurons), checkpoints("llama"))
+
+
+def test_a_model_without_known_modules():
+    with pytest.raises(FineTuningError, match="Linear has no MLP or attention modules"):
+        rank_modules(NEURONS, torch.nn.Linear(2, 2))
+
+
+def test_a_module_that_the_model_lacks_cannot_be_spared(checkpoints):
+    with pytest.raises(FineTuningError, match="no mlp in layer 9"):
+        export_freeze_list([Module(9, "mlp", 1)], checkpoints("llama"))
+
+
+SPARED = [Module(1, "mlp", 1), Module(0, "attn", 1)]
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3", "gemma3", "gpt2"])
-def test_peft_takes_the_freeze_list(family, checkpoints, tmp_path):
+def test_a_freeze_list_names_the_parameters_of_the_spared_modules(family, checkpoints):
+    folder = checkpoints(family)
+    freeze, plain = export_freeze_list(SPARED, folder), plain_model(folder)
+    places = {name: place_of(name) for name, _ in plain.named_parameters()}
+    spared = {name for name, place in places.items() if place and place[:2] in [(1, "mlp"), (0, "attn")]}
+    assert set(freeze.parameters) == spared and not any("vision" in name for name in spared)
+    assert export_freeze_list(SPARED, plain) == freeze
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gemma3", "gpt2"])
+@pytest.mark.parametrize("by", ["target", "exclude"])
+def test_peft_takes_the_freeze_list(family, by, checkpoints):
     from peft import LoraConfig, get_peft_model
 
     folder = checkpoints(family)
-    spared = [("mlp", 1), ("attn", 0)]
-    freeze = export_freeze_list([Module(layer, kind, 1) for kind, layer in spared], folder)  # type: ignore[arg-type]
-    plain = plain_model(folder)
-    names = dict(plain.named_parameters())
-    assert set(freeze.parameters) <= set(names) and not any("vision" in name for name in freeze.parameters)
-    places = {name: place_of(name) for name in names}
-    assert set(freeze.parameters) == {
-        name for name, place in places.items() if place and (place[1], place[0]) in spared
+    freeze = export_freeze_list(SPARED, folder)
+    options = {
+        "target": {"target_modules": list(freeze.target_modules)},
+        "exclude": {"target_modules": "all-linear", "exclude_modules": list(freeze.exclude_modules)},
+    }[by]
+    net = get_peft_model(plain_model(folder), LoraConfig(r=2, **options))  # type: ignore[arg-type]
+    adapted = {
+        name.removeprefix("base_model.model.").partition(".lora_")[0]
+        for name, p in net.named_parameters()
+        if p.requires_grad
     }
-    assert export_freeze_list([Module(1, "mlp", 1), Module(0, "attn", 1)], plain) == freeze
-    for options in (
-        {"target_modules": list(freeze.target_modules)},
-        {"target_modules": "all-linear", "exclude_modules": list(freeze.exclude_modules)},
-    ):
-        net = get_peft_model(plain_model(folder), LoraConfig(r=2, **options))  # type: ignore[arg-type]
-        adapted = {
-            name.removeprefix("base_model.model.").partition(".lora_")[0]
-            for name, p in net.named_parameters()
-            if p.requires_grad
-        }
-        assert adapted and not adapted & set(freeze.exclude_modules), options
-        assert set(freeze.target_modules) <= adapted
-    path = freeze.save(tmp_path / "freeze.json")
-    assert json.loads(path.read_text())["exclude_modules"] == list(freeze.exclude_modules)
+    assert not adapted & set(freeze.exclude_modules) and set(freeze.target_modules) <= adapted
+
+
+def test_a_freeze_list_is_saved_as_json_or_text(checkpoints, tmp_path):
+    freeze = export_freeze_list(SPARED, checkpoints("llama"))
+    saved = json.loads(freeze.save(tmp_path / "freeze.json").read_text())
+    assert {key: tuple(names) for key, names in saved.items()} == asdict(freeze)
     assert freeze.save(tmp_path / "freeze.txt").read_text().split() == list(freeze.parameters)
     assert f"{len(freeze.parameters)} parameters" in str(freeze)

@@ -42,8 +42,8 @@ def test_rows_are_in_the_order_site_layer_neuron(rows):
 
 
 FULL = Provenance(
-    kind="culture-general", model="m", revision="r", tasks={"blend": "f"}, thresholds={"top_mlp": 0.01}, paper_defaults=True,
-    pool={"mlp.gate": 8}, layers=2, candidates=5, removed_by_reading=2, version="1",
+    kind="culture-general", model="m", revision="r", tasks={"blend": "f"}, thresholds={"top_mlp": 0.01},
+    paper_defaults=True, pool={"mlp.gate": 8}, layers=2, candidates=5, removed_by_reading=2, version="1",
 )  # fmt: skip
 
 
@@ -68,46 +68,72 @@ def test_files_keep_rows_and_provenance(suffix, tmp_path):
         back = NeuronSet.load(neurons.save(tmp_path / f"set{suffix}"))
         pd.testing.assert_frame_equal(back.table, neurons.table)
         assert back.provenance == neurons.provenance
-    assert back.for_country("Iran").provenance.candidates == 3
 
 
-def test_an_empty_set_comes_and_goes(tmp_path):
+def test_one_countrys_neurons_keep_its_counts():
+    table = pd.DataFrame({"country": ["Iran", "Spain"], "site": "mlp.gate", "layer": [0, 1], "neuron": 3})
+    iran = NeuronSet(table, Provenance(by_country={"Iran": {"candidates": 3}})).for_country("Iran")
+    assert iran.keys() == {("mlp.gate", 0, 3)} and iran.provenance.candidates == 3
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".json"])
+def test_an_empty_set_is_saved_and_read(suffix, tmp_path):
     empty = NeuronSet.from_indices([], FULL)
-    for suffix in (".parquet", ".csv", ".json"):
-        assert len(NeuronSet.load(empty.save(tmp_path / f"set{suffix}"))) == 0
-    assert "empty" in str(empty)
+    assert len(NeuronSet.load(empty.save(tmp_path / f"set{suffix}"))) == 0 and "empty" in str(empty)
 
 
-def test_bad_rows_and_files_are_a_clear_error(tmp_path):
-    for rows, message in (
+@pytest.mark.parametrize(
+    "rows, message",
+    [
         ([("mlp.gate", -1, 0)], "is not an index"),
         ([("mlp.gate", 0, 1.5)], "is not an index"),
         ([("mlp.gate", "x", 0)], "is not an index"),
         ([("mlp", 0, 0)], "unknown site 'mlp'"),
         ([("mlp.gate", 0, 0)] * 2, "occurs twice"),
-    ):
-        with pytest.raises(NeuronError, match=message):
-            NeuronSet(pd.DataFrame(rows, columns=["site", "layer", "neuron"]))
+    ],
+)
+def test_bad_rows_are_named(rows, message):
+    with pytest.raises(NeuronError, match=message):
+        NeuronSet(pd.DataFrame(rows, columns=["site", "layer", "neuron"]))
+
+
+def test_a_missing_column_is_named():
     with pytest.raises(NeuronError, match="missing: neuron"):
         NeuronSet(pd.DataFrame({"site": [], "layer": []}))
-    with pytest.raises(NeuronError, match="no such file"):
-        NeuronSet.load(tmp_path / "no.csv")
-    for name, content, message in (
+
+
+OUTPUT = json.dumps({"top_neurons": [{"module_name": "o_proj", "layer_idx": 0, "neuron_idx": 0}]})
+SOURCED = "# culnig_tl " + json.dumps({"candidates": "many"}) + "\nsite,layer,neuron\n"
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
         ("a.json", "[]", "not a file of neurons"),
-        (
-            "b.json",
-            json.dumps({"top_neurons": [{"module_name": "o_proj", "layer_idx": 0, "neuron_idx": 0}]}),
-            "o_proj",
-        ),
+        ("b.json", OUTPUT, "o_proj"),
         ("c.csv", "a,b\n1,2\n", "missing"),
         ("d.parquet", "no", "not a file of neurons"),
         ("e.txt", "", "are read from"),
-    ):
-        (tmp_path / name).write_text(content)
-        with pytest.raises(NeuronError, match=message):
-            NeuronSet.load(tmp_path / name)
+        ("f.csv", SOURCED, "not a file of neurons"),
+    ],
+)
+def test_bad_files_are_named(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(NeuronError, match=rf"{name}.*{message}"):
+        NeuronSet.load(tmp_path / name)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(NeuronError, match="no such file of neurons: .*no.csv"):
+        NeuronSet.load(tmp_path / "no.csv")
+
+
+def test_the_authors_json_has_no_mlp_post(tmp_path):
     with pytest.raises(NeuronError, match="mlp.post"):
         NeuronSet.from_indices([("mlp.post", 0, 0)]).save(tmp_path / "set.json")
+
+
+def test_a_set_without_countries_has_none_to_give():
     with pytest.raises(NeuronError, match="no countries"):
         NeuronSet.from_indices([("mlp.gate", 0, 0)]).for_country("Iran")
 

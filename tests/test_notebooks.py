@@ -169,7 +169,7 @@ def test_one_line_takes_it_to_another_model(name, tmp_path, monkeypatch):
     setup = notebook.cells[2]
     setup.source = setup.source.replace('MODEL = "toy"', f'MODEL = "{tmp_path / "model"}"')
     for cell in notebook.cells:  # a few questions will do
-        cell.source = re.sub(r"\.limit\(\d{3}\)", ".limit(64)", cell.source)
+        cell.source = re.sub(r"limit=\d{3}\b", "limit=64", cell.source)
     nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     monkeypatch.setenv("CULNIG_DATA_DIR", str(MIRROR))
     execute(tmp_path / f"{name}.ipynb", monkeypatch)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from culnig_tl import NeuronScores
-from culnig_tl.data.neurons import Site
+from culnig_tl import NeuronScores, Site
 from culnig_tl.errors import ScoreError
 
 
@@ -24,6 +23,7 @@ def scores():
         metadata={
             "model": "a-model",
             "task": "blend",
+            "method": "culnig",
             "batch_sizes": [4, 4],
             "accuracy": 0.375,
             "native_attention": True,
@@ -52,16 +52,31 @@ def same(a: NeuronScores, b: NeuronScores) -> bool:
 
 
 def test_what_is_saved_is_read(scores, tmp_path):
-    path = scores.save(tmp_path / "scores.safetensors")
-    assert same(NeuronScores.load(path), scores)
+    assert same(NeuronScores.load(scores.save(tmp_path / "scores.safetensors")), scores)
+
+
+def test_the_same_scores_are_the_same_bytes(scores, tmp_path):
+    first, again = (scores.save(tmp_path / f"{name}.safetensors").read_bytes() for name in "ab")
+    assert first == again
+
+
+def test_a_replicate_is_scores_of_its_own(scores, tmp_path):
     plain = scores.replicate(1)
     assert plain.clusters == 5 and plain.country_clusters == (3, 2) and plain.metadata["replicate"] == 1
     assert np.array_equal(plain.arrays[Site.ATTN_K], scores.replicates[Site.ATTN_K][1])
-    plain.save(path)
-    assert same(NeuronScores.load(path), plain)
+    assert same(NeuronScores.load(plain.save(tmp_path / "scores.safetensors")), plain)
 
 
-def test_a_file_takes_four_bytes_a_neuron_and_country(tmp_path):
+def test_a_replicate_that_was_not_kept_is_an_error(scores):
+    with pytest.raises(ScoreError, match="no replicate 3: 3 were kept"):
+        scores.replicate(3)
+
+
+def test_it_knows_its_task_and_method(scores):
+    assert (scores.task, scores.method) == ("blend", "culnig")
+
+
+def test_a_file_takes_four_bytes_per_neuron_and_country(tmp_path):
     big = NeuronScores(
         {Site.MLP_GATE: np.ones((4, 8, 5000), np.float32)}, tuple("abcd"), (1,) * 4, (0.5,) * 4, 1, (1,) * 4
     )
@@ -84,7 +99,7 @@ def test_a_bad_file_is_named(spoil, scores, tmp_path):
         NeuronScores.load(path)
 
 
-def test_top_and_table(scores):
+def test_the_top_neurons(scores):
     top = scores.top(5)
     assert list(top.columns) == ["site", "layer", "neuron", "score"] and len(top) == 5
     best = max((float(v), site, i) for site in scores.sites for i, v in np.ndenumerate(scores.total(site)))
@@ -96,6 +111,8 @@ def test_top_and_table(scores):
     )
     assert top["score"].is_monotonic_decreasing
 
+
+def test_scores_as_a_table(scores):
     frame = scores.to_dataframe()
     assert len(frame) == 4 * (7 + 3) and len(scores.to_dataframe("attn.k")) == 4 * 3
     row = frame[(frame["site"] == "attn.k") & (frame["layer"] == 2) & (frame["neuron"] == 1)]
@@ -103,9 +120,9 @@ def test_top_and_table(scores):
     assert row["Côte d'Ivoire"].item() == scores.arrays[Site.ATTN_K][1, 2, 1]
 
 
-def test_it_prints_what_it_holds(scores):
-    text = str(scores)
-    for part in (
+@pytest.mark.parametrize(
+    "part",
+    [
         "a-model",
         "blend",
         "8 questions in 6 clusters",
@@ -113,14 +130,22 @@ def test_it_prints_what_it_holds(scores):
         "37.5% answered right",
         "mean P(answer) 0.388",
         "mlp.gate 4 x 7",
-    ):
-        assert part in text
+    ],
+)
+def test_it_prints_what_it_holds(scores, part):
+    assert part in str(scores)
+
+
+def test_names_are_escaped_in_a_notebook(scores):
     page = scores._repr_html_()
     assert "Côte d" in page and "<script" not in page and "0.5" in page
 
 
 def test_one_country(scores):
     assert np.array_equal(scores.of("Japan")[Site.ATTN_K], scores.arrays[Site.ATTN_K][0])
+
+
+def test_a_country_that_was_not_scored_is_an_error(scores):
     with pytest.raises(
         ScoreError, match="no scores of 'Atlantis' in blend: countries are Japan, Côte d'Ivoire"
     ):
@@ -130,6 +155,9 @@ def test_one_country(scores):
 def test_shapes_must_fit():
     with pytest.raises(ScoreError, match="have shape"):
         NeuronScores({Site.MLP_GATE: np.ones((2, 3, 4), np.float32)}, ("a",), (1,), (1.0,), 1, (1,))
+
+
+def test_sites_must_have_the_same_layers():
     with pytest.raises(ScoreError, match="same number of layers"):
         arrays = {Site.MLP_GATE: np.ones((1, 3, 4), np.float32), Site.ATTN_Q: np.ones((1, 2, 4), np.float32)}
         NeuronScores(arrays, ("a",), (1,), (1.0,), 1, (1,))

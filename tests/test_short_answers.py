@@ -8,13 +8,12 @@ import signal
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from culnig_tl import NeuronSet, Question, Task, compare
 from culnig_tl.data.results import COLUMNS, EvaluationResult, concat
-from culnig_tl.engine.checkpoint import Saving
+from culnig_tl.engine.checkpoint import Checkpoint
 from culnig_tl.engine.identity import model_identity
-from culnig_tl.errors import MatchError, ScoreError
+from culnig_tl.errors import MatchError, NeuronError, ScoreError
 from culnig_tl.method.answers import short_answers
 from culnig_tl.method.answers.short_answers import (
     LANGUAGE,
@@ -26,6 +25,8 @@ from culnig_tl.method.answers.short_answers import (
 from culnig_tl.method.evaluation import evaluate
 
 from . import families
+from .builders import write_saq
+from .helpers import invoked
 
 NEURONS = NeuronSet.from_indices([("mlp.gate", 1, n) for n in range(0, 72, 3)] + [("attn.v", 0, 3)])
 
@@ -123,7 +124,7 @@ def test_batches_of_any_size_and_every_step_for_real(loaded):
     model, task = loaded("llama", chat=True), questions()
     whole, single = (ask(model, task, batch_size=size, max_new_tokens=6) for size in (6, 1))
     pd.testing.assert_frame_equal(whole.table, single.table)
-    off = ask(model, task, max_new_tokens=6, neurons=NEURONS)
+    off = ask(model, task, max_new_tokens=6, ablate=NEURONS)
     assert off.table["predicted"].tolist() != whole.table["predicted"].tolist()
     assert off.metadata["neurons"] == NEURONS.hash and off.metadata["operation"] == "suppress"
     assert off.metadata["native_attention"] and not any(point.fwd_hooks for point in model.hook_dict.values())
@@ -133,7 +134,7 @@ def test_suppressed_against_random_by_region(loaded, scripted):
     model, task = loaded("llama", chat=True), questions(12)
     base = ask(model, task)
     scripted.texts["Spain"] = "pan"
-    off, random = ask(model, task, neurons=NEURONS), base
+    off, random = ask(model, task, ablate=NEURONS), base
     assert compare(base, off, [random]).drops["saq"].drop == 50
     regions = compare(by_region(base), by_region(off), [by_region(random)]).table()
     assert regions.loc["Spain, es", "drop"] == 100 and regions.loc["Greece, el", "drop"] == 0
@@ -195,17 +196,17 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same(loaded, scripted, tmp_path):
     scripted.asked.clear()
     scripted.dies_after = 4
     with pytest.raises(KeyboardInterrupt):
-        ask(model, task, batch_size=2, saving=Saving(tmp_path / "a.state", every=0))
+        ask(model, task, batch_size=2, checkpoint=Checkpoint(tmp_path / "a.state", every=0))
     first, scripted.dies_after = list(scripted.asked), None
     scripted.asked.clear()
-    result = ask(model, task, batch_size=2, saving=Saving(tmp_path / "a.state", every=0))
+    result = ask(model, task, batch_size=2, checkpoint=Checkpoint(tmp_path / "a.state", every=0))
     assert len(first) == 4 and sorted(first + scripted.asked) == sorted(q.id for q in task)
     pd.testing.assert_frame_equal(result.table, expected.table)
     assert result.metadata["identity"]["model"] == model_identity(model)["model"]
     # Other neurons or a longer answer are other work: nothing is taken from the state.
-    for other in ({"neurons": NEURONS}, {"max_new_tokens": 100}):
+    for other in ({"ablate": NEURONS}, {"max_new_tokens": 100}):
         scripted.asked.clear()
-        ask(model, task, batch_size=2, saving=Saving(tmp_path / "a.state", every=0), **other)
+        ask(model, task, batch_size=2, checkpoint=Checkpoint(tmp_path / "a.state", every=0), **other)
         assert len(scripted.asked) == 8
 
 
@@ -216,11 +217,11 @@ def test_a_killed_process_leaves_what_it_has_answered(loaded, scripted, tmp_path
     if not child:
         scripted.kill_after = 6
         try:
-            ask(model, task, batch_size=2, saving=Saving(tmp_path / "a.state", every=0))
+            ask(model, task, batch_size=2, checkpoint=Checkpoint(tmp_path / "a.state", every=0))
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    result = ask(model, task, batch_size=2, saving=Saving(tmp_path / "a.state", every=0))
+    result = ask(model, task, batch_size=2, checkpoint=Checkpoint(tmp_path / "a.state", every=0))
     assert len(scripted.asked) == 2 and result.table["correct"].tolist() == [True, False] * 4
 
 
@@ -248,12 +249,12 @@ def test_saved_and_loaded(loaded, scripted, tmp_path):
 
 def test_evaluate_asks_in_words_too(loaded, scripted, tmp_path):
     model, task = loaded("llama", chat=True), questions()
-    result = evaluate(model, task, neurons=NEURONS, progress=False)
+    result = evaluate(model, task, ablate=NEURONS, progress=False)
     assert (
         result.table["predicted"].tolist() == ["Comemos uvas.", "bread"] * 3
         and result.metadata["neurons"] == NEURONS.hash
     )
-    labelled = evaluate(model, families.questions(3), neurons=NEURONS, progress=False)
+    labelled = evaluate(model, families.questions(3), ablate=NEURONS, progress=False)
     both = concat([labelled, result])
     assert set(both.accuracy().index) == {"small", "saq"} and both.accuracy(LANGUAGE)[
         "questions"
@@ -264,60 +265,28 @@ def test_evaluate_asks_in_words_too(loaded, scripted, tmp_path):
     assert "P(answer) nan" not in str(both)
 
 
-# ---------------------------------------------------------------------------------------------------------------- command
+@pytest.fixture
+def hub_of_blend(tmp_path):
+    return write_saq(tmp_path / "hub")
 
 
-def test_the_command_asks_and_goes_on(hub_of_blend, tmp_path, monkeypatch):
-    from culnig_tl import toy
-    from culnig_tl.cli import app
-
-    if not (toy.FOLDER / "config.json").is_file():
-        pytest.skip("the toy is not trained")
-    monkeypatch.setattr(
-        short_answers, "generate", lambda model, prompts, way, ends, *, max_new_tokens: [[] for _ in prompts]
-    )
-    neurons = NEURONS.save(tmp_path / "n.parquet")
-    line = [
-        "answers",
-        "ask",
-        "--model",
-        "toy",
-        "--limit",
-        "16",
-        "--data-dir",
-        str(hub_of_blend),
-        "--output-dir",
-        str(tmp_path / "out"),
-    ]
-    line += ["--neurons", str(neurons), "--random", str(neurons), "--max-new-tokens", "4", "--language", "en"]
-    done = CliRunner().invoke(app, line)
-    assert done.exit_code == 0, done.output
-    assert "Spain" in done.output and "simplemma" in done.output
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+def test_the_command_asks_region_by_region(hub_of_blend, tmp_path, monkeypatch):
+    silent = lambda model, prompts, way, ends, *, max_new_tokens: [[] for _ in prompts]  # noqa: E731
+    monkeypatch.setattr(short_answers, "generate", silent)
+    neurons, folder = NEURONS.save(tmp_path / "n.parquet"), tmp_path / "out"
+    printed = invoked(
+        "answers", "ask", "--model", "toy", "--limit", 16, "--data-dir", hub_of_blend, "--output-dir", folder,
+        "--neurons", neurons, "--random", neurons, "--max-new-tokens", 4, "--language", "en",
+    )  # fmt: skip
+    assert "Spain" in printed and "simplemma" in printed
+    assert {p.name for p in folder.iterdir()} == {
         "unchanged.parquet", "suppressed.parquet", "random 0.parquet", "regions.csv", "comparison.csv",
     }  # fmt: skip
-    regions = pd.read_csv(tmp_path / "out" / "regions.csv")
-    assert len(regions) == 16 and set(regions.columns) >= {
-        "country",
-        "language",
-        "accuracy",
-        "suppressed",
-        "random 0",
-    }
+    regions = pd.read_csv(folder / "regions.csv")
+    assert len(regions) == 16
+    assert set(regions.columns) >= {"country", "language", "unchanged", "suppressed", "random 0"}
 
 
 def test_random_without_neurons_is_an_error(tmp_path):
-    from culnig_tl.cli import app
-    from culnig_tl.errors import NeuronError
-
-    done = CliRunner().invoke(
-        app, ["answers", "ask", "--model", "toy", "--random", str(tmp_path / "r.parquet")]
-    )
-    assert isinstance(done.exception, NeuronError)
-
-
-@pytest.fixture
-def hub_of_blend(tmp_path):
-    from .tasks.test_blend_saq import write_saq
-
-    return write_saq(tmp_path / "hub")
+    with pytest.raises(NeuronError):
+        invoked("answers", "ask", "--model", "toy", "--random", tmp_path / "r.parquet")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -39,10 +41,13 @@ def answers(rate: float, n=400) -> np.ndarray:
     return (np.random.default_rng(int(1000 * rate)).random(n) < rate).astype(float)
 
 
-def test_a_real_drop_is_found_and_none_is_not():
-    base, clusters = answers(0.9), np.repeat(np.arange(100), 4)
-    randoms = [base * answers(0.98 + i / 1000) for i in range(10)]
-    found = compare_drops(base, base * answers(0.7), randoms, clusters)
+CLUSTERS = np.repeat(np.arange(100), 4)
+RANDOMS = [answers(0.9) * answers(0.98 + i / 1000) for i in range(10)]
+
+
+def test_a_real_drop_is_found():
+    base = answers(0.9)
+    found = compare_drops(base, base * answers(0.7), RANDOMS, CLUSTERS)
     assert found.drop == pytest.approx(100 * (base.mean() - (base * answers(0.7)).mean()))
     assert found.low < found.drop < found.high and found.excess_low > 0
     assert (
@@ -50,7 +55,10 @@ def test_a_real_drop_is_found_and_none_is_not():
         and found.rank == 1
         and found.p_rank == pytest.approx(1 / 11)
     )
-    nothing = compare_drops(base, randoms[0], randoms[1:], clusters)
+
+
+def test_no_drop_is_not_found():
+    nothing = compare_drops(answers(0.9), RANDOMS[0], RANDOMS[1:], CLUSTERS)
     assert nothing.p_bootstrap > 0.05 and nothing.excess_low < 0 < nothing.excess_high
 
 
@@ -88,22 +96,30 @@ def test_the_same_clusters_are_drawn_for_all():
     assert drawn.shape == (2, 50) and np.array_equal(drawn[0], drawn[1]) and len(set(drawn[0])) > 10
 
 
-def test_wrong_results_are_a_clear_error():
-    for arguments, message in (
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
         ((np.ones(3), np.ones(3), [], np.arange(3)), "random set"),
         ((np.ones(3), np.ones(2), [np.ones(3)], np.arange(3)), "same questions"),
         ((np.ones(0), np.ones(0), [np.ones(0)], np.arange(0)), "no question"),
-    ):
-        with pytest.raises(ScoreError, match=message):
-            compare_drops(*arguments)
+    ],
+)
+def test_wrong_results_are_a_clear_error(arguments, message):
+    with pytest.raises(ScoreError, match=message):
+        compare_drops(*arguments)
 
 
-def test_holm_is_holm():
-    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]).tolist() == [1.0, 1.0]
-    with_gap = holm([0.01, float("nan"), 0.02])
-    assert with_gap[[0, 2]].tolist() == pytest.approx([0.02, 0.02]) and np.isnan(with_gap[1])
-    assert not len(holm([]))
+@pytest.mark.parametrize(
+    "p, corrected",
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.01, float("nan"), 0.02], [0.02, float("nan"), 0.02]),
+        ([], []),
+    ],
+)
+def test_holm_is_holm(p, corrected):
+    assert holm(p).tolist() == pytest.approx(corrected, nan_ok=True)
 
 
 GROUPS = ["a", "a", "b", "b", "c", "c", None, None]
@@ -120,13 +136,15 @@ def crossing(gain: float) -> np.ndarray:
 def test_related_countries_are_found_where_they_drop_more_and_own_cells_do_not_count():
     found = related_test(crossing(3), np.arange(8), GROUPS)
     assert found.pairs == 6 and found.p < 0.01 and 2 < found.difference < 4
+
+
+def test_countries_that_drop_alike_are_not_found_related():
     assert related_test(crossing(0), np.arange(8), GROUPS).p > 0.05
 
 
 def test_the_permutation_p_is_exact_for_few_countries():
     drops, groups = np.array([[0.0, 5, 1, 1], [5, 0, 1, 1], [1, 1, 0, 2]]), ["a", "a", "b", "c"]
     found = related_test(drops, np.arange(3), groups)
-    import itertools
 
     def difference(order):
         dealt = [groups[i] for i in order]
@@ -139,11 +157,10 @@ def test_the_permutation_p_is_exact_for_few_countries():
     assert found.p == pytest.approx(np.mean(np.array(every) >= difference(range(4)) - 1e-9))
 
 
-def test_nothing_related_is_a_clear_error():
-    with pytest.raises(ScoreError, match="no pair"):
-        related_test(np.zeros((2, 2)), np.arange(2), ["a", "b"])
-    with pytest.raises(ScoreError, match="every pair"):
-        related_test(np.zeros((2, 2)), np.arange(2), ["a", "a"])
+@pytest.mark.parametrize("groups, message", [(["a", "b"], "no pair"), (["a", "a"], "every pair")])
+def test_nothing_to_compare_is_a_clear_error(groups, message):
+    with pytest.raises(ScoreError, match=message):
+        related_test(np.zeros((2, 2)), np.arange(2), groups)
 
 
 def test_the_bootstrap_agrees_with_the_clustered_error():
@@ -157,6 +174,9 @@ def test_the_own_country_is_found_where_it_loses_most():
     ranks = stats.rankdata(-crossing(0), axis=1)
     assert (np.diag(ranks) == 1).all() and own_test(ranks, np.arange(8)) < 0.001
     assert own_test(np.roll(ranks, 1, axis=1), np.arange(8)) > 0.5
+
+
+def test_the_own_p_is_exact_for_few_countries():
     three = np.array([[1.0, 2, 3], [3, 1, 2], [2, 3, 1]])
-    assert own_test(three, np.arange(3)) == pytest.approx(1 / 6), "exact for few countries"
+    assert own_test(three, np.arange(3)) == pytest.approx(1 / 6)
     assert own_test(three, np.array([0, -1, -1])) == pytest.approx(1 / 3)

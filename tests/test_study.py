@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from culnig_tl.cli import app
-from culnig_tl.data.neurons import NeuronSet
-from culnig_tl.data.scores import NeuronScores
-from culnig_tl.data.statistics import compare_drops
-from culnig_tl.errors import StudyError
-from culnig_tl.pages.report import command
-from culnig_tl.run.pipeline import run_study
-from culnig_tl.study.config import GENERAL, RIVAL, UNCHANGED, StudyConfig
-from culnig_tl.study.study import Study
+from culnig_tl import NeuronScores, NeuronSet, Study, StudyConfig, run_study
+from culnig_tl.errors import ScoreError, StudyError
+from culnig_tl.figures.gallery import figures_of
+from culnig_tl.method.evaluation import evaluate
+from culnig_tl.pages.report import command, write_report
+from culnig_tl.run import pieces, pipeline
+from culnig_tl.study.config import GENERAL, RIVAL, UNCHANGED
 
+from .helpers import invoked
 from .processes import content
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data" / "hub"
+TASKS = ("miniculture", "minicommonsense", "minianswers")
+SETTINGS = {UNCHANGED, GENERAL, RIVAL, "random 0", "random 1", "random by layer 0", "random by layer 1"}
 
 
 @pytest.fixture(scope="module")
 def config(checkpoints) -> StudyConfig:
     return StudyConfig(
-        model=str(checkpoints("llama")),
-        tasks=("miniculture", "minicommonsense", "minianswers"),
-        reading="minireading",
-        rival="minicommonsense",
-        top_mlp=0.1,
-        top_attn=0.05,
-        random_sets=2,
-        limit=24,
-        device="cpu",
-    )
+        model=str(checkpoints("llama")), tasks=TASKS, reading="minireading", rival="minicommonsense", top_mlp=0.1, top_attn=0.05,
+        random_sets=2, limit=24, device="cpu",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,137 +40,165 @@ def finished(config, tmp_path_factory) -> Study:
     return run_study(config, folder=tmp_path_factory.mktemp("runs") / "study", progress=False)
 
 
-def test_folder_holds_the_whole_study(finished):
-    folder = finished.folder
-    assert {p.name for p in (folder / "scores").iterdir()} == {
-        f"{name}.safetensors" for name in ("neuron", "control", "reading", "rival")
+# ---------------------------------------------------------------------------------------------------------- its folder
+
+
+def test_the_folder_holds_scores_neurons_and_results(finished):
+    names = {
+        kind: {p.stem for p in (finished.folder / kind).iterdir()}
+        for kind in ("scores", "neurons", "results")
     }
-    assert {p.stem for p in (folder / "neurons").iterdir()} == set(finished.neurons)
-    assert {p.stem for p in (folder / "results").iterdir()} == set(finished.results) == {
-        UNCHANGED, GENERAL, RIVAL, "random 0", "random 1", "random by layer 0", "random by layer 1",
-    }  # fmt: skip
-    assert {p.stem for p in (folder / "figures").glob("*.html")} == set(finished.figures())
-    record = json.loads((folder / "study.json").read_text())
+    assert names["scores"] == {"neuron", "control", "reading", "rival"}
+    assert names["neurons"] == set(finished.neurons)
+    assert names["results"] == set(finished.results) == SETTINGS
+
+
+def test_the_folder_holds_every_figure(finished):
+    assert {p.stem for p in (finished.folder / "figures").glob("*.html")} == set(figures_of(finished))
+
+
+def test_the_record_says_what_determined_the_study(finished):
+    record = json.loads((finished.folder / "study.json").read_text())
     assert record["config"]["top_mlp"] == 0.1 and record["info"]["revision"] == finished.info["revision"]
-    assert not [p for p in folder.rglob(".*")], "no temporary file is left"
 
 
-def test_study_reads_back_equal(finished):
+def test_no_temporary_file_is_left(finished):
+    assert not list(finished.folder.rglob(".*"))
+
+
+def test_a_study_reads_back_equal(finished):
     again = Study.load(finished.folder)
-    assert again.config == finished.config
-    assert again.sentence() == finished.sentence()
+    assert again.config == finished.config and again.sentence() == finished.sentence()
     assert again.table().equals(finished.table())
-    for name, scores in finished.scores.items():
-        for site, array in scores.arrays.items():
-            np.testing.assert_array_equal(again.scores[name].arrays[site], array)
 
 
-def test_table_and_drops_are_computed_from_the_answers(finished):
+@pytest.mark.parametrize("name", ["neuron", "control", "reading", "rival"])
+def test_scores_read_back_equal(finished, name):
+    again = NeuronScores.load(finished.folder / "scores" / f"{name}.safetensors")
+    for site, array in finished.scores[name].arrays.items():
+        np.testing.assert_array_equal(again.arrays[site], array)
+
+
+# --------------------------------------------------------------------------------------------------------- its numbers
+
+
+def percent_right(study: Study, setting: str) -> float:
+    return 100 * study.results[setting].table.query("task == 'miniculture'")["correct"].mean()
+
+
+def test_the_table_is_computed_from_the_answers(finished):
     table = finished.table()
-    unchanged, general = (
-        finished.results[s].table.query("task == 'miniculture'") for s in (UNCHANGED, GENERAL)
-    )
+    randoms = [percent_right(finished, f"random by layer {k}") for k in (0, 1)]
     assert table.loc[UNCHANGED, ("miniculture", "accuracy")] == pytest.approx(
-        100 * unchanged["correct"].mean()
+        percent_right(finished, UNCHANGED)
     )
-    drop = finished.drop("miniculture")
-    assert drop.drop == pytest.approx(100 * (unchanged["correct"].mean() - general["correct"].mean()))
-    randoms = [
-        100 * finished.results[s].table.query("task == 'miniculture'")["correct"].mean()
-        for s in ("random by layer 0", "random by layer 1")
-    ]
-    assert table.loc["random by layer (mean of 2)", ("miniculture", "accuracy")] == pytest.approx(
-        np.mean(randoms)
-    )
-    assert list(finished.drops().index) == ["miniculture", "minicommonsense", "minianswers"]
+    row = table.loc["random by layer (mean of 2)", ("miniculture", "accuracy")]
+    assert row == pytest.approx(np.mean(randoms))
 
 
-def test_verdict_follows_the_numbers(finished, monkeypatch):
-    def drops(culture, other):
-        def drop(self, task, match="layer"):
-            lost = culture if task == "miniculture" else other
-            base = np.ones(200)
-            ablated, random = base.copy(), base.copy()
-            ablated[:lost], random[:10] = 0, 0
-            return compare_drops(base, ablated, [random, random], np.arange(200))
-
-        return drop
-
-    monkeypatch.setattr(Study, "drop", drops(10, 10))
-    assert "nothing is shown" in finished.verdict()
-    monkeypatch.setattr(Study, "drop", drops(60, 70))
-    assert "not culture alone" in finished.verdict()
-    monkeypatch.setattr(Study, "drop", drops(60, 12))
-    monkeypatch.setattr(Study, "drop_against_rival", drops(60, 2))
-    alone = "more than every random set, and more than any task without culture loses"
-    assert finished.verdict() == f"{alone}, and more than as many neurons of minicommonsense do"
-    assert "−30.0 points" in finished.sentence()
+def test_a_drop_is_computed_from_the_answers(finished):
+    lost = percent_right(finished, UNCHANGED) - percent_right(finished, GENERAL)
+    assert finished.drop("miniculture").drop == pytest.approx(lost)
 
 
-def test_resumed_study_gives_the_same_bytes(config, finished, tmp_path, monkeypatch):
-    folder = tmp_path / "killed"
-    calls = []
+def test_every_task_has_a_drop(finished):
+    assert tuple(finished.drops().index) == TASKS
 
-    def dies(*args, **kwargs):
-        calls.append(args[1].name)
-        if len(calls) == 5:
+
+def test_a_task_that_was_not_asked_has_none(finished):
+    with pytest.raises(StudyError, match="no answers to 'blend'"):
+        finished.drop("blend")
+
+
+# ----------------------------------------------------------------------------------------------------------- resuming
+
+
+@pytest.fixture(scope="module")
+def resumed(config, tmp_path_factory):
+    """A study that died while its fifth set of answers was made, resumed: (it, what was read of it between, what was asked then)."""
+    folder = tmp_path_factory.mktemp("killed") / "study"
+    asked: list[str] = []
+
+    def dies(*arguments, **options):
+        asked.append(arguments[1].name)
+        if len(asked) == 5:
             raise KeyboardInterrupt
-        return evaluate(*args, **kwargs)
+        return evaluate(*arguments, **options)
 
-    from culnig_tl.method.evaluation import evaluate
-    from culnig_tl.run import pieces as module
+    def counts(*arguments, **options):
+        asked.append(arguments[1].name)
+        return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(module, "evaluate", dies)
-    with pytest.raises(KeyboardInterrupt):
-        run_study(config, folder=folder, progress=False)
-    assert (folder / "results" / "unchanged.parquet").is_file() and not (folder / "report.html").exists()
-    assert not [p for p in folder.rglob(".*")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "evaluate", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(config, folder=folder, progress=False)
+        between = shutil.copytree(folder, folder.with_name("between"))
+        asked.clear()
+        patch.setattr(pieces, "evaluate", counts)
+        patch.setattr(pieces, "score_neurons", lambda *_, **__: pytest.fail("the scores were there"))
+        return run_study(config, folder=folder, resume=True, progress=False), between, asked
+
+
+def test_a_killed_study_keeps_what_was_finished(resumed):
+    between = resumed[1]
+    assert (between / "results" / "unchanged.parquet").is_file() and not (between / "report.html").exists()
+    assert not list(between.rglob(".*"))
+
+
+def test_a_killed_study_is_not_read_as_a_finished_one(resumed):
     with pytest.raises(StudyError, match="not finished"):
-        Study.load(folder)
+        Study.load(resumed[1])
 
-    asked_again = []
-    monkeypatch.setattr(
-        module, "evaluate", lambda *a, **k: asked_again.append(a[1].name) or evaluate(*a, **k)
+
+def test_resuming_asks_every_setting_but_the_finished_one(resumed):
+    assert len(resumed[2]) == (len(SETTINGS) - 1) * len(TASKS)
+
+
+def test_a_resumed_study_gives_the_same_bytes(resumed, finished):
+    assert content(resumed[0].folder, ["scores/*", "neurons/*"]) == content(
+        finished.folder, ["scores/*", "neurons/*"]
     )
-    monkeypatch.setattr(module, "score_neurons", lambda *a, **k: pytest.fail("scores were there"))
-    resumed = run_study(config, folder=folder, resume=True, progress=False)
-    assert len(asked_again) == 6 * 3, "the unchanged answers were kept"
-    for name in ("neuron", "control", "reading"):
-        assert (folder / f"scores/{name}.safetensors").read_bytes() == (
-            finished.folder / f"scores/{name}.safetensors"
-        ).read_bytes()
-    assert resumed.table().equals(finished.table())
+    assert resumed[0].table().equals(finished.table())
 
 
-def test_folder_of_another_study_is_not_touched(config, finished, tmp_path):
+# ----------------------------------------------------------------------------------------------------------- refusing
+
+
+@pytest.mark.parametrize(
+    ("changed", "how", "says"),
+    [({}, {}, "already holds a study"), ({"top_mlp": 0.2}, {"resume": True}, "top_mlp = 0.1, not 0.2")],
+)
+def test_another_studys_folder_is_not_touched(config, finished, changed, how, says):
     before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*")}
-    with pytest.raises(StudyError, match="already holds a study"):
-        run_study(config, folder=finished.folder, progress=False)
-    with pytest.raises(StudyError, match="top_mlp = 0.1, not 0.2"):
-        run_study(replace(config, top_mlp=0.2), folder=finished.folder, resume=True, progress=False)
+    with pytest.raises(StudyError, match=says):
+        run_study(replace(config, **changed), folder=finished.folder, progress=False, **how)
     assert {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*")} == before
+
+
+def test_a_folder_with_other_things_is_not_touched(config, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(StudyError, match="holds other things"):
         run_study(config, folder=tmp_path, overwrite=True, progress=False)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_corrupt_record_is_named(tmp_path):
+def test_a_broken_record_is_named(tmp_path):
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(StudyError, match="study.json is not a study's record"):
         Study.load(tmp_path)
+
+
+def test_a_folder_without_a_study_is_named(tmp_path):
     with pytest.raises(StudyError, match="holds no study"):
         Study.load(tmp_path / "nowhere")
 
 
 def test_truncated_scores_are_refused_not_half_read(config, finished, tmp_path):
-    import shutil
-
-    folder = tmp_path / "study"
-    shutil.copytree(finished.folder, folder)
+    folder = shutil.copytree(finished.folder, tmp_path / "study")
     path = folder / "scores" / "neuron.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(Exception, match=r"neuron\.safetensors is not a file of scores"):
+    with pytest.raises(ScoreError, match=r"neuron\.safetensors is not a file of scores"):
         run_study(config, folder=folder, resume=True, progress=False)
 
 
@@ -184,133 +207,136 @@ def test_tasks_without_culture_are_refused(config):
         run_study(replace(config, tasks=("minianswers",)), progress=False)
 
 
-def test_report_is_one_page_without_network(finished):
+# --------------------------------------------------------------------------------------------------------- its report
+
+
+def test_the_report_is_one_page_without_network(finished):
+    page = (finished.folder / "report.html").read_text()
+    assert " src=" not in page.split("<script>", 1)[0] and len(page) < 10_000_000
+
+
+def test_the_report_shows_headline_and_figures(finished):
     page = (finished.folder / "report.html").read_text()
     assert finished.findings().headline() in page.replace("&#39;", "'")
-    assert (
-        page.count('class="plot"') == len(finished.figures()) and " src=" not in page.split("<script>", 1)[0]
-    ), "nothing is fetched"
-    assert len(page) < 10_000_000
+    assert page.count('class="plot"') == len(figures_of(finished))
 
 
-def test_names_from_data_stay_text(finished):
-    from culnig_tl.pages.report import write_report
-
-    hostile = replace(finished.config, model="<script>alert(1)</script>")
-    page = write_report(
-        Study(hostile, finished.info, finished.scores, finished.neurons, finished.results),
-        finished.folder / "hostile.html",
-    )
-    assert "<script>alert(1)" not in page.read_text()
+def test_names_from_data_stay_text(finished, tmp_path):
+    hostile = replace(finished, config=replace(finished.config, model="<script>alert(1)</script>"))
+    assert "<script>alert(1)" not in write_report(hostile, tmp_path / "hostile.html").read_text()
 
 
-def test_command_repeats_the_study(finished, tmp_path):
-    from typer.testing import CliRunner
+# ----------------------------------------------------------------------------------------------------------- repeating
 
-    words = shlex.split(command(finished))
-    assert words[:2] == ["culnig-tl", "run"]
-    result = CliRunner().invoke(
-        app, [*words[1:], "--output-dir", str(tmp_path / "again")], catch_exceptions=False
-    )
-    assert result.exit_code == 0, result.output
+
+def test_the_reports_command_repeats_the_study(finished, tmp_path):
+    program, *words = shlex.split(command(finished))
+    invoked(*words, "--output-dir", tmp_path / "again")
     again = Study.load(tmp_path / "again")
-    assert again.config == finished.config
-    assert again.neurons[GENERAL].hash == finished.neurons[GENERAL].hash
-    assert again.table().equals(finished.table())
+    assert program == "culnig-tl" and again.config == finished.config
+    assert again.neurons[GENERAL].hash == finished.neurons[GENERAL].hash and again.table().equals(
+        finished.table()
+    )
 
 
-def test_a_study_is_repeated_from_its_record(finished, tmp_path, monkeypatch):
-    from typer.testing import CliRunner
+def repeated(record: Path, folder: Path, *options: object) -> Path:
+    """Repeats a study from its record, without drawing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "draw", lambda study, place: None)
+        invoked("run", "--from", record, "--output-dir", folder, *options)
+    return folder
 
-    from culnig_tl.run import pipeline
 
-    def said(*words: str) -> str:
-        result = CliRunner().invoke(app, ["run", *words, "--output-dir", str(tmp_path / "again")])
-        return str(result.exception) if result.exception else result.output
+@pytest.fixture(scope="module")
+def again(finished, tmp_path_factory) -> Path:
+    return repeated(finished.folder / "study.json", tmp_path_factory.mktemp("repeated") / "again")
 
-    record = str(finished.folder / "study.json")
-    assert "leave out --top-mlp" in said("--from", record, "--top-mlp", "0.2")
-    assert "no such record of a study: nowhere.json" in said("--from", "nowhere.json")
-    monkeypatch.setattr(pipeline, "draw", lambda study, place: None)
-    assert "The report:" in said("--from", record)
-    again = Study.load(tmp_path / "again")
-    assert again.config == finished.config and again.info == finished.info
-    assert content(tmp_path / "again") == content(finished.folder), "the same bytes"
 
-    changed = json.loads(Path(record).read_text())
-    for what, spoil in (
+def test_a_study_is_repeated_from_its_record_to_the_same_bytes(again, finished):
+    assert content(again) == content(finished.folder)
+    assert Study.load(again).info == finished.info
+
+
+def test_a_repeat_takes_no_other_arguments(finished, tmp_path):
+    with pytest.raises(StudyError, match="leave out --top-mlp"):
+        repeated(finished.folder / "study.json", tmp_path / "again", "--top-mlp", 0.2)
+
+
+def test_a_record_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(StudyError, match="no such record of a study: nowhere.json"):
+        repeated(Path("nowhere.json"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
         (
-            "questions, the fingerprint of miniculture",
-            lambda r: r["info"]["tasks"]["miniculture"].update(fingerprint="another"),
+            lambda info: info["tasks"]["miniculture"].update(fingerprint="another"),
+            "the fingerprint of miniculture",
         ),
-        ("revision of the model is", lambda r: r["info"].update(revision="another")),
-    ):
-        spoil(changed)
-        (tmp_path / "changed.json").write_text(json.dumps(changed))
-        message = said("--from", str(tmp_path / "changed.json"), "--overwrite")
-        assert "this would not repeat the study" in message and what in message
-    assert content(tmp_path / "again") == content(finished.folder), (
-        "what was to be overwritten is still there"
-    )
-    for config in (
+        (lambda info: info.update(revision="another"), "revision of the model is"),
+    ],
+)
+def test_a_repeat_of_something_else_is_refused_before_anything_is_overwritten(
+    again, finished, tmp_path, spoil, says
+):
+    changed = json.loads((finished.folder / "study.json").read_text())
+    spoil(changed["info"])
+    (tmp_path / "changed.json").write_text(json.dumps(changed))
+    with pytest.raises(StudyError, match=f"this would not repeat the study.*{says}"):
+        repeated(tmp_path / "changed.json", again, "--overwrite")
+    assert content(again) == content(finished.folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
         "[]",
         '{"model": "toy"}',
         '{"model": "toy", "tasks": "miniculture"}',
         '{"model": "toy", "tasks": [["x"]]}',
-    ):
-        (tmp_path / "changed.json").write_text(f'{{"config": {config}, "info": {{"tasks": {{}}}}}}')
-        assert "is not a study's record" in said("--from", str(tmp_path / "changed.json"))
+    ],
+)
+def test_what_is_no_record_is_refused(tmp_path, config):
+    (tmp_path / "changed.json").write_text(f'{{"config": {config}, "info": {{"tasks": {{}}}}}}')
+    with pytest.raises(StudyError, match="is not a study's record"):
+        repeated(tmp_path / "changed.json", tmp_path / "again")
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path):
-    from typer.testing import CliRunner
-
-    words = [
-        "run",
-        "--limit",
-        "16",
-        "--batch-size",
-        "4",
-        "--random-sets",
-        "2",
-        "--dry-run",
-        "--output-dir",
-        str(tmp_path / "study"),
-    ]
-    result = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert result.exit_code == 0
-    for part in (
-        "miniculture:control",
-        "16",
-        "time:   about",
-        "tokens a second are scored",
-        "memory:",
-        "of weights",
-        "disk:   about",
-    ):
-        assert part in result.output
+    words = ["run", "--limit", 16, "--batch-size", 4, "--random-sets", 2, "--dry-run"]
+    said = invoked(*words, "--output-dir", tmp_path / "study")
+    for part in ("miniculture:control", "time:   about", "memory:", "disk:   about"):
+        assert part in said
     assert not (tmp_path / "study").exists()
 
 
-@pytest.mark.skipif(not MIRROR.is_dir(), reason="no mirror of the Hub's data sets beside the project")
-def test_real_rows_through_the_whole_study(checkpoints, tmp_path):
+# ------------------------------------------------------------------------------------------------------------ real rows
+
+
+@pytest.fixture(scope="module")
+def real(checkpoints, tmp_path_factory) -> Study:
     """A Qwen3 checkpoint from a folder, BLEnD's and CommonsenseQA's real rows, CountryRC."""
+    if not MIRROR.is_dir():
+        pytest.skip("no mirror of the Hub's data sets beside the project")
     config = StudyConfig(
-        model=str(checkpoints("qwen3")),
-        tasks=("blend", "commonsenseqa"),
-        data_dir=str(MIRROR),
-        limit=32,
-        top_mlp=0.1,
-        top_attn=0.05,
-        random_sets=1,
-        device="cpu",
-    )
-    study = run_study(config, folder=tmp_path / "study", progress=False)
-    assert study.culture_task == "blend"
-    scores = NeuronScores.load(tmp_path / "study/scores/neuron.safetensors")
-    assert len(scores.countries) == 16 and sum(scores.questions) == 32
-    assert all(scores.widths[site] == width for site, width in zip(scores.widths, (72, 96, 48, 48)))
-    general = NeuronSet.load(tmp_path / "study/neurons/culture-general.parquet")
+        model=str(checkpoints("qwen3")), tasks=("blend", "commonsenseqa"), data_dir=str(MIRROR), limit=32, top_mlp=0.1, top_attn=0.05,
+        random_sets=1, device="cpu",
+    )  # fmt: skip
+    return run_study(config, folder=tmp_path_factory.mktemp("real") / "study", progress=False)
+
+
+def test_real_rows_are_scored_country_by_country(real):
+    scores = NeuronScores.load(real.folder / "scores/neuron.safetensors")
+    assert real.culture_task == "blend" and len(scores.countries) == 16 and sum(scores.questions) == 32
+    assert tuple(scores.widths.values()) == (72, 96, 48, 48)
+
+
+def test_the_right_number_of_candidates_is_taken(real):
+    general = NeuronSet.load(real.folder / "neurons/culture-general.parquet")
     assert general.provenance.candidates == int(3 * 72 * 0.1) + int(3 * (96 + 48 + 48) * 0.05)
-    assert set(study.results[UNCHANGED].table["task"]) == {"blend", "commonsenseqa"}
-    assert (tmp_path / "study/report.html").is_file()
+
+
+def test_real_rows_are_asked_and_reported(real):
+    assert set(real.results[UNCHANGED].table["task"]) == {"blend", "commonsenseqa"}
+    assert (real.folder / "report.html").is_file()

@@ -1,4 +1,4 @@
-"""The embedded model: what it knows, what it was never shown, and whether its scores tell what zeroing does."""
+"""The embedded model: what it knows, what it was never shown, and whether its scores are true."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_record_says_how_it_was_trained():
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_it_answers_what_it_was_never_asked(toy, name):
-    task = load_task(name).limit(600)  # both splits: neither is trained on
+    task = load_task(name, limit=600)  # both splits: neither is trained on
     accuracy = evaluate(toy, task, progress=False).accuracy().loc[name, "accuracy"]
     assert accuracy >= 90, f"{name}: {accuracy:.1f}%"
 
 
 def test_it_does_not_answer_without_the_question(toy):
     """The control has no question: its options alone must not tell the answer."""
-    control = load_task("miniculture").neuron_split().control().limit(400)
+    control = load_task("miniculture", split="neuron", control=True, limit=400)
     assert evaluate(toy, control, progress=False).accuracy()["accuracy"].iloc[0] < 50
 
 
@@ -214,8 +214,8 @@ def test_scores_and_selection_equal_the_literal_method(toy):
     plain = AutoModelForCausalLM.from_pretrained(
         FOLDER, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    culture = load_task("miniculture").neuron_split().limit(48)
-    reading = load_task("minireading").neuron_split().limit(24)
+    culture = load_task("miniculture", split="neuron", limit=48)
+    reading = load_task("minireading", split="neuron", limit=24)
     fast, slow = {}, {}
     for name, task in (("neuron", culture), ("control", culture.control()), ("reading", reading)):
         fast[name] = score_neurons(toy, task, batch_size=7, progress=False)
@@ -249,15 +249,17 @@ def test_scores_and_selection_equal_the_literal_method(toy):
 
 
 def test_scores_tell_what_zeroing_does(toy):
-    """Sampled neurons, zeroed one at a time: the score's sign and rank agree with the true change of P(answer).
+    """Sampled neurons, zeroed one at a time: the score's sign and rank agree with the true change of
+    P(answer).
 
-    The score at each question is the maximum over tokens, weighted by P; what is compared with is the summed loss of P, so
-    agreement is a rank correlation, not equality. The sum over tokens is the first-order estimate proper and agrees better.
+    The score at each question is the maximum over tokens, weighted by P; what is compared with is the summed
+    loss of P, so agreement is a rank correlation, not equality. The sum over tokens is the first-order
+    estimate proper and agrees better.
     """
-    task = load_task("miniculture").neuron_split().limit(64)
+    task = load_task("miniculture", split="neuron", limit=64)
     base = evaluate(toy, task, progress=False).table["p_answer"].to_numpy()
-    by_max = score_neurons(toy, task, progress=False)
-    by_sum = score_neurons(toy, task, aggregation="sum", progress=False)
+    both = score_neurons(toy, task, method=["culnig", "culnig-sum"], progress=False)
+    by_max, by_sum = both["culnig"], both["culnig-sum"]
     rng = np.random.default_rng(0)
     lost, max_score, sum_score = [], [], []
     for site in SITES:
@@ -275,6 +277,7 @@ def test_scores_tell_what_zeroing_does(toy):
     clear = np.abs(lost) > np.median(np.abs(lost))
     signs = float((np.sign(lost[clear]) == np.sign(sum_score[clear])).mean())
     print(
-        f"{len(lost)} neurons zeroed: Spearman {by_sum:.2f} (sum over tokens), {by_max:.2f} (max); sign right {signs:.2f} of the clearer half"
+        f"{len(lost)} neurons zeroed: Spearman {by_sum:.2f} (sum over tokens), {by_max:.2f} (max); "
+        f"sign right in {signs:.2f} of the clearer half"
     )
     assert by_sum > 0.6 and signs > 0.7 and by_sum > by_max > 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,29 +12,124 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from ..data.neurons import Site
+from ..data.neurons import SITES, Site
 from ..data.pools import share_count
 from ..data.scores import NeuronScores
-from ..errors import ScoreError
-from ..method.exact import ExactEffects
+from ..engine.models import HookedModel, describe
+from ..errors import ScoreError, StudyError
+from ..method.exact import ExactEffects, all_neurons, exact_effects, stratified_sample
+from ..method.score import score_neurons
+from ..tasks.question import Task
+from .inputs import model_of, task_of
 
 ALL = "all"
 """In a table: all sites together, or all layers."""
 TOP_SHARES: tuple[float, ...] = (0.01, 0.05)
-"""Shares of the neurons, highest by score, whose precision is told."""
+"""Shares of the neurons, highest by score, whose precision is given."""
+
+
+SMALL = 20_000
+"""Models with at most this many neurons have every one of them zeroed."""
+QUESTIONS = 64
+"""Questions that neurons are zeroed on, where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What each neuron really costs, and how far CULNIG's scores agree with it."""
+
+    effects: ExactEffects
+    agreement: pd.DataFrame
+    """What `agreement` says of CULNIG with the maximum and with the sum over tokens."""
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """File stem -> table."""
+        return {"truth": self.effects.to_dataframe(), "agreement": self.agreement}
+
+    def __str__(self) -> str:
+        whole = self.agreement[self.agreement["layer"] == ALL].drop(columns="layer")
+        return f"{self.effects}\n{whole.round(3).to_string(index=False)}"
+
+    __repr__ = __str__
+
+
+def truth(
+    model: HookedModel | str | Path,
+    task: Task | str = "miniculture",
+    *,
+    sites: Iterable[Site | str] = SITES,
+    sample: int | None = None,
+    limit: int | None = QUESTIONS,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    batch_size: int | str = "auto",
+    progress: bool = True,
+) -> Truth:
+    """Zeroes neurons one at a time, and compares what each costs P(answer) with its score.
+
+    Args:
+        model: loaded, or its name or folder.
+        task: whose questions are asked: of a task that is named its neuron split.
+        sites: of the neurons.
+        sample: random neurons per site and layer; all of a small model's by default.
+        limit: questions.
+        seed: of the sample.
+        data_dir: local mirror of the Hub's data sets, for a task that is named.
+
+    Raises:
+        StudyError: a model with more than 20,000 neurons and no `sample`.
+    """
+    questions, loaded, wanted = (
+        task_of(task, data_dir, split="neuron").limit(limit),
+        model_of(model),
+        tuple(sites),
+    )
+    effects = effects_of(loaded, questions, sites=wanted, sample=sample, seed=seed, progress=progress)
+    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    scores = score_neurons(loaded, questions, method=["culnig", "culnig-sum"], sites=wanted, **how)
+    return Truth(effects, agreement(scores, effects))  # type: ignore[arg-type]
+
+
+def effects_of(
+    model: HookedModel,
+    questions: Task,
+    *,
+    sites: Iterable[Site | str] = SITES,
+    sample: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> ExactEffects:
+    """The exact effects of all neurons of a small model, or of a sample of so many per site and layer.
+
+    Raises:
+        StudyError: a model with more than 20,000 neurons and no `sample`.
+    """
+    info, wanted = describe(model), tuple(sites)
+    if sample is not None:
+        chosen = stratified_sample(info, wanted, each=sample, seed=seed)
+        return exact_effects(model, questions, chosen, progress=progress)
+    chosen = all_neurons(info, wanted)
+    if len(chosen) > SMALL:
+        raise StudyError(
+            f"{info.name} has {len(chosen):,} neurons at {', '.join(map(str, wanted))}: "
+            "give a sample, the number to zero per site and layer (e.g. 16)"
+        )
+    return exact_effects(model, questions, chosen, progress=progress)
 
 
 def agreement(scores: Mapping[str, NeuronScores], effects: ExactEffects) -> pd.DataFrame:
-    """Each method's scores, summed over the countries, against the mean exact drop of P(answer), neuron by neuron.
+    """Each method's scores, summed over the countries, against the mean exact drop of P(answer), neuron by
+    neuron.
 
     Args:
-        scores: method -> scores, best of the same questions as the effects.
-        effects: of all neurons, or of a sample of them: then precision is that within the sample.
+        scores: method -> scores, ideally of the same questions as the effects.
+        effects: of all neurons, or of a sample of them: precision is then that within the sample.
 
     Returns:
-        One row a (method, site, layer), "all" for all sites or layers together: neurons, spearman, pearson, and precision_1 and precision_5, the
-        share of the neurons in the top 1% (5%) by score that are in the top 1% (5%) by effect. NaN where nothing can be said: equal
-        scores, or fewer neurons than make one in the top share. Sites that a method does not score are left out, also of "all".
+        One row per method, site and layer, "all" for all sites or layers together: neurons, spearman,
+        pearson, and precision_1 and precision_5, the share of the neurons in the top 1% (5%) by score that
+        are in the top 1% (5%) by effect. NaN where it is undefined: equal scores, or too few neurons for one
+        to be in the top share. Sites that a method does not score are left out, also of "all".
 
     Raises:
         ScoreError: scores of another model.
@@ -77,7 +174,7 @@ def scores_of(scores: NeuronScores, neurons: pd.DataFrame) -> Float[np.ndarray, 
 
 
 def agree(values: Float[np.ndarray, " neuron"], truth: Float[np.ndarray, " neuron"]) -> tuple[float, ...]:
-    """(Spearman, Pearson, precision in the top shares)."""
+    """(Spearman, Pearson, precision in each of the top shares); NaN where one side is constant."""
     if np.ptp(values) == 0 or np.ptp(truth) == 0:  # nothing is ranked above anything
         return (float("nan"),) * (2 + len(TOP_SHARES))
     correlations: list[Any] = [stats.spearmanr(values, truth)[0], stats.pearsonr(values, truth)[0]]
@@ -87,7 +184,8 @@ def agree(values: Float[np.ndarray, " neuron"], truth: Float[np.ndarray, " neuro
 def precision(
     values: Sequence[float] | np.ndarray, truth: Sequence[float] | np.ndarray, share: float
 ) -> float:
-    """Of the top share by value, the part that is in the top share of the truth; NaN where the share is of less than one neuron.
+    """Of the top share by value, the part that is in the top share of the truth, 0 to 1; NaN where that share
+    is less than one neuron.
 
     Ties go to the earlier neuron.
     """

@@ -1,10 +1,11 @@
-"""Checkpoints: studies side by side, of a base model and its fine-tuned ones, or of different models."""
+"""Checkpoints: studies side by side, of a base model and fine-tuned ones, or of different models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,17 @@ from ..data.results import EvaluationResult
 from ..errors import StudyError
 from ..study.config import GENERAL, UNCHANGED
 from ..study.findings import Findings
+from ..study.opened import study_of
 from ..study.study import Study
 from .paper import ResultsTable, results_table
 
 
 @dataclass(frozen=True)
 class CheckpointComparison:
-    """Finished studies side by side. What cannot be compared is left out (NaN), and `remarks` says so."""
+    """Finished studies side by side. What cannot be compared is left out (NaN); `remarks` says why."""
 
     studies: Mapping[str, Study]
-    """Name of the checkpoint -> its study, in the order that is shown."""
+    """Name of the checkpoint -> its study, in the order of tables."""
 
     @property
     def sets(self) -> dict[str, NeuronSet]:
@@ -35,61 +37,22 @@ class CheckpointComparison:
 
     @cached_property
     def findings(self) -> dict[str, Findings]:
-        """Checkpoint -> what its study's numbers say; of those that have random sets."""
+        """Checkpoint -> what its study's numbers say, for those that have random sets."""
         return {
             name: study.findings() for name, study in self.studies.items() if study.random_settings("layer")
         }
 
     def remarks(self) -> list[str]:
-        """What cannot be compared between these studies, and why; a sentence each."""
-        said = []
-        groups = self._groups(_shape)
-        if len(groups) > 1:
-            shapes = "; ".join(
-                f"{', '.join(names)}: {_shape_in_words(self.studies[names[0]])}" for names in groups
-            )
-            said.append(
-                f"These models have different shapes ({shapes}): neuron 7 of one is not neuron 7 of the other, so the overlap and the rank correlation "
-                "are left out between them, and layers are compared as shares."
-            )
-        if any(len(names) > 1 for names in groups):
-            said.append(
-                "Overlap and rank correlation compare neurons by their place: they mean something where one checkpoint was trained from the other."
-            )
-        found_on = {_questions(s)["neuron"] for s in self.studies.values()}
-        if len(found_on) > 1:
-            said.append(
-                "The studies found their neurons on different questions: part of what differs between the sets is the questions."
-            )
-        asked = self._asked()
-        mixed = [task for task, fingerprints in asked.items() if len(set(fingerprints.values())) > 1]
-        if mixed:
-            said.append(
-                f"Different questions of {', '.join(mixed)} were asked: what the studies answer stands in columns of their own."
-            )
-        said += [
-            f"{task} was asked of {', '.join(fingerprints)} only."
-            for task, fingerprints in asked.items()
-            if task not in mixed and len(fingerprints) < len(self.studies)
-        ]
-        thresholds = self._groups(
-            lambda s: tuple(sorted((k, str(v)) for k, v in s.neurons[GENERAL].provenance.thresholds.items()))
-        )
-        if len(thresholds) > 1:
-            said.append(
-                f"Thresholds differ ({' | '.join(', '.join(names) for names in thresholds)}): the sizes of the sets follow from that."
-            )
-        without = [name for name in self.studies if name not in self.findings]
-        if without:
-            said.append(f"{', '.join(without)} has no random sets: nothing is claimed of it.")
-        return said
+        """What cannot be compared between these studies, and why: one sentence each."""
+        return [*self._of_shapes(), *self._of_questions(), *self._of_selections()]
 
     def overlap(self) -> pd.DataFrame:
-        """Jaccard index of the culture-general neurons, checkpoint x checkpoint; NaN between different shapes."""
+        """Checkpoint x checkpoint: Jaccard index of their culture-general neurons; NaN between different
+        shapes."""
         return self._matrix(lambda a, b: self.sets[a].jaccard(self.sets[b]))
 
     def chance_overlap(self) -> pd.DataFrame:
-        """Jaccard index that sets of the same sizes, drawn from every pool (MLP, attention) by chance, are expected to have."""
+        """The overlap expected of sets of these sizes, drawn at random from each pool (MLP, attention)."""
 
         def expected(a: str, b: str) -> float:
             shared = 0.0
@@ -110,12 +73,13 @@ class CheckpointComparison:
         return self._matrix(expected)
 
     def rank_correlation(self) -> pd.DataFrame:
-        """Spearman's rank correlation of G over all neurons, checkpoint x checkpoint; NaN between different shapes."""
+        """Checkpoint x checkpoint: Spearman's correlation of G over all neurons; NaN between different
+        shapes."""
         ranks = {name: stats.rankdata(_contrast(study)) for name, study in self.studies.items()}
         return self._matrix(lambda a, b: float(np.corrcoef(ranks[a], ranks[b])[0, 1]))
 
     def layers(self) -> pd.DataFrame:
-        """Culture-general neurons by layer (rows) and checkpoint (columns); NaN below a checkpoint's last layer."""
+        """Layer x checkpoint: number of culture-general neurons; NaN below a checkpoint's last layer."""
         deepest = max(study.info["layers"] for study in self.studies.values())
         table = {}
         for name, neurons in self.sets.items():
@@ -137,7 +101,8 @@ class CheckpointComparison:
         return results_table(settings, paper=False)
 
     def drops(self) -> pd.DataFrame:
-        """One row a checkpoint and task: what suppressing its own neurons costs, against random sets of the same layers."""
+        """One row per checkpoint and task, in points: what its own neurons cost, against layer-matched random
+        sets."""
         rows = [
             {
                 "checkpoint": name,
@@ -152,7 +117,8 @@ class CheckpointComparison:
         return pd.DataFrame(rows)
 
     def told_apart(self, result: EvaluationResult) -> EvaluationResult:
-        """A result whose tasks carry their fingerprint where other studies asked other questions of the same name."""
+        """A result whose tasks carry their fingerprint where studies asked different questions of one
+        name."""
         mixed = {task for task, fingerprints in self._asked().items() if len(set(fingerprints.values())) > 1}
         names = {
             task: f"{task} #{mark[:6]}"
@@ -165,17 +131,68 @@ class CheckpointComparison:
             else result
         )
 
-    def figure(self) -> Any:
-        """Layer x checkpoint, as a Plotly figure; shares of each set where the models have different numbers of layers."""
-        from .. import figures
-        from ..figures.theme import escape
-
-        deep = {study.info["layers"] for study in self.studies.values()}
-        return figures.checkpoint_heatmap(
-            {escape(n): s for n, s in self.sets.items()}, scale="linear" if len(deep) == 1 else "column"
-        )
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """File stem -> table."""
+        return {
+            "overlap": self.overlap().rename_axis("checkpoint").reset_index(),
+            "rank-correlation": self.rank_correlation().rename_axis("checkpoint").reset_index(),
+            "layers": self.layers().reset_index(),
+            "accuracy": self.accuracy().to_dataframe(),
+        }
 
     # ------------------------------------------------------------------------------------------- its parts
+
+    def _of_shapes(self) -> list[str]:
+        """Remarks on layers and widths."""
+        groups, said = self._groups(_shape), []
+        if len(groups) > 1:
+            shapes = "; ".join(
+                f"{', '.join(names)}: {_shape_in_words(self.studies[names[0]])}" for names in groups
+            )
+            said.append(
+                f"These models have different shapes ({shapes}): neuron 7 of one is not neuron 7 of the other, so the overlap and the "
+                "rank correlation are left out between them, and layers are compared as shares."
+            )
+        if any(len(names) > 1 for names in groups):
+            said.append(
+                "Overlap and rank correlation compare neurons by their place: they mean something where one checkpoint was trained from the other."
+            )
+        return said
+
+    def _of_questions(self) -> list[str]:
+        """Remarks on what neurons were found on and what was asked."""
+        said = []
+        if len({study.scores["neuron"].metadata.get("fingerprint") for study in self.studies.values()}) > 1:
+            said.append(
+                "The studies found their neurons on different questions: part of what differs between the sets is the questions."
+            )
+        asked = self._asked()
+        mixed = [task for task, fingerprints in asked.items() if len(set(fingerprints.values())) > 1]
+        if mixed:
+            said.append(
+                f"Different questions of {', '.join(mixed)} were asked: what the studies answer stands in columns of their own."
+            )
+        only = {
+            task: fingerprints
+            for task, fingerprints in asked.items()
+            if task not in mixed and len(fingerprints) < len(self.studies)
+        }
+        return said + [f"{task} was asked of {', '.join(names)} only." for task, names in only.items()]
+
+    def _of_selections(self) -> list[str]:
+        """Remarks on thresholds and random sets."""
+        said = []
+        thresholds = self._groups(
+            lambda s: tuple(sorted((k, str(v)) for k, v in s.neurons[GENERAL].provenance.thresholds.items()))
+        )
+        if len(thresholds) > 1:
+            said.append(
+                f"Thresholds differ ({' | '.join(', '.join(names) for names in thresholds)}): the sizes of the sets follow from that."
+            )
+        without = [name for name in self.studies if name not in self.findings]
+        if without:
+            said.append(f"{', '.join(without)} has no random sets: nothing is claimed of it.")
+        return said
 
     def _groups(self, key: Callable[[Study], Any]) -> list[list[str]]:
         """Names of the checkpoints that are alike."""
@@ -210,18 +227,21 @@ class CheckpointComparison:
     __repr__ = __str__
 
 
-def compare_checkpoints(studies: Mapping[str, Study]) -> CheckpointComparison:
+def compare_checkpoints(studies: Mapping[str, Study | str | Path]) -> CheckpointComparison:
     """Puts finished studies side by side: of checkpoints of one model, or of different models.
 
-    What cannot be compared, as the overlap of neurons between models of different shapes, is left out, and
-    `CheckpointComparison.remarks` says so.
+    What cannot be compared, such as the overlap of neurons between models of different shapes, is left out,
+    and `CheckpointComparison.remarks` says so.
+
+    Args:
+        studies: name of the checkpoint -> its study, or the study's folder.
 
     Raises:
-        StudyError: fewer than two.
+        StudyError: fewer than two, or a folder without a finished study.
     """
     if len(studies) < 2:
         raise StudyError(f"two checkpoints or more are compared, not {len(studies)}")
-    return CheckpointComparison(dict(studies))
+    return CheckpointComparison({name: study_of(study) for name, study in studies.items()})
 
 
 def _shape(study: Study) -> tuple[int, tuple[tuple[str, int], ...]]:
@@ -235,12 +255,8 @@ def _shape_in_words(study: Study) -> str:
     )
 
 
-def _questions(study: Study) -> dict[str, Any]:
-    return {name: scores.metadata.get("fingerprint") for name, scores in study.scores.items()}
-
-
 def _contrast(study: Study) -> np.ndarray:
-    """G of every neuron: culture minus control, a question each."""
+    """[neuron] G: culture minus control, each per question."""
     neuron, control = study.scores["neuron"], study.scores["control"]
     pool = NeuronPool.of_scores(neuron, neuron.sites)
     return pool.total(neuron) / neuron.clusters - pool.total(control) / control.clusters

@@ -1,4 +1,5 @@
-"""Depth: how many of the neurons sit in the shallow, the middle and the deep third of the layers, against the whole pool."""
+"""Depth: how many of the neurons are in the shallow, the middle and the deep third of the layers, against the
+whole pool."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ THIRDS = ("shallow", "middle", "deep")
 def depth_thirds(neurons: NeuronSet, *, confidence: float = 0.95) -> pd.DataFrame:
     """Share of the neurons in each third of the layers, with an interval, beside the pool's share there.
 
-    Layer l of L belongs to third int(3 l / L). Intervals are Wilson's, p is of the exact binomial test against the pool's share
-    (two-sided): they take neurons as independent, which those of one layer are not quite. A neuron of several countries
-    counts once.
+    Layer l of L belongs to third int(3 l / L). Intervals are Wilson's; p is that of the exact two-sided
+    binomial test against the pool's share. Both treat neurons as independent, which those of one layer are
+    not quite. A neuron of several countries counts once.
 
     Returns:
-        One row a (pool, third): "mlp", "attn" and "all"; columns neurons, percent, low, high, pool_percent, p.
+        One row per pool ("mlp", "attn", "all") and third; columns neurons, percent with its interval
+        low..high, pool_percent, p.
 
     Raises:
         NeuronError: an empty set, or one whose provenance does not say how many layers and neurons there are.
@@ -30,7 +32,7 @@ def depth_thirds(neurons: NeuronSet, *, confidence: float = 0.95) -> pd.DataFram
             "this set does not know its model's layers and widths: take one that was selected from scores"
         )
     if not len(neurons):
-        raise NeuronError("an empty set has no depth: take a larger share t or remove less with r")
+        raise NeuronError("an empty set has no depth: take a larger share or drop less for reading")
     sizes = [sum(3 * layer // layers == third for layer in range(layers)) for third in range(3)]
     table = neurons.table.drop_duplicates(["site", "layer", "neuron"])
     third = 3 * table["layer"] // layers

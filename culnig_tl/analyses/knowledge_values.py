@@ -1,133 +1,107 @@
-"""Knowledge against values: are the neurons of what people know about a culture those of what its people hold right?
+"""Knowledge against values: do the neurons that know a culture also hold what its people think is right?
 
-Neurons are found on tasks of either kind (blend asks what is so; normad and worldvaluesbench ask what is acceptable or valued), with the same
-thresholds, and each task's set is suppressed while every task is asked.
+Neurons are found on tasks of either kind (blend asks what people do; normad and worldvaluesbench ask what
+they accept or value) with the same thresholds, and each task's set is suppressed while every task is asked.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..data.neurons import NeuronSet
-from ..data.results import EvaluationResult
-from ..data.statistics import DRAWS, compare_drops, holm
+from ..data.scores import NeuronScores
+from ..data.statistics import DRAWS
 from ..defaults import DROP_READING, RANDOM_SETS, TOP_ATTN, TOP_MLP
+from ..engine.models import HookedModel
 from ..errors import TaskError
-from ..method.evaluation import evaluate_sets
 from ..method.score import score_neurons
-from ..method.selection import select_general, select_random
+from ..method.selection import select_general
 from ..tasks.question import Task
-from .overlap import overlaps
+from .compare_sets import ComparedSets, compare_sets
+from .inputs import model_of, task_of
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TaskNeurons:
-    """Neurons found on several tasks, their overlap, and what each set costs on each task."""
-
-    sets: Mapping[str, NeuronSet]
-    """Task -> the neurons found on it."""
-    base: EvaluationResult
-    results: Mapping[str, EvaluationResult]
-    """Task -> answers to all tasks with its neurons suppressed."""
-    random: Mapping[str, tuple[EvaluationResult, ...]]
-    """Task -> answers with layer-matched random sets suppressed."""
+class TaskNeurons(ComparedSets):
+    """Neurons found on several tasks, their overlap, and what each set costs on each task. Sets are named for
+    their task."""
 
     def overlap(self) -> pd.DataFrame:
-        """One row a pair of sets: common neurons, how many chance would give, Jaccard index, p (hypergeometric, one-sided)."""
-        return overlaps(self.sets).rename(columns={"set": "found_on"})
+        """As `ComparedSets.overlap`; the first column is found_on."""
+        return super().overlap().rename(columns={"set": "found_on"})
 
     def table(self, *, draws: int = DRAWS) -> pd.DataFrame:
-        """Cross-effects, one row a (set, task asked): drop with its interval, random sets' drop, excess with its interval, p (Holm over a set's tasks).
+        """Cross-effects, one row per task that neurons were found on and task asked: as `ComparedSets.table`,
+        with found_on and p_holm.
 
-        In points of accuracy; of alignment (0 to 100) on worldvaluesbench. An excess over 0 on the other kind's task says that the neurons serve both.
+        In points of accuracy; of alignment (0 to 100) on worldvaluesbench. An excess above 0 on the other
+        kind's task says that the neurons serve both.
         """
-        parts = []
-        for name, result in self.results.items():
-            rows = []
-            for task in dict.fromkeys(self.base.table["task"]):
-                values = [r.values(task) for r in (self.base, result, *self.random[name])]
-                clusters = self.base.table.loc[self.base.table["task"] == task, "cluster"].to_numpy()
-                rows.append(
-                    {
-                        "asked": task,
-                        **asdict(compare_drops(values[0], values[1], values[2:], clusters, draws=draws)),
-                    }
-                )
-            part = pd.DataFrame(rows)
-            part.insert(0, "found_on", name)
-            part.insert(1, "neurons", len(self.sets[name]))
-            parts.append(part.assign(p_holm=holm(part["p_bootstrap"].tolist())))
-        return pd.concat(parts, ignore_index=True)
-
-    def figure(self) -> Any:
-        """What each set costs on each task beyond random sets, as a Plotly figure."""
-        from .. import figures
-
-        return figures.cross_effects(self.table())
-
-    def __str__(self) -> str:
-        return f"{self.overlap().round(4).to_string(index=False)}\n\n{self.table().round(3).to_string(index=False)}"
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.overlap().round(4).to_html(index=False) + self.table().round(3).to_html(index=False)
+        table = super().table(draws=draws)
+        return table.rename(columns={"set": "found_on", "p_bootstrap_holm": "p_holm"})
 
 
 def compare_tasks(
-    model: Any,
-    tasks: Sequence[Task],
-    reading: Task | None,
+    model: HookedModel | str | Path,
+    tasks: Sequence[Task | str],
+    reading: Task | str | None = "countryrc",
     *,
     top_mlp: float = TOP_MLP,
     top_attn: float = TOP_ATTN,
     drop_reading: float = DROP_READING,
     limit: int | None = None,
     random_sets: int = RANDOM_SETS,
+    data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> TaskNeurons:
-    """Finds neurons on each task with the same thresholds, and suppresses each set on all of them.
+    """Finds neurons on each task with the same thresholds, and suppresses each set while all of them are
+    asked.
 
-    A task's control is subtracted where it offers one; normad and worldvaluesbench offer none (a warning says so): their sets hold
-    neurons of answering in their format too, which the reading filter alone takes out.
+    A task's control is subtracted where it offers one. normad and worldvaluesbench offer none (a warning says
+    so): their sets also hold neurons that serve answering in their format, which only the reading filter
+    takes out.
 
     Args:
+        model: loaded, or its name or folder.
         tasks: two or more, whole, with a neuron and a test split.
-        reading: neuron split of country reading comprehension; None removes nothing.
-        limit: questions a task and split.
-        random_sets: layer-matched random sets a set.
+        reading: neuron split of country reading comprehension, or the task's name; None removes nothing.
+        top_mlp, top_attn, drop_reading: as in `select_general`.
+        limit: questions per task and split.
+        random_sets: layer-matched random sets per set.
+        data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
         TaskError: fewer than two tasks, one without both splits, or two of one name.
     """
-    if len({task.name for task in tasks}) < max(2, len(tasks)):
+    whole = [task_of(task, data_dir) for task in tasks]
+    if len({task.name for task in whole}) < max(2, len(whole)):
         raise TaskError("two tasks or more are compared, each once: blend, normad, worldvaluesbench")
-    splits = {task.name: (task.neuron_split().limit(limit), task.test_split().limit(limit)) for task in tasks}
+    splits = {task.name: (task.neuron_split().limit(limit), task.test_split().limit(limit)) for task in whole}
+    loaded = model_of(model)
     common: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    crc = None if reading is None else score_neurons(model, reading, **common)
-    sets, drawn = {}, {}
+
+    def score(task: Task) -> NeuronScores:
+        return score_neurons(loaded, task, **common)
+
+    read = None if reading is None else score(task_of(reading, data_dir, split="neuron", limit=limit))
+    scored, sets = {}, {}
     for name, (found_on, _) in splits.items():
-        scores = score_neurons(model, found_on, **common)
+        scored[name] = score(found_on)
         if not found_on.has_control:
             log.warning("%s offers no control: its neurons are selected from its own scores", name)
-        control = score_neurons(model, found_on.control(), **common) if found_on.has_control else None
+        control = score(found_on.control()) if found_on.has_control else None
         chosen = select_general(
-            scores, control, crc, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading
+            scored[name], control, read, top_mlp=top_mlp, top_attn=top_attn, drop_reading=drop_reading
         )
         sets[name] = NeuronSet(chosen.table, replace(chosen.provenance, kind=f"found on {name}"))
-        drawn |= {
-            f"{name} {seed}": select_random(chosen, scores, seed=seed, match="layer")
-            for seed in range(random_sets)
-        }
-    asked = [test for _, test in splits.values()]
-    answers = evaluate_sets(model, asked, {"unchanged": None, **sets, **drawn}, **common)
-    random = {name: tuple(answers[f"{name} {seed}"] for seed in range(random_sets)) for name in sets}
-    return TaskNeurons(sets, answers["unchanged"], {name: answers[name] for name in sets}, random)
+    asked, first = [test for _, test in splits.values()], next(iter(scored.values()))
+    found = compare_sets(loaded, asked, sets, random_sets, scores=first, **common)
+    return TaskNeurons(**vars(found))

@@ -1,99 +1,75 @@
 """Language against culture: the same questions in English and in each region's own language.
 
-Three sets are selected with the same thresholds: culture neurons found with the questions in English, culture neurons found
-with the same questions in the local language, and language neurons, which the local wording uses beyond the English one
-(the English questions take the control's place). Where the two culture sets overlap, and the language set hurts local
-questions alone, what was found is culture and not language.
+Three sets are selected with the same thresholds: culture neurons found on the questions in English, culture
+neurons found on the same questions in the local language, and language neurons, which the local wording uses
+beyond the English one (the English questions take the control's place). Where the two culture sets overlap,
+and the language set hurts only questions in the local language, what was found is culture and not language.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
-
-import pandas as pd
+from dataclasses import replace
+from pathlib import Path
 
 from ..data.neurons import NeuronSet
-from ..data.results import EvaluationResult
 from ..data.scores import NeuronScores
 from ..defaults import DROP_READING, RANDOM_SETS, TOP_ATTN, TOP_MLP
+from ..engine.models import HookedModel
 from ..errors import TaskError
-from ..method.evaluation import evaluate_sets
 from ..method.score import score_neurons
-from ..method.selection import select_general, select_random
-from ..study.comparison import Comparison, compare
+from ..method.selection import select_general
 from ..tasks.question import Task
-from .overlap import overlaps
+from .compare_sets import ComparedSets, compare_sets
+from .inputs import model_of, task_of
 
 ENGLISH, LOCAL, LANGUAGE = "culture, asked in English", "culture, asked locally", "language"
 
 
-@dataclass(frozen=True)
-class LanguageComparison:
-    """Neurons of the same questions in two languages, their overlap, and what each set costs in each language."""
-
-    sets: Mapping[str, NeuronSet]
-    base: EvaluationResult
-    results: Mapping[str, EvaluationResult]
-    """Set -> answers in both languages with it suppressed."""
-    random: Mapping[str, tuple[EvaluationResult, ...]]
-    """Set -> answers with layer-matched random sets suppressed."""
-
-    def overlap(self) -> pd.DataFrame:
-        """One row a pair of sets: common neurons, how many chance would give, Jaccard index, p (hypergeometric, one-sided)."""
-        return overlaps(self.sets)
-
-    def drops(self) -> dict[str, Comparison]:
-        """Set -> what it costs on the questions in English and in the local language, against layer-matched random sets."""
-        return {name: compare(self.base, result, self.random[name]) for name, result in self.results.items()}
-
-    def table(self) -> pd.DataFrame:
-        """Cross-effects: one row a (set, language): neurons, accuracy unchanged, drop and interval, random sets' drop, p."""
-        parts = []
-        for name, comparison in self.drops().items():
-            table = comparison.table().reset_index(names="asked")
-            table.insert(0, "set", name)
-            table.insert(1, "neurons", len(self.sets[name]))
-            parts.append(table)
-        return pd.concat(parts, ignore_index=True)
-
-    def __str__(self) -> str:
-        return f"{self.overlap().round(4).to_string(index=False)}\n\n{self.table().round(3).to_string(index=False)}"
-
-    __repr__ = __str__
+class LanguageComparison(ComparedSets):
+    """Neurons of the same questions in two languages, their overlap, and what each set costs in each
+    language."""
 
 
 def compare_languages(
-    model: Any,
-    english: Task,
-    local: Task,
-    reading: Task,
+    model: HookedModel | str | Path,
+    english: Task | str = "blend",
+    local: Task | str = "blend-local",
+    reading: Task | str = "countryrc",
     *,
     top_mlp: float = TOP_MLP,
     top_attn: float = TOP_ATTN,
     drop_reading: float = DROP_READING,
+    limit: int | None = None,
     random_sets: int = RANDOM_SETS,
+    data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> LanguageComparison:
-    """Finds the neurons of each language's questions, and suppresses each set on both.
+    """Finds the neurons of each language's questions, and suppresses each set while the questions in both are
+    asked.
 
     Args:
-        english, local: the same questions (by id) with their splits, e.g. ``load_task("blend")`` and ``load_task("blend-local")``;
-            pairs whose wording is the same in both (UK, USA) are left out.
-        reading: neuron split of country reading comprehension.
-        random_sets: layer-matched random sets a set.
+        model: loaded, or its name or folder.
+        english, local: the same questions (by id) with both splits; pairs with the same wording in both (UK,
+            USA) are left out.
+        reading: neuron split of country reading comprehension, or the task's name.
+        top_mlp, top_attn, drop_reading: as in `select_general`.
+        limit: question pairs, and questions of a named reading task.
+        random_sets: layer-matched random sets per set.
+        data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
         TaskError: tasks that share no question in two wordings.
     """
-    english, local = pair(english, local)
+    english, local = pair(task_of(english, data_dir), task_of(local, data_dir))
+    english, local = pair(english.limit(limit), local)
+    reading = task_of(reading, data_dir, split="neuron", limit=limit)
+    loaded = model_of(model)
 
     def score(task: Task) -> NeuronScores:
-        return score_neurons(model, task, batch_size=batch_size, progress=progress)
+        return score_neurons(loaded, task, batch_size=batch_size, progress=progress)
 
-    crc, said, said_locally = score(reading), score(english.neuron_split()), score(local.neuron_split())
+    read, said, said_locally = score(reading), score(english.neuron_split()), score(local.neuron_split())
     control, local_control = score(english.neuron_split().control()), score(local.neuron_split().control())
 
     def select(scores: NeuronScores, contrast: NeuronScores, filtered: NeuronScores | None) -> NeuronSet:
@@ -102,28 +78,22 @@ def compare_languages(
         )
 
     language = select(said_locally, said, None)
+    about = replace(language.provenance, kind=LANGUAGE, paper_defaults=False)
     sets = {
-        ENGLISH: select(said, control, crc),
-        LOCAL: select(said_locally, local_control, crc),
-        LANGUAGE: NeuronSet(
-            language.table, replace(language.provenance, kind=LANGUAGE, paper_defaults=False)
-        ),
-    }
-    drawn = {
-        f"{name} {seed}": select_random(neurons, said, seed=seed, match="layer")
-        for name, neurons in sets.items()
-        for seed in range(random_sets)
+        ENGLISH: select(said, control, read),
+        LOCAL: select(said_locally, local_control, read),
+        LANGUAGE: NeuronSet(language.table, about),
     }
     asked = [english.test_split(), local.test_split()]
-    answers = evaluate_sets(
-        model, asked, {"unchanged": None, **sets, **drawn}, batch_size=batch_size, progress=progress
+    found = compare_sets(
+        loaded, asked, sets, random_sets, scores=said, batch_size=batch_size, progress=progress
     )
-    random = {name: tuple(answers[f"{name} {seed}"] for seed in range(random_sets)) for name in sets}
-    return LanguageComparison(sets, answers["unchanged"], {name: answers[name] for name in sets}, random)
+    return LanguageComparison(**vars(found))
 
 
 def pair(english: Task, local: Task) -> tuple[Task, Task]:
-    """The questions that both tasks ask, in different words, in the first task's order. Raises `TaskError` where there are none."""
+    """The questions that both tasks ask in different words, in the first task's order. Raises `TaskError`
+    where there are none."""
     wording = {q.id: q for q in local}
     both = {q.id for q in english if q.id in wording and wording[q.id].prompt != q.prompt}
     if not both:

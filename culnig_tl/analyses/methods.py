@@ -1,15 +1,18 @@
 """The methods side by side: how true each is, what suppressing its neurons does, and how far they agree.
 
-Every method scores the same questions (unless the cheap ones are given more to be ranked on), and its best neurons are suppressed in growing numbers: as many for every method, of the MLP pool and of
-the pool of q, k and v in the same proportion (methods of the gate alone take the same number there). Methods that CULNIG's contrast makes
-sense for (`Method.contrast`) are ranked by their score a question less that of the control. Neurons that serve reading a country's name, the top
-share r by CULNIG on the reading task, are out of the ranking for every method.
+Every method scores the same questions (the cheap ones may be given more to rank neurons on), and its best
+neurons are suppressed in growing numbers: as many for every method, from the MLP pool and the pool of q, k
+and v in the same proportion; methods that score the gate alone take that number there. Methods for which
+CULNIG's contrast makes sense (`Method.contrast`) are ranked by their score per question less that of the
+control. Neurons that serve reading a country's name, the top share by CULNIG on the reading task, are left
+out of every method's ranking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,18 +24,22 @@ from ..data.pools import NeuronPool, ranked, share_count
 from ..data.results import EvaluationResult
 from ..data.scores import NeuronScores
 from ..defaults import DROP_READING, TOP_ATTN, TOP_MLP
-from ..engine.models import describe
-from ..errors import ScoreError
-from ..method.evaluation import evaluate_sets
+from ..engine.models import HookedModel, describe
+from ..errors import ScoreError, StudyError
 from ..method.exact import ExactEffects
-from ..method.methods import METHODS, parse_methods, score_methods
+from ..method.methods.registry import METHODS, parse_methods
 from ..method.score import score_neurons
+from ..study.config import defaults_for
 from ..tasks.question import Task
 from ..version import __version__
-from .agreement import ALL, agreement
+from .agreement import ALL, QUESTIONS, agreement, effects_of
+from .compare_sets import compare_sets
+from .inputs import model_of, task_of
 
 POINTS: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
 """Budgets that are suppressed, as multiples of the shares top_mlp and top_attn."""
+ASKED = 400
+"""Test questions per task, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +52,30 @@ class MethodComparison:
     """Method -> how many questions its neurons were ranked on."""
     effects: ExactEffects
     sets: Mapping[str, tuple[NeuronSet, ...]]
-    """Method -> its neurons at each budget, the smallest first."""
+    """Method -> its neurons at each budget, smallest first."""
     budgets: tuple[int, ...]
     """Neurons at each budget."""
     at: int
-    """Which budget is that of the shares themselves (where sets are compared)."""
+    """Index of the budget that is the shares themselves; sets are compared there."""
     base: EvaluationResult
     results: Mapping[str, tuple[EvaluationResult, ...]]
-    """Method -> answers with its neurons suppressed, a budget each."""
+    """Method -> answers with its neurons suppressed, one per budget."""
     culture: tuple[str, ...]
     """Names of the tasks that are cultural."""
 
     def agreement(self) -> pd.DataFrame:
-        """Each method against the exact effects, by site and layer: see `culnig_tl.analyses.agreement.agreement`."""
+        """Each method against the exact effects, by site and layer: see
+        `culnig_tl.analyses.agreement.agreement`."""
         return agreement(self.scores, self.effects)
 
     def areas(self) -> pd.DataFrame:
-        """One row a method: areas under accuracy against number of neurons suppressed, in percent (the mean accuracy along the way).
+        """One row per method: area under accuracy against neurons suppressed, in percent (the mean accuracy
+        along the way).
 
-        Columns area_culture, area_nlu (means over the tasks of each kind) and area_difference: area_culture - area_nlu. The row "unchanged" says what
-        no suppression gives. The lower the difference, the more culture loses than other tasks do; but a method whose neurons break the model altogether
-        lowers it too, where chance is lower on cultural tasks than on the others: read it beside area_nlu.
+        Columns area_culture, area_nlu (means over the tasks of each kind) and area_difference: area_culture -
+        area_nlu. The row "unchanged" is what no suppression gives. The lower the difference, the more culture
+        loses compared with other tasks. A method whose neurons break the model altogether lowers it too,
+        where chance is lower on cultural tasks than on others: read it beside area_nlu.
         """
         curves: Any = self.curves()
         rows = {}
@@ -80,25 +90,24 @@ class MethodComparison:
         ).rename_axis("method")
 
     def table(self) -> pd.DataFrame:
-        """One row a method: agreement with the exact effects over all neurons it scores and by site (Spearman), the questions its neurons were
-        ranked on, and the areas."""
+        """One row per method: agreement with the exact effects over all neurons it scores and by site
+        (Spearman), the number of questions its neurons were ranked on, and the areas."""
         known: Any = self.agreement()
         known = known[known["layer"] == ALL]
         rows = {}
         for method, part in known.groupby("method", sort=False):
             by_site = part.set_index("site")
             whole = by_site.loc[ALL] if ALL in by_site.index else by_site.iloc[0]
-            row: dict[str, Any] = {"neurons": int(whole["neurons"]), "questions": self.questions[method]}
-            row |= {
-                column: float(whole[column])
-                for column in ("spearman", "pearson", "precision_1", "precision_5")
+            rows[method] = {
+                "neurons": int(whole["neurons"]),
+                "questions": self.questions[method],
+                **{c: float(whole[c]) for c in ("spearman", "pearson", "precision_1", "precision_5")},
+                **{
+                    site.value: float(by_site.loc[site.value, "spearman"])
+                    for site in self.effect_sites
+                    if site.value in by_site.index
+                },
             }
-            row |= {
-                site.value: float(by_site.loc[site.value, "spearman"])
-                for site in self.effect_sites
-                if site.value in by_site.index
-            }
-            rows[method] = row
         return (
             pd.DataFrame.from_dict(rows, orient="index")
             .join(self.areas(), how="outer")
@@ -112,13 +121,14 @@ class MethodComparison:
         return tuple(dict.fromkeys(site for site, _ in self.effects.neurons.indices))
 
     def overlap(self) -> pd.DataFrame:
-        """Jaccard index of every two methods' neurons at the budget of the shares."""
+        """Method x method: Jaccard index of their neurons at the budget of the shares."""
         chosen = {method: sets[self.at] for method, sets in self.sets.items()}
         cells = [[one.jaccard(other) for other in chosen.values()] for one in chosen.values()]
         return pd.DataFrame(cells, index=pd.Index(list(chosen), name="method"), columns=list(chosen))
 
     def curves(self) -> pd.DataFrame:
-        """One row a (method, budget, task): neurons suppressed (0 is unchanged), culture, accuracy, se."""
+        """One row per method, budget and task: neurons suppressed (0 is unchanged), culture, accuracy and se
+        (percent)."""
         parts = []
         for method, results in self.results.items():
             for count, result in zip((0, *self.budgets), (self.base, *results)):
@@ -130,24 +140,17 @@ class MethodComparison:
             columns=["method", "neurons", "task", "culture", "accuracy", "se"]
         )
 
-    def figure(self) -> Any:
-        """Agreement with the exact effects by site, as a Plotly figure."""
-        from .. import figures
-
-        return figures.method_agreement(self.agreement())
-
-    def figures(self) -> dict[str, Any]:
-        """Name -> Plotly figure."""
-        from .. import figures
-
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """File stem -> table."""
         return {
-            "methods": self.figure(),
-            "methods-curves": figures.method_curves(self.curves()),
-            "methods-overlap": figures.method_overlap(self.overlap(), self.budgets[self.at]),
+            "methods": self.table().reset_index(),
+            "agreement": self.agreement(),
+            "overlap": self.overlap().reset_index(),
+            "curves": self.curves(),
         }
 
     def sentence(self) -> str:
-        """Which method is best at what, and CULNIG's place where it is another: whatever that is."""
+        """Which method is best at what, and where CULNIG stands if it is not the best."""
         table: Any = self.table()
         base, table = table.loc["unchanged"], table.drop("unchanged")
 
@@ -185,7 +188,8 @@ class MethodComparison:
 
 
 def area(curves: pd.DataFrame) -> float:
-    """Area under the mean accuracy of some tasks against neurons suppressed, by trapezoids, over the largest number; NaN without tasks."""
+    """Area under the mean accuracy of some tasks against neurons suppressed, by trapezoids, over the largest
+    number; NaN without tasks."""
     if not len(curves):
         return float("nan")
     accuracy: Any = curves.groupby("neurons")["accuracy"].mean()
@@ -203,13 +207,15 @@ def select_top(
     without: NeuronSet | None = None,
     kind: str = "method",
 ) -> NeuronSet:
-    """The best neurons by any method: the `mlp` highest of the MLP pool and the `attn` highest of the pooled q, k, v neurons.
+    """The best neurons by any method: the `mlp` highest of the MLP pool and the `attn` highest of the pooled
+    q, k, v neurons.
 
-    Scores of the gate alone give mlp + attn neurons of the gate: as many as other methods do.
+    Scores of the gate alone give mlp + attn neurons of the gate: as many as other methods give.
 
     Args:
-        control: scores of the control by the same method, subtracted, a cluster against a cluster.
+        control: scores of the control by the same method; subtracted, per cluster.
         without: neurons that are not to be chosen.
+        kind: what the set's provenance calls it.
     """
     left_out = without.keys() if without is not None else set()
     pools = {name: NeuronPool.of_scores(scores, scores.sites, name) for name in ("mlp", "attn")}
@@ -232,8 +238,79 @@ def select_top(
     return NeuronSet(pd.concat(tables), provenance)
 
 
+def methods(
+    model: HookedModel | str | Path,
+    tasks: Sequence[Task | str],
+    *,
+    reading: Task | str | None = None,
+    language: Task | str | None = None,
+    methods: Iterable[str] = tuple(METHODS),
+    sample: int | None = None,
+    limit: int | None = QUESTIONS,
+    ranked: int | None = None,
+    asked: int | None = ASKED,
+    top_mlp: float | None = None,
+    top_attn: float | None = None,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    batch_size: int | str = "auto",
+    progress: bool = True,
+) -> MethodComparison:
+    """Every method on the same sites, model and questions: agreement with exact effects, accuracy as its
+    neurons are suppressed, overlap.
+
+    Args:
+        model: loaded, or its name or folder.
+        tasks: whole; neurons are found on the first that has cultural questions with a control.
+        reading: neuron split of country reading comprehension, or the task's name; the study's by default.
+        language: task that CAPE finds language neurons on; the reading task by default.
+        methods: names.
+        sample: neurons per site and layer that are zeroed for exact effects; all of a small model's by
+            default.
+        limit: questions that neurons are scored and zeroed on.
+        ranked: questions that all but the costly methods (ig, ig-all, atp-qk) rank neurons on; `limit` by
+            default.
+        asked: test questions per task, and questions of the reading and language tasks.
+        top_mlp, top_attn: shares of the budget 1; a study's of this model by default.
+        seed: of the sample and of random scores.
+        data_dir: local mirror of the Hub's data sets, for tasks that are named.
+
+    Raises:
+        StudyError: no task with cultural questions and a control, or a model with more than 20,000 neurons
+            and no `sample`.
+        ScoreError: an unknown method.
+    """
+    names, whole = parse_methods(methods), [task_of(task, data_dir) for task in tasks]
+    culture = next((task for task in whole if task.culture and task.has_control), None)
+    if culture is None:
+        listed = ", ".join(task.name for task in whole)
+        raise StudyError(f"none of the tasks {listed} has cultural questions with a control: add blend")
+    beside = None
+    if language is not None:
+        beside = task_of(language, data_dir).filter(lambda q: q.split in (None, "neuron")).limit(asked)
+    loaded, found_on = model_of(model), culture.neuron_split()
+    usual = defaults_for(describe(loaded).name)
+    read = task_of(usual.reading if reading is None else reading, data_dir, split="neuron", limit=asked)
+    questions = found_on.limit(limit)
+    return compare_methods(
+        loaded,
+        questions,
+        read,
+        [task.test_split().limit(asked) for task in whole],
+        effects_of(loaded, questions, sample=sample, seed=seed, progress=progress),
+        methods=names,
+        ranked_on=None if ranked is None else found_on.limit(ranked),
+        language=beside,
+        top_mlp=usual.top_mlp if top_mlp is None else top_mlp,
+        top_attn=usual.top_attn if top_attn is None else top_attn,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
+
+
 def compare_methods(
-    model: Any,
+    model: HookedModel,
     culture: Task,
     reading: Task | None,
     tasks: Sequence[Task],
@@ -250,52 +327,45 @@ def compare_methods(
     seed: int = 0,
     progress: bool = True,
 ) -> MethodComparison:
-    """Scores by every method, compares with the exact effects, suppresses each method's neurons in growing numbers and asks the tasks.
+    """Scores by every method, compares with the exact effects, suppresses each method's neurons in growing
+    numbers and asks the tasks.
 
     Args:
         culture: neuron split of the culture task, with a control; its questions are scored by every method.
         reading: neuron split of country reading comprehension; None leaves every neuron in the ranking.
-        tasks: to ask, cultural ones and others, other questions than those of `culture`.
-        effects: what `exact_effects` returned, best on the same questions.
-        ranked_on: more questions of the same task and split, that all but the costly methods (ig, ig-all, atp-qk) are ranked on; the table says on how
-            many each is. `culture` without it: then all are ranked on the same.
+        tasks: to ask, cultural ones and others; other questions than those of `culture`.
+        effects: what `exact_effects` returned, ideally on the same questions.
+        ranked_on: more questions of the same task and split, which all but the costly methods (ig, ig-all,
+            atp-qk) rank neurons on; the table says on how many each does. Without it all rank on `culture`.
         language: for cape, the task that language neurons are found on; `reading` without it.
-        top_mlp, top_attn, r: shares as in `select_general`.
+        top_mlp, top_attn, drop_reading: shares as in `select_general`.
         points: budgets, as multiples of the shares; 1 is added where it is missing.
+        seed: of random scores.
 
     Raises:
         ScoreError: no task to ask, unknown methods, a budget of no neuron.
     """
     if not tasks:
         raise ScoreError("no task to ask: name one at least")
-    names = parse_methods(methods)
-    factors = sorted({*points, 1.0})
+    names, factors = parse_methods(methods), sorted({*points, 1.0})
+    counts = _budgets(model, factors, top_mlp, top_attn)
+    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+
+    def score(task: Task, names: Sequence[str], beside: Task | None = None) -> dict[str, NeuronScores]:
+        return score_neurons(model, task, method=list(names), language=beside, seed=seed, **how)  # type: ignore[return-value]
+
     beside = language or reading
-    common: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    scores = score_methods(model, culture, names, language=beside, seed=seed, **common)
+    scores = score(culture, names, beside)
     ranking, controls = dict(scores), {}
     for questions, costly in ((culture, True), (ranked_on or culture, False)):
         here = [name for name in names if METHODS[name].costly == costly]
         if here and questions is not culture:
-            ranking |= score_methods(model, questions, here, language=beside, seed=seed, **common)
-        contrasted = [name for name in here if METHODS[name].contrast]
-        if contrasted:
-            controls |= score_methods(model, questions.control(), contrasted, seed=seed, **common)
+            ranking |= score(questions, here, beside)
+        if contrasted := [name for name in here if METHODS[name].contrast]:
+            controls |= score(questions.control(), contrasted)
     removed = None
-    if reading is not None and r > 0:
-        filtering = score_neurons(model, reading, **common)
-        tops = [NeuronPool.of_scores(filtering, filtering.sites, name) for name in ("mlp", "attn")]
-        tables = [pool.table(ranked(pool.total(filtering), share_count(pool.size, r))) for pool in tops]
-        removed = NeuronSet(pd.concat(tables))
-    info = describe(model)
-    sizes = [
-        info.layers * sum(w for site, w in info.widths.items() if site in SITES and site.pool == pool)
-        for pool in ("mlp", "attn")
-    ]
-    counts = [
-        (share_count(sizes[0], factor * top_mlp), share_count(sizes[1], factor * top_attn))
-        for factor in factors
-    ]
+    if reading is not None and drop_reading > 0:
+        removed = _highest(score_neurons(model, reading, **how), drop_reading)
     sets = {
         name: tuple(
             select_top(given, *count, control=controls.get(name), without=removed, kind=name)
@@ -303,24 +373,42 @@ def compare_methods(
         )
         for name, given in ranking.items()
     }
-    budgets = tuple(map(sum, counts))
-    if not all(budgets):
-        raise ScoreError(
-            f"a budget of {factors[0]:g} times the shares is no neuron: take larger shares or points"
-        )
-    wanted = {
-        "unchanged": None,
-        **{f"{name} {i}": neurons for name, several in sets.items() for i, neurons in enumerate(several)},
-    }
-    answers = evaluate_sets(model, tasks, wanted, **common)
+    numbered = {f"{name} {i}": neurons for name, several in sets.items() for i, neurons in enumerate(several)}
+    answers = compare_sets(model, tasks, numbered, **how)
     return MethodComparison(
         scores=scores,
         questions={name: sum(given.questions) for name, given in ranking.items()},
         effects=effects,
         sets=sets,
-        budgets=budgets,
+        budgets=tuple(map(sum, counts)),
         at=factors.index(1.0),
-        base=answers["unchanged"],
-        results={name: tuple(answers[f"{name} {i}"] for i in range(len(factors))) for name in sets},
+        base=answers.base,
+        results={name: tuple(answers.results[f"{name} {i}"] for i in range(len(factors))) for name in sets},
         culture=tuple(task.name for task in tasks if task.culture),
     )
+
+
+def _budgets(
+    model: HookedModel, factors: Sequence[float], top_mlp: float, top_attn: float
+) -> list[tuple[int, int]]:
+    """(MLP neurons, attention neurons) of each budget. Raises `ScoreError` where one is of no neuron."""
+    info = describe(model)
+    mlp, attn = (
+        info.layers * sum(w for site, w in info.widths.items() if site in SITES and site.pool == pool)
+        for pool in ("mlp", "attn")
+    )
+    counts = [
+        (share_count(mlp, factor * top_mlp), share_count(attn, factor * top_attn)) for factor in factors
+    ]
+    if not all(map(sum, counts)):
+        raise ScoreError(
+            f"a budget of {factors[0]:g} times the shares is no neuron: take larger shares or points"
+        )
+    return counts
+
+
+def _highest(scores: NeuronScores, share: float) -> NeuronSet:
+    """The top share of each pool."""
+    pools = [NeuronPool.of_scores(scores, scores.sites, name) for name in ("mlp", "attn")]
+    tables = [pool.table(ranked(pool.total(scores), share_count(pool.size, share))) for pool in pools]
+    return NeuronSet(pd.concat(tables))

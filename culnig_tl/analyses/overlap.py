@@ -12,7 +12,8 @@ from ..data.neurons import NeuronSet
 
 
 def overlaps(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
-    """One row a pair of sets of one model: common neurons, how many chance would give, Jaccard index, p (hypergeometric, one-sided)."""
+    """One row per pair of sets of one model: shared neurons, how many chance would give, Jaccard index, p
+    (hypergeometric, one-sided)."""
     rows = []
     for (name, one), (other_name, other) in itertools.combinations(sets.items(), 2):
         mine, theirs = one.keys(), other.keys()

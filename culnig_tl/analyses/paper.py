@@ -1,4 +1,5 @@
-"""The paper's results beside a user's own: CULNIG, arXiv 2510.08284, suppression of culture-general neurons."""
+"""The paper's results beside a user's own: CULNIG, arXiv 2510.08284, suppression of culture-general
+neurons."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ import pandas as pd
 
 from ..data.results import EvaluationResult
 from ..errors import ScoreError
-from ..tasks import worldvaluesbench
 
 TASKS: tuple[str, ...] = (
     "blend",
@@ -45,9 +45,10 @@ CANDIDATES: Mapping[str, int] = {
 
 
 def paper_rows(model: str | None = None) -> pd.DataFrame:
-    """The paper's table: model, setting, neurons, and a column a task; of one model, or (None) of all.
+    """The paper's table: model, setting, neurons, and a column per task; of one model, or (None) of all.
 
-    A model of a user's folder or Hub account matches by the last part of its name. No rows where the paper has none.
+    A model in a folder or another Hub account matches by the last part of its name. No rows where the paper
+    has none.
     """
     frame = pd.DataFrame(
         [(name, f"{setting} (paper)", n, *values) for name, setting, n, values in _PAPER],
@@ -60,22 +61,24 @@ def paper_rows(model: str | None = None) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ResultsTable:
-    """Results in the form of the paper's table: model, setting, neurons, tasks. Percent; worldvaluesbench: alignment."""
+    """Results in the form of the paper's table: model, setting, neurons, tasks. Percent; worldvaluesbench:
+    alignment."""
 
     frame: pd.DataFrame
-    """One row a setting; the standard error of a task is in ``errors``."""
+    """One row per setting; the standard errors are in ``errors``."""
     errors: pd.DataFrame
-    """Standard errors over clusters, the same rows and columns; over sets for the mean of several; NaN for the paper's rows."""
+    """Standard errors over clusters, the same rows and columns; over sets for the mean of several; NaN for
+    the paper's rows."""
 
     def to_dataframe(self) -> pd.DataFrame:
-        """The table with a column ``<task> se`` behind each task."""
+        """The table with a column ``<task> se`` after each task."""
         out = self.frame.copy()
         for task in reversed(list(self.errors.columns)):
             out.insert(list(out.columns).index(task) + 1, f"{task} se", self.errors[task])
         return out
 
     def to_markdown(self) -> str:
-        """A Markdown table, two digits, ± standard errors."""
+        """A Markdown table with two decimals, ± standard errors."""
         columns = list(self.frame.columns)
         lines = [
             f"| {' | '.join(columns)} |",
@@ -114,11 +117,13 @@ class ResultsTable:
 def results_table(
     settings: Mapping[str, EvaluationResult | Sequence[EvaluationResult]], *, paper: bool = True
 ) -> ResultsTable:
-    """Puts results into the form of the paper's table, with the paper's own rows below where the model is one of its six.
+    """Puts results into the form of the paper's table, with the paper's own rows below where the model is one
+    of its six.
 
     Args:
-        settings: name of a row -> result, or several results (random sets) whose mean and standard deviation are shown.
-        paper: whether the paper's rows are wanted.
+        settings: name of a row -> result, or several results (random sets) whose mean and standard deviation
+            are shown.
+        paper: whether to add the paper's rows.
 
     Raises:
         ScoreError: nothing to show.
@@ -161,14 +166,12 @@ def results_table(
 
 
 def _measures(result: EvaluationResult) -> pd.DataFrame:
-    """Task -> value and its standard error: accuracy, or alignment for worldvaluesbench."""
+    """Task -> value and its standard error: accuracy, or alignment where answers are scored by it."""
     accuracy = result.accuracy()
     table = pd.DataFrame({"value": accuracy["accuracy"], "se": accuracy["se"]})
-    if worldvaluesbench.NAME in table.index:
+    if result.table["alignment"].notna().any():
         aligned = result.alignment()
-        table.loc[worldvaluesbench.NAME] = aligned.loc[worldvaluesbench.NAME, ["alignment", "se"]].to_numpy(
-            float
-        )
+        table.loc[aligned.index] = aligned[["alignment", "se"]].to_numpy(float)
     return table
 
 

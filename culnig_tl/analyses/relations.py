@@ -1,7 +1,7 @@
 """Which countries are related: by language family, by region, by the Inglehart-Welzel cultural map.
 
-BLEnD's 16 countries and regions. Sub-national regions take their country's place on maps of states (Assam: India; West Java:
-Indonesia; Nigeria in BLEnD is its Hausa-speaking north).
+These are BLEnD's 16 countries and regions. A region within a country takes that country's place on maps of
+states (Assam: India; West Java: Indonesia; Nigeria in BLEnD is its Hausa-speaking north).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SOURCES: Mapping[str, str] = {
     "values": "Clusters of the Inglehart-Welzel World Cultural Map, World Values Survey wave 7 (2023). North Korea was not surveyed. "
     "Published lists of the clusters agree on these countries but for Indonesia, which others put into West & South Asia.",
 }
-"""Relation -> where the table takes it from."""
+"""Relation -> the source of its groups."""
 _TABLE: Mapping[str, tuple[str, str, str | None]] = {
     "USA": ("Indo-European", "Northern America", "English-Speaking"),
     "UK": ("Indo-European", "Northern Europe", "English-Speaking"),
@@ -41,11 +41,12 @@ _TABLE: Mapping[str, tuple[str, str, str | None]] = {
 
 
 def relation_groups(relation: str, table: str | Path | None = None) -> dict[str, str]:
-    """Country -> its group under a relation; countries of one group are related. A country without a group is left out.
+    """Country -> its group under a relation; countries of one group are related. A country without a group is
+    left out.
 
     Args:
         relation: "family", "region", "values", or a column of the user's own `table`.
-        table: a CSV file with a column ``country`` and one a relation; the package's own table by default.
+        table: a CSV file with a column ``country`` and one per relation; the package's own table by default.
 
     Raises:
         TaskError: an unknown relation, or a table that cannot be read.

@@ -26,33 +26,33 @@ class Site(str, Enum):
     """One kind of place in a block whose output has neurons."""
 
     MLP_GATE = "mlp.gate"
-    """Gate pre-activations of a gated MLP; the first layer's output of a plain one. Zeroing it silences the neuron."""
+    """Gate pre-activations of a gated MLP, or a plain MLP's first layer. Zeroing one silences the neuron."""
     MLP_UP = "mlp.up"
     """The linear branch of a gated MLP."""
     MLP_POST = "mlp.post"
-    """What the MLP's output matrix reads: activation(gate) times up."""
+    """The input of the MLP's output matrix: activation(gate) times up."""
     ATTN_Q = "attn.q"
-    """Query coordinates, before q-norm and rotary embedding, heads side by side."""
+    """Query coordinates, before q-norm and rotary embedding, heads one after another."""
     ATTN_K = "attn.k"
-    """Key coordinates, before k-norm and rotary embedding, key/value heads side by side."""
+    """Key coordinates, before k-norm and rotary embedding, key/value heads one after another."""
     ATTN_V = "attn.v"
-    """Value coordinates, key/value heads side by side."""
+    """Value coordinates, key/value heads one after another."""
 
     def __str__(self) -> str:
         return self.value
 
     def hook_name(self, layer: int) -> str:
-        """TransformerLens' name of this site in one layer."""
+        """TransformerLens' name of the hook at this site in a layer."""
         return f"blocks.{layer}.{_HOOKS[self]}"
 
     @property
     def pool(self) -> Pool:
-        """Whether it is thresholded with the MLP's neurons or with attention's."""
+        """The neurons that it is ranked together with: the MLP's or attention's."""
         return "mlp" if self.value.startswith("mlp") else "attn"
 
     @classmethod
     def parse(cls, name: str | Site) -> Site:
-        """The site of that name. Raises `NeuronError` where there is none."""
+        """The site of that name. Raises `NeuronError` if there is none."""
         try:
             return cls(name)
         except ValueError:
@@ -83,7 +83,7 @@ _AUTHORS_NAMES = {
 _COLUMNS = ("site", "layer", "neuron", "score")
 _LARGEST_INDEX = 2**31 - 1
 _REPEATED = ("returns", "wordings")
-"""Columns that some sets have: the share of bootstrap replicates, and of instruction wordings, that select the neuron too (see `analyses.stability`)."""
+"""Columns that some sets have: the shares of bootstrap replicates and of wordings that select it too."""
 
 
 @dataclass(frozen=True)
@@ -91,35 +91,36 @@ class Provenance:
     """Where a set of neurons comes from."""
 
     kind: str = "custom"
-    """"culture-general", "culture-specific", "random", or a name of the user's."""
+    """"culture-general", "culture-specific", "random", or a name chosen by the user."""
     model: str | None = None
     revision: str | None = None
-    """Commit on the Hub, or hash of the folder's content."""
+    """The commit on the Hub, or a hash of the folder's content."""
     tasks: Mapping[str, str] = field(default_factory=dict)
     """Task -> fingerprint of the questions that were scored."""
     thresholds: Mapping[str, float | str | int] = field(default_factory=dict)
     paper_defaults: bool | None = None
-    """Whether the thresholds are those of the paper."""
+    """Whether the thresholds are the paper's."""
     pool: Mapping[str, int] = field(default_factory=dict)
-    """Site -> number of neurons that could have been chosen in each layer."""
+    """Site -> number of neurons per layer that could have been chosen."""
     layers: int | None = None
     candidates: int | None = None
-    """Neurons over the score threshold, before the CountryRC filter (and z)."""
+    """Neurons above the score threshold, before any are removed."""
     removed_by_reading: int | None = None
+    """Candidates removed because they serve country reading comprehension."""
     removed_by_z: int | None = None
-    """Of what CountryRC left: neurons that are not one country's own."""
+    """Candidates removed after that because they are not one country's own."""
     by_country: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Country -> candidates, removed_by_reading, removed_by_z, of a culture-specific set."""
+    """Of a culture-specific set: country -> its candidates, removed_by_reading and removed_by_z."""
     shared_pattern: float | None = None
-    """Rank-1 share of the country x neuron matrix, of a culture-specific set: near 1 the countries hardly differ."""
+    """Of a culture-specific set: rank-1 share of the country x neuron matrix; near 1 countries are alike."""
     version: str | None = None
-    """Of this package."""
+    """The version of this package."""
 
 
 class NeuronSet:
-    """A set of neurons: rows of (site, layer, neuron, score), and country where they are one country's.
+    """A set of neurons: rows of (site, layer, neuron, score), with a country in a culture-specific set.
 
-    Rows are in the order (country,) site, layer, neuron. Duplicates and malformed rows raise `NeuronError`.
+    Rows are sorted by (country,) site, layer, neuron. Duplicates and malformed rows raise `NeuronError`.
     """
 
     def __init__(self, table: pd.DataFrame, provenance: Provenance | None = None) -> None:
@@ -140,8 +141,9 @@ class NeuronSet:
                 ~np.isfinite(values) | (values < 0) | (values != np.floor(values)) | (values > _LARGEST_INDEX)
             )
             if wrong.any():
+                row = int(wrong.argmax())
                 raise NeuronError(
-                    f"column {column!r}, row {int(wrong.argmax())}: {table[column].iloc[int(wrong.argmax())]!r} is not an index"
+                    f"column {column!r}, row {row}: {table[column].iloc[row]!r} is not an index"
                 )
             table[column] = values.astype(np.int64)
         if "score" not in table.columns:
@@ -164,7 +166,7 @@ class NeuronSet:
     def from_indices(
         cls, neurons: Iterable[tuple[str | Site, int, int]], provenance: Provenance | None = None
     ) -> NeuronSet:
-        """A set made by hand of (site, layer, neuron)."""
+        """A set of (site, layer, neuron) made by hand, without scores."""
         return cls(pd.DataFrame(list(neurons), columns=["site", "layer", "neuron"]), provenance)
 
     def __len__(self) -> int:
@@ -193,20 +195,24 @@ class NeuronSet:
 
         return f"<p><b>{html.escape(str(self))}</b></p>{self.top(10).to_html(index=False)}"
 
-    # ------------------------------------------------------------------------------------------------- looking at it
-
     def keys(self) -> set[tuple[str, int, int]]:
         """(site, layer, neuron) of every row."""
         return set(zip(self.table["site"], self.table["layer"], self.table["neuron"]))
 
     @cached_property
     def indices(self) -> dict[tuple[Site, int], np.ndarray]:
-        """(site, layer) -> sorted neuron indices, without repetition over countries."""
-        groups = self.table.groupby(["site", "layer"], sort=False)["neuron"]
-        return {(Site(site), int(layer)): np.unique(index.to_numpy()) for (site, layer), index in groups}  # pyright: ignore[reportGeneralTypeIssues]
+        """(site, layer) -> sorted neuron indices, each once even if several countries have it."""
+        groups: Any = self.table.groupby(["site", "layer"], sort=False)["neuron"]
+        return {(Site(site), int(layer)): np.unique(index.to_numpy()) for (site, layer), index in groups}
+
+    @property
+    def columns(self) -> dict[tuple[str, int, int], int]:
+        """(site, layer, neuron) -> its row in the table."""
+        table = self.table
+        return {key: i for i, key in enumerate(zip(table["site"], table["layer"], table["neuron"]))}
 
     def counts(self, by: str | list[str] = "site") -> pd.Series:
-        """Number of neurons by "site", "layer", "country", or several of them."""
+        """Number of neurons by "site", "layer" or "country", or by several of them."""
         return pd.Series(self.table.groupby(by, sort=True).size())
 
     def top(self, count: int = 20) -> pd.DataFrame:
@@ -221,7 +227,7 @@ class NeuronSet:
         return tuple(dict.fromkeys(self.table["country"])) if "country" in self.table.columns else ()
 
     def for_country(self, country: str) -> NeuronSet:
-        """One country's neurons of a culture-specific set."""
+        """One country's neurons of a culture-specific set. Raises `NeuronError` for any other country."""
         if country not in self.countries and country not in self.provenance.by_country:
             raise NeuronError(
                 f"no neurons of {country!r}: this set has {', '.join(self.countries) or 'no countries'}"
@@ -234,11 +240,9 @@ class NeuronSet:
 
     @property
     def hash(self) -> str:
-        """Of the neurons alone: the same for the same neurons in whatever order they came."""
+        """Hash of the neurons alone, in any order, 16 hex digits."""
         text = "\n".join(f"{s} {layer} {n}" for s, layer, n in sorted(self.keys()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    # ------------------------------------------------------------------------------------------------- set algebra
 
     def __or__(self, other: NeuronSet) -> NeuronSet:
         both = pd.concat([self.table, other.table]).drop_duplicates(["site", "layer", "neuron"])
@@ -259,7 +263,7 @@ class NeuronSet:
         return NeuronSet(self.table.loc[mask], self._derived(kind))
 
     def _derived(self, kind: str) -> Provenance:
-        """Of a set made from this one: the model it belongs to stays, how it was selected does not."""
+        """The provenance of a set made from this one: the model stays, how it was selected does not."""
         own = self.provenance
         return Provenance(
             kind=kind,
@@ -274,8 +278,6 @@ class NeuronSet:
         """Size of the intersection over size of the union; 1 for two empty sets."""
         mine, theirs = self.keys(), other.keys()
         return len(mine & theirs) / len(mine | theirs) if mine or theirs else 1.0
-
-    # ------------------------------------------------------------------------------------------------- files
 
     def save(self, path: str | Path) -> Path:
         """Writes ``.parquet`` or ``.csv`` (with provenance), or the authors' ``.json``."""
@@ -295,7 +297,7 @@ class NeuronSet:
 
     @classmethod
     def load(cls, path: str | Path) -> NeuronSet:
-        """Reads what `save` wrote. Raises `NeuronError` naming the file where it cannot be read."""
+        """Reads what `save` wrote. Raises `NeuronError` naming the file if it cannot be read."""
         path = Path(path)
         if not path.is_file():
             raise NeuronError(f"no such file of neurons: {path}")
@@ -328,10 +330,11 @@ class NeuronSet:
         raise NeuronError(f"{path.name}: neurons are read from .parquet, .csv or .json")
 
     def _to_authors(self) -> dict[str, Any]:
-        """One set a file, as the authors' scripts write it; a neuron without a score has 0 there."""
+        """The set in the form of the authors' scripts, where a neuron without a score has 0."""
         if len(self.countries) > 1:
             raise NeuronError(
-                f"the authors' JSON holds one country's neurons: save .for_country({self.countries[0]!r}) and the others one by one"
+                "the authors' JSON holds one country's neurons: "
+                f"save .for_country({self.countries[0]!r}) and the others one by one"
             )
         rows = [
             {
@@ -354,7 +357,7 @@ class NeuronSet:
     @classmethod
     def _from_authors(cls, data: dict[str, Any]) -> NeuronSet:
         sites = {name.rpartition(".")[2]: site for site, name in _AUTHORS_NAMES.items()}
-        rows = []
+        rows: list[tuple[str, Any, Any, Any]] = []
         for number, row in enumerate(data["top_neurons"]):
             module = str(row["module_name"]).rpartition(".")[2]
             if module not in sites:
@@ -370,21 +373,23 @@ class NeuronSet:
         )
 
 
+_WRITTEN: dict[Any, tuple[str, ...]] = {
+    str: ("kind",),
+    dict: ("tasks", "thresholds", "pool", "by_country"),
+    int | None: ("layers", "candidates", "removed_by_reading", "removed_by_z"),
+}
+"""Type -> the fields of `Provenance` that have it in a file."""
+
+
 def _provenance(header: bytes | str | None) -> Provenance:
-    """What a file says of its neurons, of the types that `save` wrote. Raises `TypeError` where it is something else."""
+    """What a file says of its neurons, checked to be of the types that `save` wrote. Raises `TypeError`."""
     if not header:
         return Provenance()
     known = Provenance(**json.loads(header))
-    for name in ("tasks", "thresholds", "pool", "by_country"):
-        if not isinstance(getattr(known, name), dict):
-            raise TypeError(
-                f"{name} of its provenance is {type(getattr(known, name)).__name__}, not an object"
-            )
-    for name in ("layers", "candidates", "removed_by_reading", "removed_by_z"):
-        if not isinstance(getattr(known, name), int | None):
-            raise TypeError(f"{name} of its provenance is no number")
-    if not isinstance(known.kind, str):
-        raise TypeError("kind of its provenance is no text")
+    for kind, names in _WRITTEN.items():
+        for name in names:
+            if not isinstance(value := getattr(known, name), kind):
+                raise TypeError(f"{name} of its provenance cannot be of type {type(value).__name__}")
     return known
 
 
@@ -395,10 +400,11 @@ class NeuronMeans:
     arrays: Mapping[Site, Float[np.ndarray, "layer neuron"]]
     task: str
     fingerprint: str
+    """Of the task's questions."""
 
     @property
     def hash(self) -> str:
-        """Of the values and of the questions that they were taken over."""
+        """Hash of the values and of the questions that they are means over, 16 hex digits."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for site, array in self.arrays.items():
             digest.update(f"{site} {array.shape}".encode())

@@ -1,6 +1,6 @@
 """Pools: a model's neurons side by side, so that they can be ranked together.
 
-Neurons stand in the order site, layer, index. A neuron's position in that order decides ties, so that a selection is the
+Neurons are in the order site, layer, index. Positions in that order decide ties, so that a selection is the
 same on every machine.
 """
 
@@ -28,7 +28,7 @@ class NeuronPool:
     sites: tuple[Site, ...]
     layers: int
     widths: tuple[int, ...]
-    """Neurons a layer, by site."""
+    """Neurons per layer of each site."""
 
     @classmethod
     def of_scores(cls, scores: NeuronScores, sites: Iterable[Site], pool: Pool | None = None) -> NeuronPool:
@@ -44,7 +44,7 @@ class NeuronPool:
         """Scores summed over the countries, float64."""
         out = np.zeros(self.size)
         for place, array in self._parts(scores):
-            for country in array:  # row by row: a sum over the first axis would read 3 million columns
+            for country in array:  # row by row; a sum over the first axis would read 3 million columns
                 out[place] += country
         return out
 
@@ -66,7 +66,7 @@ class NeuronPool:
     def table(
         self, positions: Int[np.ndarray, " chosen"], values: Float[np.ndarray, " pool"] | None = None
     ) -> pd.DataFrame:
-        """Rows (site, layer, neuron, score) of positions in the pool; the score is NaN without `values`."""
+        """Rows (site, layer, neuron, score) of positions in the pool; scores are NaN without `values`."""
         starts = np.concatenate([[0], np.cumsum([self.layers * width for width in self.widths])])
         which = np.searchsorted(starts, positions, side="right") - 1
         within = positions - starts[which]
@@ -78,8 +78,9 @@ class NeuronPool:
         )
 
     def _parts(self, scores: NeuronScores) -> list[tuple[slice, np.ndarray]]:
-        """(place in the pool, [country, neuron of the site]) a site."""
-        parts, start = [], 0
+        """(place in the pool, [country, neuron of the site]) of each site."""
+        parts: list[tuple[slice, np.ndarray]] = []
+        start = 0
         for site in self.sites:
             array = scores.arrays[site].reshape(len(scores.countries), -1)
             parts.append((slice(start, start + array.shape[1]), array))
@@ -88,15 +89,17 @@ class NeuronPool:
 
 
 def sites_of(scores: NeuronScores, sites: Iterable[Site | str] | None) -> tuple[Site, ...]:
-    """The sites to select from: those asked for, else the paper's four as far as they are scored.
+    """The sites to select from: those asked for, or the paper's four as far as they are scored.
 
-    Raises `NeuronError` naming a site that is not scored: the model has none, or it was left out of the scoring.
+    Raises `NeuronError` naming a site that is not scored, because the model has none or it was left out of
+    the scoring.
     """
     if sites is None:
         found = tuple(site for site in SITES if site in scores.widths)
         if not found:
             raise NeuronError(
-                f"none of the sites {', '.join(SITES)} is scored: name one of {', '.join(scores.widths)} with sites=..."
+                f"none of the sites {', '.join(SITES)} is scored: "
+                f"name one of {', '.join(scores.widths)} with sites=..."
             )
         missing = [site for site in SITES if site not in scores.widths]
         if missing:
@@ -105,23 +108,22 @@ def sites_of(scores: NeuronScores, sites: Iterable[Site | str] | None) -> tuple[
     asked = {Site.parse(site) for site in sites}
     missing = [site for site in Site if site in asked and site not in scores.widths]
     if missing or not asked:
-        raise NeuronError(
-            f"no scores of {missing[0] if missing else 'no site'}: sites scored are {', '.join(scores.widths)}"
-        )
+        lacking = f"no scores of {missing[0]}" if missing else "no site to select from is named"
+        raise NeuronError(f"{lacking}: sites scored are {', '.join(scores.widths)}")
     return tuple(site for site in Site if site in asked)
 
 
 def share_count(size: int, share: float) -> int:
-    """int(size * share), as the paper counts. Raises `NeuronError` for a share outside 0..1."""
+    """int(size * share), as in the paper. Raises `NeuronError` for a share that is not between 0 and 1."""
     if not 0 <= share <= 1:
         raise NeuronError(f"a share lies between 0 and 1 (1% is 0.01), not {share}")
     return int(size * share)
 
 
 def ranked(values: Float[np.ndarray, " pool"], count: int) -> Int[np.ndarray, " chosen"]:
-    """Positions of the `count` highest values, the highest first; among equals the lower position comes first.
+    """Positions of the `count` highest values, the highest first; of equal values the lower position first.
 
-    Raises `NeuronError` on NaN.
+    Raises `NeuronError` if there is a NaN.
     """
     if np.isnan(values).any():
         raise NeuronError("scores hold NaN: nothing can be selected from them; score the task again")

@@ -1,4 +1,4 @@
-"""Results: one row a prompt, what was asked and what was answered; accuracy, its errors, and its file."""
+"""`EvaluationResult`: what was asked and answered, accuracy with its errors, and the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pandas as pd
 
 from .. import io
 from ..errors import ScoreError
-from .neurons import NeuronSet
 from .statistics import clustered_mean
 
 COLUMNS = (
@@ -22,7 +21,7 @@ COLUMNS = (
 )  # fmt: skip
 
 OTHERS = ("language",)
-"""Columns that some results have more: the language that a question answered in words is answered in."""
+"""Columns that only some results have: the language of an answer in words."""
 _TYPES = {
     "template": "int64",
     "p_answer": "double",
@@ -30,17 +29,19 @@ _TYPES = {
     "correct_label": "bool",
     "alignment": "double",
 }
-"""Columns that are not texts -> their type in Parquet."""
+"""Columns that are not text -> their type in Parquet."""
 _DTYPES = {"int64": "int64", "double": "float64", "bool": "bool"}
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """One row a prompt: what was right, what was answered, and how sure the model was.
+    """One row per prompt: the right answer, the model's answer, and how sure it was.
 
-    Columns: task, id, cluster, country, group, template, answer, predicted (the likeliest token of the whole vocabulary),
-    predicted_label (the likeliest label), p_answer, correct (predicted is the answer), correct_label (among the labels alone),
-    alignment (WorldValuesBench: 0 to 100, how near the predicted answer is to the country's; NaN elsewhere).
+    Columns: task, id, cluster, country, group, template, answer, predicted (the likeliest token of the
+        vocabulary),
+    predicted_label (the likeliest label), p_answer, correct (predicted is the answer), correct_label
+    (predicted_label is), alignment (0 to 100, how near the predicted answer is to the right one, for tasks
+    with that metric; else NaN).
     """
 
     table: pd.DataFrame
@@ -50,7 +51,7 @@ class EvaluationResult:
         return len(self.table)
 
     def values(self, task: str) -> np.ndarray:
-        """[question] what a task's accuracy is the mean of: right (1) or wrong (0); WorldValuesBench's alignment, 0 to 1."""
+        """[question] a task's answers, right (1) or wrong (0); their alignment, 0 to 1, if they have one."""
         rows = self.table.loc[self.table["task"] == task]
         if len(rows) and rows["alignment"].notna().all():
             return rows["alignment"].to_numpy(float) / 100
@@ -61,20 +62,22 @@ class EvaluationResult:
 
         Args:
             by: a column ("task", "country", "template", "group") or several; None for everything together.
-            labels_only: count a prediction among the labels alone.
+            labels_only: take the likeliest label as the answer, whatever token is likelier.
 
         Returns:
-            Columns accuracy, se, p_answer, questions, clusters; one row a group.
+            Columns accuracy, se, p_answer, questions, clusters; one row per group.
         """
         column = "correct_label" if labels_only else "correct"
-        table = self._grouped(by, column)
-        return table.rename(columns={"mean": "accuracy"})
+        return self._grouped(by, column).rename(columns={"mean": "accuracy"})
 
     def alignment(self, by: str | Sequence[str] | None = "task") -> pd.DataFrame:
-        """Mean alignment of WorldValuesBench's answers, 0 to 100, with its standard error over clusters.
+        """Mean alignment (WorldValuesBench), 0 to 100, with its standard error over clusters.
 
         Returns:
-            Columns alignment, se, p_answer, questions, clusters; one row a group. Raises `ScoreError` where no answer has one.
+            Columns alignment, se, p_answer, questions, clusters; one row per group.
+
+        Raises:
+            ScoreError: no answer is scored by alignment.
         """
         aligned = EvaluationResult(self.table.dropna(subset=["alignment"]), self.metadata)
         if not len(aligned):
@@ -82,7 +85,7 @@ class EvaluationResult:
         return aligned._grouped(by, "alignment", percent=1).rename(columns={"mean": "alignment"})
 
     def _grouped(self, by: str | Sequence[str] | None, column: str, percent: float = 100) -> pd.DataFrame:
-        """Mean of a column with its clustered error, a row a group."""
+        """Mean of a column with its clustered error, one row per group."""
         if by is None:
             groups: Iterable[Any] = [("all", self.table)]
         else:
@@ -93,7 +96,7 @@ class EvaluationResult:
                     f"no column {unknown[0]!r} to group by: there are {', '.join(self.table.columns)}"
                 )
             groups = self.table.groupby(keys[0] if len(keys) == 1 else keys, sort=False, dropna=True)
-        rows = {}
+        rows: dict[Any, tuple[Any, ...]] = {}
         for name, part in groups:
             mean, se, clusters = clustered_mean(part[column].to_numpy(float), part["cluster"].to_numpy())
             rows[name] = (percent * mean, percent * se, part["p_answer"].mean(), len(part), clusters)
@@ -114,8 +117,8 @@ class EvaluationResult:
     def __str__(self) -> str:
         setting = self.metadata.get("setting", "unchanged")
         lines = [
-            f"{task}: {row.accuracy:.2f} ± {row.se:.2f} %, {_p_of_answer(row.p_answer)}{int(row.questions):,} questions"
-            for task, row in self.accuracy().iterrows()
+            f"{task}: {accuracy:.2f} ± {se:.2f} %, {_p_of_answer(p_answer)}{questions:,} questions"
+            for task, accuracy, se, p_answer, questions, _ in self.accuracy().itertuples()
         ]
         return f"EvaluationResult ({setting})\n  " + "\n  ".join(lines)
 
@@ -124,11 +127,12 @@ class EvaluationResult:
     def _repr_html_(self) -> str:
         import html
 
-        about = f"{self.metadata.get('model', '?')}, {self.metadata.get('setting', 'unchanged')}: {len(self):,} questions"
+        about = f"{self.metadata.get('model', '?')}, {self.metadata.get('setting', 'unchanged')}"
+        about += f": {len(self):,} questions"
         return f"<p><b>{html.escape(about)}</b></p>{self.accuracy().round(3).to_html()}"
 
     def save(self, path: str | Path) -> Path:
-        """Writes Parquet, the metadata in its schema."""
+        """Writes Parquet, with the metadata in its schema."""
         import pyarrow as pa
 
         types = [
@@ -136,9 +140,8 @@ class EvaluationResult:
             for name in (*COLUMNS, *OTHERS)
             if name in self.table
         ]
-        table = pa.Table.from_pandas(
-            self.table, pa.schema(types), preserve_index=False
-        )  # the same bytes also where a column is empty
+        # with types given, an empty column makes no difference to the others' bytes
+        table = pa.Table.from_pandas(self.table, pa.schema(types), preserve_index=False)
         return io.write_parquet(path, table.replace_schema_metadata(None), self.metadata)
 
     @classmethod
@@ -168,12 +171,12 @@ class EvaluationResult:
 
 
 def _p_of_answer(p: float) -> str:
-    """Where it is known: of an answer in words it is not."""
+    """The mean of P(answer), where it is known: for answers in words it is not."""
     return "" if p != p else f"mean P(answer) {p:.3f}, "
 
 
 def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
-    """Results of one setting on several tasks, together. Raises `ScoreError` for no results, or results of different settings."""
+    """Results of one setting on several tasks, as one. Raises `ScoreError` if settings differ."""
     if not results:
         raise ScoreError("no results to put together")
     first = results[0].metadata
@@ -181,7 +184,8 @@ def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
         differing = [r.metadata.get(key) for r in results if r.metadata.get(key) != first.get(key)]
         if differing:
             raise ScoreError(
-                f"results of different settings cannot be put together: {key} is {first.get(key)!r} and {differing[0]!r}"
+                f"results of different settings cannot be put together: "
+                f"{key} is {first.get(key)!r} and {differing[0]!r}"
             )
     merged = {
         key: {name: value for result in results for name, value in result.metadata.get(key, {}).items()}

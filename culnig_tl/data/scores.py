@@ -24,27 +24,27 @@ _REPLICATES = "replicates"
 
 @dataclass(frozen=True)
 class NeuronScores:
-    """S_c(D): for every country c the sum over its questions of P(answer) times the neuron's attribution."""
+    """S_c(D): for every country c, the sum over its questions of P(answer) times a neuron's attribution."""
 
     arrays: Mapping[Site, Float[np.ndarray, "country layer neuron"]]
     countries: tuple[str, ...]
     """Names of the arrays' first axis; `NO_COUNTRY` for questions without one."""
     questions: tuple[int, ...]
-    """Number of questions a country."""
+    """Number of questions per country."""
     p_answer: tuple[float, ...]
-    """Summed P(answer) a country."""
+    """Sum of P(answer) over the questions, per country."""
     clusters: int
-    """N_D: distinct underlying questions, all countries together."""
+    """N_D: distinct underlying questions of all countries together."""
     country_clusters: tuple[int, ...]
-    """Distinct underlying questions a country."""
+    """Distinct underlying questions per country."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Model, revision, task, fingerprint, aggregation, and more."""
+    """Model, revision, task, fingerprint, method, and more."""
     replicates: Mapping[Site, Float[np.ndarray, "replicate country layer neuron"]] = field(
         default_factory=dict
     )
-    """Poisson-bootstrap replicates, where `score_neurons(..., bootstrap=B)` kept them."""
+    """Poisson bootstrap replicates, if `score_neurons(..., bootstrap=B)` kept them."""
     replicate_clusters: tuple[tuple[int, ...], ...] = ()
-    """Of every replicate: N_D, then the clusters of each country; each counted as often as it was drawn."""
+    """For every replicate: N_D, then the clusters of each country, each counted as often as it was drawn."""
 
     def __post_init__(self) -> None:
         for site, array in self.arrays.items():
@@ -64,19 +64,25 @@ class NeuronScores:
 
     @property
     def widths(self) -> dict[Site, int]:
-        """Neurons a layer, by site."""
+        """Neurons per layer of each site."""
         return {site: array.shape[2] for site, array in self.arrays.items()}
 
     @property
     def task(self) -> str:
+        """Name of the task that was scored."""
         return str(self.metadata.get("task", "?"))
 
+    @property
+    def method(self) -> str:
+        """Key of the method that scored it, e.g. "culnig"."""
+        return str(self.metadata.get("method", "?"))
+
     def total(self, site: Site) -> Float[np.ndarray, "layer neuron"]:
-        """Sum over the countries, in float64 on the way."""
+        """Sum over the countries, computed in float64."""
         return self.arrays[site].sum(axis=0, dtype=np.float64).astype(np.float32)
 
     def of(self, country: str) -> dict[Site, Float[np.ndarray, "layer neuron"]]:
-        """One country's scores."""
+        """One country's scores. Raises `ScoreError` for a country that was not scored."""
         if country not in self.countries:
             raise ScoreError(
                 f"no scores of {country!r} in {self.task}: countries are {', '.join(self.countries)}"
@@ -85,10 +91,11 @@ class NeuronScores:
         return {site: array[row] for site, array in self.arrays.items()}
 
     def replicate(self, index: int) -> NeuronScores:
-        """One bootstrap replicate as scores of their own, to select from; question counts and P(answer) stay those of all."""
+        """A bootstrap replicate as scores to select from. Questions and P(answer) stay as they are."""
         if not 0 <= index < len(self.replicate_clusters):
             raise ScoreError(
-                f"no replicate {index}: {len(self.replicate_clusters)} were kept (score_neurons(..., bootstrap=B))"
+                f"no replicate {index}: "
+                f"{len(self.replicate_clusters)} were kept (score_neurons(..., bootstrap=B))"
             )
         drawn, *by_country = self.replicate_clusters[index]
         return NeuronScores(
@@ -109,8 +116,10 @@ class NeuronScores:
         mean = sum(self.p_answer) / n if n else float("nan")
         right = f", {self.metadata['accuracy']:.1%} answered right" if "accuracy" in self.metadata else ""
         return (
-            f"NeuronScores of {self.metadata.get('model', '?')} on {self.task}: {n:,} questions in {self.clusters:,} clusters, "
-            f"{len(self.countries)} countries ({', '.join(self.countries)}), mean P(answer) {mean:.3f}{right}; {shapes}"
+            f"NeuronScores of {self.metadata.get('model', '?')} on {self.task}: "
+            f"{n:,} questions in {self.clusters:,} clusters, "
+            f"{len(self.countries)} countries ({', '.join(self.countries)}), "
+            f"mean P(answer) {mean:.3f}{right}; {shapes}"
         )
 
     __repr__ = __str__
@@ -126,7 +135,7 @@ class NeuronScores:
 
     def top(self, count: int = 20) -> pd.DataFrame:
         """The neurons with the highest score summed over the countries: site, layer, neuron, score."""
-        parts = []
+        parts: list[pd.DataFrame] = []
         for site in self.sites:
             total = self.total(site)
             best = np.argsort(-total, axis=None, kind="stable")[:count]
@@ -144,8 +153,8 @@ class NeuronScores:
         )
 
     def to_dataframe(self, site: Site | str | None = None) -> pd.DataFrame:
-        """One row a neuron (of one site, or of all): site, layer, neuron, and a column a country."""
-        parts = []
+        """One row per neuron of one site or of all: site, layer, neuron, and a column per country."""
+        parts: list[pd.DataFrame] = []
         for each in self.sites if site is None else [Site.parse(site)]:
             array = self.arrays[each]
             layer, neuron = np.indices(array.shape[1:]).reshape(2, -1)
@@ -158,7 +167,7 @@ class NeuronScores:
         return pd.concat(parts, ignore_index=True)
 
     def save(self, path: str | Path) -> Path:
-        """Writes safetensors: 4 bytes a neuron and country, everything else as JSON in the header."""
+        """Writes safetensors: 4 bytes per neuron and country, all else as JSON in the header."""
         from safetensors.numpy import save
 
         header = {
@@ -180,7 +189,7 @@ class NeuronScores:
 
     @classmethod
     def load(cls, path: str | Path) -> NeuronScores:
-        """Reads what `save` wrote. Raises `ScoreError` naming the file where it is not scores."""
+        """Reads what `save` wrote. Raises `ScoreError` naming the file if it does not hold scores."""
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
@@ -224,7 +233,7 @@ _LISTS = ("questions", "p_answer", "country_clusters")
 
 
 def _header(text: str) -> dict[str, Any]:
-    """The header's content, of the types that `save` wrote. Raises `ScoreError`."""
+    """The header's content, checked to be of the types that `save` wrote. Raises `ScoreError`."""
     header = json.loads(text)
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise ScoreError("written by another program or version")
@@ -242,7 +251,7 @@ def _header(text: str) -> dict[str, Any]:
             or len(values) != len(countries)
             or not all(_is_count(value) for value in values)
         ):
-            raise ScoreError(f"{name} are not {len(countries)} numbers from 0, one a country")
+            raise ScoreError(f"{name} are not {len(countries)} numbers from 0, one per country")
     if not (
         isinstance(drawn, list)
         and all(isinstance(counts, list) and len(counts) == 1 + len(countries) for counts in drawn)
@@ -264,7 +273,7 @@ def _check(
     countries: int,
     drawn: int,
 ) -> None:
-    """Raises `ScoreError` for arrays that are no scores of so many countries."""
+    """Raises `ScoreError` for arrays that are not scores of this many countries and replicates."""
     if not scores:
         raise ScoreError("it holds no site")
     for name, array in arrays.items():
@@ -274,9 +283,8 @@ def _check(
             raise ScoreError(f"scores of {name} hold NaN or infinity")
     for site, array in scores.items():
         if array.ndim != 3 or array.shape[0] != countries:
-            raise ScoreError(
-                f"scores of {site} have shape {array.shape}: [country, layer, neuron] with {countries} countries is wanted"
-            )
+            wanted = f"[country, layer, neuron] with {countries} countries"
+            raise ScoreError(f"scores of {site} have shape {array.shape}: {wanted} is wanted")
         if site in replicates and replicates[site].shape != (drawn, *array.shape):
             raise ScoreError(
                 f"replicates of {site} have shape {replicates[site].shape}, not {(drawn, *array.shape)}"

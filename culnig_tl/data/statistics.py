@@ -1,9 +1,13 @@
-"""Statistics over clusters: rows on the same underlying question are not independent, so clusters are resampled, not rows."""
+"""Statistics over clusters of rows.
+
+Rows that go back to the same underlying question are not independent, so clusters are resampled, not rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,15 +16,20 @@ from scipy import stats
 from ..errors import ScoreError
 
 DRAWS = 10_000
-"""Of a bootstrap or permutation test."""
+"""Draws of a bootstrap or permutation test."""
 _CELLS = 4_000_000
-"""Clusters x draws that a bootstrap holds at once."""
+"""Most clusters x draws that are in memory at once."""
 
 
 def clustered_mean(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float, int]:
-    """(mean, standard error, number of clusters): the linearised (sandwich) error of a mean of clustered rows.
+    """(mean, its standard error, number of clusters) of clustered rows.
 
-    The error is NaN for a single cluster. Liang and Zeger (1986), with the small-sample factor G / (G - 1).
+    The error is the linearised (sandwich) one of Liang and Zeger (1986), with the factor G / (G - 1)
+    for small samples; NaN for a single cluster.
+
+    Args:
+        values: [row].
+        clusters: [row] name of the cluster.
     """
     _, code = np.unique(clusters.astype(str), return_inverse=True)
     groups = int(code.max()) + 1
@@ -34,32 +43,32 @@ def clustered_mean(values: np.ndarray, clusters: np.ndarray) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Drop:
-    """By how much a set of neurons lowers accuracy on a task, against random sets of the same size. In points."""
+    """How much a set of neurons lowers accuracy on a task, against random sets of its size, in points."""
 
     base: float
     """Accuracy of the unchanged model, percent."""
     drop: float
-    """base minus accuracy with the set suppressed."""
+    """`base` minus the accuracy with the set suppressed."""
     low: float
     high: float
-    """95% interval of `drop`, clusters resampled."""
+    """`low` and `high`: 95% interval of `drop`, clusters resampled."""
     random_mean: float
     """Mean drop over the random sets."""
     random_sd: float
     excess: float
-    """drop - random_mean."""
+    """`drop` - `random_mean`."""
     excess_low: float
     excess_high: float
-    """95% interval of `excess`, clusters resampled, the same clusters for all settings."""
+    """95% interval of `excess`, the same clusters resampled for all sets."""
     p_bootstrap: float
-    """One-sided: share of draws in which the set does not cost more than the random sets do on average; NaN for a single cluster."""
+    """One-sided: share of draws in which the set costs no more than the random mean; NaN for one cluster."""
     rank: int
-    """1 where no random set costs as much as the set."""
+    """1 if no random set costs as much as the set."""
     random_sets: int
 
     @property
     def p_rank(self) -> float:
-        """One-sided permutation p: rank / (random sets + 1). With ten random sets it cannot fall below 1/11."""
+        """One-sided permutation p: rank / (random sets + 1), which with ten random sets is at least 1/11."""
         return self.rank / (self.random_sets + 1)
 
 
@@ -75,9 +84,13 @@ def compare_drops(
     """Paired cluster bootstrap of "suppressing the set costs more than suppressing random sets".
 
     Args:
-        base, ablated: [question] right (1) or wrong (0), the same questions in the same order.
+        base, ablated: [question] right (1) or wrong (0), unchanged and with the set suppressed; the same
+            questions.
         random: the same for each random set; at least one.
         clusters: [question] name of the underlying question.
+
+    Raises:
+        ScoreError: there is no random set or no question, or lengths differ.
     """
     if not random:
         raise ScoreError("at least one random set is needed to compare with")
@@ -127,9 +140,9 @@ def bootstrap_draws(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Float[np.ndarray, "value draw"]:
-    """What `statistic(*data, axis=-1)` gives on resamples of the clusters, the same clusters for all of `data` (SciPy's paired bootstrap).
+    """`statistic(*data, axis=-1)` on resamples of the clusters, the same for all of `data`.
 
-    NaN for a single cluster, which cannot be resampled.
+    SciPy's paired bootstrap. NaN for a single cluster, which cannot be resampled.
     """
     clusters = len(data[0])
     if clusters < 2:
@@ -142,13 +155,18 @@ def bootstrap_draws(
         n_resamples=draws,
         batch=max(1, _CELLS // clusters),
         method="percentile",
-        random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue] - `rng` since SciPy 1.15, both work
+        **_generator(seed),
     )
     return result.bootstrap_distribution
 
 
+def _generator(seed: int) -> dict[str, Any]:
+    """SciPy's argument for a generator, by the name that all versions know (`rng` only from 1.15 on)."""
+    return {"random_state": np.random.default_rng(seed)}
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values corrected for being several (Holm 1979): step-down, in the order they came; NaN stays and is not counted."""
+    """p-values corrected for multiple tests (Holm 1979, step-down), in their order; NaN is not counted."""
     p = np.asarray(p_values, dtype=float)
     out = np.full(len(p), np.nan)
     known = np.flatnonzero(~np.isnan(p))
@@ -160,19 +178,20 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RelatedTest:
-    """Do related countries lose more under a country's set than unrelated ones?"""
+    """Whether related countries lose more than unrelated ones when a country's set is suppressed."""
 
     related: float
-    """Mean drop over pairs (set's country, other country) that are related, points."""
+    """Mean drop over the pairs (set's country, other country) that are related, in points."""
     unrelated: float
+    """The same over the pairs that are not related."""
     p: float
-    """One-sided permutation p: the countries' places in the relation shuffled."""
+    """One-sided permutation p, the countries' groups shuffled."""
     pairs: int
-    """Related pairs, the country itself left out."""
+    """Number of related pairs; no country is paired with itself."""
 
     @property
     def difference(self) -> float:
-        """related - unrelated, points."""
+        """`related` - `unrelated`, in points."""
         return self.related - self.unrelated
 
 
@@ -184,15 +203,15 @@ def related_test(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> RelatedTest:
-    """Permutation test of "related countries drop more": a country's group goes to another country, as in a Mantel test.
+    """Permutation test of "related countries drop more": groups are dealt out anew, as in a Mantel test.
 
     Args:
-        drops: what each country's set costs each country that was asked about, points.
-        own: column of each row's own country; -1 where it was not asked about. Own cells take no part.
-        groups: each asked country's group; None is related to nobody.
+        drops: what each country's set costs each country that was asked about, in points.
+        own: column of each row's own country; -1 if it was not asked about. Own cells are left out.
+        groups: group of each country that was asked about; a country with None is related to no other.
 
     Raises:
-        ScoreError: no pair, or every pair, is related.
+        ScoreError: no pair or every pair is related.
     """
     asked = drops.shape[1]
     code = np.array(
@@ -206,7 +225,7 @@ def related_test(
     cells = drops[rows]
 
     def difference(places: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Related minus unrelated, with the groups dealt out by `places`, one row a permutation."""
+        """Related minus unrelated, with the groups dealt out by `places`, one row per permutation."""
         dealt = code[np.atleast_2d(places).astype(int)]  # [draw, asked]
         related = (dealt[:, own[rows], None] == dealt[:, None, :]) & other
         n = related.sum((1, 2))
@@ -216,9 +235,8 @@ def related_test(
 
     here = (code[own[rows], None] == code[None, :]) & other
     if not here.any() or here.sum() == other.sum():
-        raise ScoreError(
-            f"{'no' if not here.any() else 'every'} pair of these countries is related: there is nothing to compare"
-        )
+        which = "no" if not here.any() else "every"
+        raise ScoreError(f"{which} pair of these countries is related: there is nothing to compare")
     result = stats.permutation_test(
         (np.arange(asked),),
         difference,
@@ -227,7 +245,7 @@ def related_test(
         n_resamples=draws,
         batch=max(1, _CELLS // (asked * asked)),
         alternative="greater",
-        random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue] - `rng` since SciPy 1.15, both work
+        **_generator(seed),
     )
     return RelatedTest(
         float(cells[here].mean()), float(cells[other & ~here].mean()), float(result.pvalue), int(here.sum())
@@ -237,16 +255,16 @@ def related_test(
 def own_test(
     ranks: Float[np.ndarray, "own asked"], own: np.ndarray, *, draws: int = DRAWS, seed: int = 0
 ) -> float:
-    """One-sided permutation p of "a country's own rank is low" (1 loses most): the sets' countries are dealt out anew among those asked.
+    """One-sided permutation p of "a country's own rank is low", own countries dealt out anew.
 
     Args:
-        ranks: of every asked country under every country's set.
-        own: column of each row's own country; -1 where it was not asked about.
+        ranks: rank of every country that was asked about, under every country's set; 1 loses most.
+        own: column of each row's own country; -1 if it was not asked about.
     """
     rows = np.flatnonzero(own >= 0)
 
     def mean_rank(places: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Mean own rank with the columns dealt out by `places`, one row a permutation."""
+        """Mean own rank with the columns dealt out by `places`, one row per permutation."""
         dealt = np.atleast_2d(places).astype(int)[:, own[rows]]  # [draw, row]
         return ranks[rows[None, :], dealt].mean(axis=-1)
 
@@ -258,6 +276,6 @@ def own_test(
         n_resamples=draws,
         batch=max(1, _CELLS // ranks.size),
         alternative="less",
-        random_state=np.random.default_rng(seed),  # pyright: ignore[reportCallIssue] - `rng` since SciPy 1.15, both work
+        **_generator(seed),
     )
     return float(result.pvalue)

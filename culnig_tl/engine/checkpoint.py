@@ -1,9 +1,10 @@
-"""Unfinished work on disk: a pass over questions that was killed resumes where it was, and ends in the same bytes.
+"""Unfinished work on disk: a pass over questions that was killed resumes where it was, and ends in the same
+bytes.
 
-A checkpoint holds the plan of batches, which of them ran, and what they have summed so far. It is written every so often
-(by time, never in the middle of a batch) under a temporary name and renamed, so that a kill at any moment leaves the last
-whole one. Under torchrun each process keeps its own. Whoever started the work removes the checkpoint once the result is
-stored.
+A checkpoint holds the plan of batches, which of them ran, and what they have summed so far. It is written
+every so often (by time, never in the middle of a batch) under a temporary name and renamed, so that a kill at
+any moment leaves the last whole one. Under torchrun each process keeps its own. Whoever started the work
+removes the checkpoint once the result is stored.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class BatchQueue:
 
     @classmethod
     def deal(cls, plan: Sequence[Sequence[int]], among: World) -> BatchQueue:
-        """A new queue of this process's share: every n-th batch for n processes, so that all get long and short questions."""
+        """A new queue of this process's share: every n-th batch for n processes, so that all get long and
+        short questions."""
         mine = range(among.rank, len(plan), among.size)
         return cls(deque((number, 0, len(plan[number])) for number in mine))
 
@@ -91,9 +93,10 @@ class Checkpoint:
     Args:
         path: the file; under torchrun each process adds its number.
         every: seconds between two saves; 0 saves after every batch.
-        model: the model's `identity.model_identity`, where it is known already: for large models it takes a while.
-        tokens_per_batch: for passes whose plan depends on free memory: take this many instead of looking, so that a
-            study's later pieces are planned alike whenever they are started.
+        model: the model's `identity.model_identity`, where it is known already: for large models it takes a
+            while.
+        tokens_per_batch: for passes whose plan depends on free memory: take this many instead of looking, so
+            that a study's later pieces are planned alike whenever they are started.
     """
 
     def __init__(
@@ -113,7 +116,8 @@ class Checkpoint:
 
     @classmethod
     def of(cls, where: str | Path | Checkpoint | None, *, resume: bool) -> Checkpoint | None:
-        """What an argument `checkpoint` means: with a path, `resume` says whether an earlier state is used or removed."""
+        """What an argument `checkpoint` means: with a path, `resume` says whether an earlier state is used or
+        removed."""
         if where is None or isinstance(where, Checkpoint):
             return where
         made = cls(where)
@@ -137,7 +141,8 @@ class Checkpoint:
     def read(self, work: Mapping[str, Any]) -> Stored | None:
         """What was stored of this work; None where there is nothing, or something of other work.
 
-        Raises `StudyError` for a file that is no checkpoint, and for one of this work by another number of processes.
+        Raises `StudyError` for a file that is no checkpoint, and for one of this work by another number of
+        processes.
         """
         mine = {self._file(rank, self.world.size).name for rank in range(self.world.size)}
         for path in (path for path in self._all(beneath=False) if path.name not in mine):
@@ -182,13 +187,15 @@ class Checkpoint:
         return self._signal is not None
 
     def stop_if_asked(self) -> None:
-        """Raises `KeyboardInterrupt` where Ctrl-C or SIGTERM came while a batch ran; to be called when all is saved."""
+        """Raises `KeyboardInterrupt` where Ctrl-C or SIGTERM came while a batch ran; to be called when all is
+        saved."""
         if self._signal is not None:
             raise KeyboardInterrupt(self._signal)
 
     @contextmanager
     def signals_deferred(self) -> Iterator[None]:
-        """While it lasts, Ctrl-C and SIGTERM wait for the batch that runs, so that its work is saved; a second Ctrl-C does not."""
+        """While it lasts, Ctrl-C and SIGTERM wait for the batch that runs, so that its work is saved; a
+        second Ctrl-C does not."""
         if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
             yield
             return
@@ -218,10 +225,11 @@ class Checkpoint:
     def beside(
         cls, output: Path, *, resume: bool, every: float = SAVE_EVERY
     ) -> Iterator[Callable[[str], Checkpoint]]:
-        """For work whose result is one file: yields what gives a checkpoint for each of its passes, beside that file.
+        """For work whose result is one file: yields what gives a checkpoint for each of its passes, beside
+        that file.
 
-        While it lasts no other run may work on the same file; checkpoints are removed when it ends without an error.
-        Raises `StudyError` where another run does.
+        While it lasts no other run may work on the same file; checkpoints are removed when it ends without an
+        error. Raises `StudyError` where another run does.
         """
         among = world()
         made: list[Checkpoint] = []
@@ -241,7 +249,8 @@ class Checkpoint:
                     one.remove()
 
     def _all(self, *, beneath: bool = True) -> list[Path]:
-        """This file, those of other processes and, where `beneath`, those of passes beneath it; nothing else's."""
+        """This file, those of other processes and, where `beneath`, those of passes beneath it; nothing
+        else's."""
         if not self.path.parent.is_dir():
             return []
         passes = r"(\.pass-[^.]+)?" if beneath else ""

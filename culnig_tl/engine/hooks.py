@@ -1,7 +1,7 @@
 """Hooks at sites: activations on the way forward, activation times gradient on the way back.
 
-Parameters are frozen, so the graph starts at the embedding and reaches activations alone; each site's gradient is used up
-inside the backward pass, so that none outlives its layer.
+Parameters are frozen, so the graph starts at the embedding and reaches activations alone; each site's
+gradient is used up inside the backward pass, so that none outlives its layer.
 """
 
 from __future__ import annotations

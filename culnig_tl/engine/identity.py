@@ -1,7 +1,9 @@
-"""What a result is a result of: the one place that decides whether something stored may stand for something asked.
+"""What a result is a result of: the one place that decides whether something stored may stand for something
+asked.
 
-Two results are of the same work where model (revision and weights), dtype, prompt wording, neurons, operation, questions and
-package version are all the same; changing one neuron, one question or one weight makes it other work.
+Two results are of the same work where model (revision and weights), dtype, prompt wording, neurons,
+operation, questions and package version are all the same; changing one neuron, one question or one weight
+makes it other work.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 from ..data.neurons import NeuronMeans, NeuronSet
 from ..errors import ScoreError
 from ..version import __version__
-from .models import describe, tokenizer_of
+from .models import HookedModel, describe, tokenizer_of
 
 _CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Weights at a time: what a cache holds, or what keeps a GPU busy. The result does not depend on it."""
@@ -25,22 +27,17 @@ _MIX = 0x5851F42D4C957F2D
 """Odd (Knuth's MMIX multiplier): multiplied by it, no two values of 64 bits become the same."""
 
 
-def model_identity(model: Any) -> dict[str, Any]:
+def model_identity(model: HookedModel) -> dict[str, Any]:
     """Revision, weights, dtype and prompt wording of a model.
 
     Raises `ScoreError` for a model with hooks on it, whose answers are not those of its weights.
     """
-    hooked = next(
-        (
-            n
-            for n, p in model.hook_dict.items()
-            if getattr(p, "fwd_hooks", None) or getattr(p, "bwd_hooks", None)
-        ),
-        None,
-    )
-    if hooked is not None:
+    points = model.hook_dict.items()
+    hooked = [n for n, p in points if getattr(p, "fwd_hooks", None) or getattr(p, "bwd_hooks", None)]
+    if hooked:
         raise ScoreError(
-            f"the model has hooks on it ({hooked}): what it answers cannot be kept in a folder; leave the `with` block, or pass neurons=..."
+            f"the model has hooks on it ({hooked[0]}): what it answers cannot be kept in a folder; "
+            "leave the `with` block, or pass ablate=..."
         )
     info = describe(model)
     wording = wording_hash(tokenizer_of(model))
@@ -59,10 +56,10 @@ def identity(
 
     Args:
         model: its `model_identity`.
-        neurons: what is switched off; None for the model unchanged.
+        neurons: what is ablated; None for the model unchanged.
         operation: how, as `ablation.operation_name` says it.
         means: what is put in the neurons' place.
-        settings: whatever else decides the result, e.g. sites and aggregation of scores.
+        settings: whatever else decides the result, e.g. sites and method of scores.
     """
     key = {
         **model,
@@ -76,7 +73,8 @@ def identity(
 
 
 def differing(mine: Mapping[str, Any], theirs: Any) -> str | None:
-    """The first part in which two identities differ, e.g. "dtype is 'float32', not 'bfloat16'"; None where they are the same."""
+    """The first part in which two identities differ, e.g. "dtype is 'float32', not 'bfloat16'"; None where
+    they are the same."""
     if not isinstance(theirs, Mapping):
         return "it does not say what it was made from"
     for name in (*mine, *theirs):
@@ -85,10 +83,12 @@ def differing(mine: Mapping[str, Any], theirs: Any) -> str | None:
     return None
 
 
-def weights_hash(model: Any) -> str:
-    """Of every bit of the parameters, wherever they are: 64 bits in which a change of a single weight always shows.
+def weights_hash(model: HookedModel) -> str:
+    """Of every bit of the parameters, wherever they are: 64 bits in which a change of a single weight always
+    shows.
 
-    A sum of the weights' bits, each multiplied by an odd number that belongs to its place: quick on any device.
+    A sum of the weights' bits, each multiplied by an odd number that belongs to its place: quick on any
+    device.
     """
     digest = hashlib.sha256()
     for parameter in model.parameters():

@@ -1,7 +1,7 @@
 """From a name or a folder to a plain Hugging Face model with its tokenizer. Knows nothing of TransformerLens.
 
-What is asked for is loaded completely or not at all: a weight that the checkpoint lacks would otherwise stay random without
-a word.
+What is asked for is loaded completely or not at all: a weight that the checkpoint lacks would otherwise stay
+random without a word.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ GEMMA3_LANGUAGE_MODEL = {
     "^model.language_model": "model",
     "^language_model.lm_head": "lm_head",
 }
-"""Names of the language model's weights inside a multimodal Gemma 3 checkpoint -> their names in the language model alone."""
+"""Names of the language model's weights inside a multimodal Gemma 3 checkpoint -> their names in the language
+model alone."""
 GEMMA3_REST = (
     "vision_tower.",
     "multi_modal_projector.",

@@ -45,7 +45,8 @@ def check_memory(
     dtype: str = "auto",
     revision: str | None = None,
 ) -> None:
-    """Raises `ModelError` with a clear estimate where the model's weights have no room where they would be loaded.
+    """Raises `ModelError` with a clear estimate where the model's weights have no room where they would be
+    loaded.
 
     A configuration that cannot be read is left to the loading, which says what is wrong with it.
     """
@@ -75,7 +76,8 @@ def check_memory(
 
 
 def free_here() -> int:
-    """Bytes of memory that this process may still take: of the machine's, and of what a container or queue allows."""
+    """Bytes of memory that this process may still take: of the machine's, and of what a container or queue
+    allows."""
     import psutil
 
     free = psutil.virtual_memory().available

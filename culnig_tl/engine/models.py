@@ -1,7 +1,7 @@
 """Models as hooked transformers: loading them, and what the package asks of one.
 
-`load_model` returns a `TransformerBridge` (or, with TransformerLens 3.9 and ``kind="hooked"``, a `HookedTransformer`); every
-function of the package also takes one that the user built.
+`load_model` returns a `TransformerBridge` (or, with TransformerLens 3.9 and ``kind="hooked"``, a
+`HookedTransformer`); every function of the package also takes one that the user built.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ FLOAT16 = "float16 is refused: gradients of P(answer) underflow in it; use bfloa
 
 @runtime_checkable
 class HookedModel(Protocol):
-    """What the package needs of a model: a `TransformerBridge` or a `HookedTransformer`, loaded here or by the user."""
+    """What the package needs of a model: a `TransformerBridge` or a `HookedTransformer`, loaded here or by
+    the user."""
 
     cfg: Any
     """TransformerLens' configuration; `n_layers` is read."""
@@ -98,14 +99,18 @@ def load_model(
     """Loads a model with its tokenizer, parameters frozen, in evaluation mode.
 
     Args:
-        name: "toy" (the embedded model), a Hub id, or a folder with a Hugging Face checkpoint (base or fine-tuned).
+        name: "toy" (the embedded model), a Hub id, or a folder with a Hugging Face checkpoint (base or
+            fine-tuned).
         device: "auto" takes cuda, then mps, then cpu.
-        dtype: "auto" takes bfloat16 on a GPU that supports it, else float32. float16 is refused: gradients of P underflow.
+        dtype: "auto" takes bfloat16 on a GPU that supports it, else float32. float16 is refused: gradients of
+            P underflow.
         revision: branch, tag or commit on the Hub.
-        device_map: as in transformers ("auto", or a dictionary), for a model larger than one GPU; instead of `device`.
+        device_map: as in transformers ("auto", or a dictionary), for a model larger than one GPU; instead of
+            `device`.
         trust_remote_code: run code that comes with the checkpoint.
-        hf_model: a Hugging Face model that is already loaded (quantized, say); it keeps its device, dtype and weights, and
-            is switched to eager attention by TransformerLens. `tokenizer` must come with it unless `name` has one.
+        hf_model: a Hugging Face model that is already loaded (quantized, say); it keeps its device, dtype and
+            weights, and is switched to eager attention by TransformerLens. `tokenizer` must come with it
+            unless `name` has one.
         tokenizer: used instead of the checkpoint's.
         kind: "bridge", or "hooked" for a `HookedTransformer` of TransformerLens 3.9 (weights unprocessed).
 
@@ -113,7 +118,8 @@ def load_model(
         A hooked transformer. `describe(model)` tells its name, revision, layers and sites.
 
     Raises:
-        ModelError: unknown or gated name, no such folder, weights missing from the checkpoint, an architecture without hooks.
+        ModelError: unknown or gated name, no such folder, weights missing from the checkpoint, an
+            architecture without hooks.
     """
     if kind not in ("bridge", "hooked"):
         raise ModelError(f'unknown kind {kind!r}: use "bridge" or "hooked"')
@@ -122,6 +128,7 @@ def load_model(
     where = pick_device(device)
     number = pick_dtype(dtype, where)
     label, source = str(name), _source(str(name))
+    revised: str | None = None
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _quiet(label == TOY):
         if hf_model is not None:
@@ -129,7 +136,6 @@ def load_model(
             if tokenizer is None and label == TOY:
                 raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
             label = source = _name_of(hf_model) if label == TOY else label
-            revised = None
         elif Path(source).is_dir() or looks_like_path(source):
             check_folder(Path(source))
         if tokenizer is None:
@@ -195,7 +201,8 @@ def describe(model: Any) -> ModelInfo:
 
 
 def sites_of(info: ModelInfo, sites: Iterable[Site | str]) -> tuple[Site, ...]:
-    """These sites in their order. Raises `ScoreError` for one that the model lacks, for none, and for a float16 model."""
+    """These sites in their order. Raises `ScoreError` for one that the model lacks, for none, and for a
+    float16 model."""
     if info.dtype == "float16":
         raise ScoreError(FLOAT16)
     wanted = {Site.parse(site) for site in sites}
@@ -229,8 +236,8 @@ def tokenizer_of(model: HookedModel) -> Any:
 def hook_name(model: HookedModel, site: Site, layer: int) -> str:
     """The name under which a hook on this site is called once.
 
-    After `enable_compatibility_mode()` the bridge calls a hook once for each of its names: the name of the hook point itself
-    is the one without an alias.
+    After `enable_compatibility_mode()` the bridge calls a hook once for each of its names: the name of the
+    hook point itself is the one without an alias.
     """
     name = site.hook_name(layer)
     return model.hook_dict[name].name or name
@@ -239,7 +246,8 @@ def hook_name(model: HookedModel, site: Site, layer: int) -> str:
 def last_logits(
     model: HookedModel, tokens: Int[Tensor, "#batch pos"], mask: Int[Tensor, "#batch pos"]
 ) -> Float[Tensor, "batch vocab"]:
-    """Logits at the last position of left-padded tokens, in float32 or wider; no other position's are computed."""
+    """Logits at the last position of left-padded tokens, in float32 or wider; no other position's are
+    computed."""
     if is_bridge(model):
         logits = model(tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)[:, -1]
     else:
@@ -269,11 +277,12 @@ def frozen(model: HookedModel) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-# ---------------------------------------------------------------------------------------------------------- how it loads
+# ---------------------------------------------------------------------------------------------------------- h
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device of that name; "auto" takes cuda, then mps, then cpu. Raises `ModelError` for an unknown one."""
+    """The device of that name; "auto" takes cuda, then mps, then cpu. Raises `ModelError` for an unknown
+    one."""
     if str(device) != "auto":
         try:
             return torch.device(device)
@@ -285,7 +294,8 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" takes bfloat16 where the GPU has it. Raises `ModelError` for an unknown one."""
+    """The dtype of that name; "auto" takes bfloat16 where the GPU has it. Raises `ModelError` for an unknown
+    one."""
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
@@ -297,7 +307,8 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def _check_brought(hf_model: Any, device: Any, dtype: Any, device_map: Any) -> None:
-    """A model that the user brings is taken as it is; its configuration is told its class where it does not know it."""
+    """A model that the user brings is taken as it is; its configuration is told its class where it does not
+    know it."""
     if str(device) != "auto" or str(dtype) != "auto" or device_map is not None:
         raise ModelError(
             "hf_model brings its own device and dtype: set them where you load it, not in load_model()"
@@ -335,7 +346,8 @@ def _bridge(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool)
 
 
 def _hooked(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool) -> Any:
-    """A `HookedTransformer` with the checkpoint's weights, unprocessed; compared with the Hugging Face model before it is returned."""
+    """A `HookedTransformer` with the checkpoint's weights, unprocessed; compared with the Hugging Face model
+    before it is returned."""
     try:
         # By name: version 4, which type checkers may look at, has neither.
         HookedTransformer: Any = importlib.import_module(
@@ -354,7 +366,8 @@ def _hooked(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool)
                 source, hf_model=hf_model, tokenizer=tokenizer, **common
             )
         else:
-            # A folder: its config alone decides. It is copied, because TransformerLens reads architectures out of paths.
+            # A folder: its config alone decides. It is copied, because TransformerLens reads architectures
+            # out of paths.
             with tempfile.TemporaryDirectory() as folder:
                 hf_model.config.save_pretrained(folder)
                 cfg = loading_from_pretrained.get_pretrained_model_config(

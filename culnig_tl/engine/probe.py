@@ -1,4 +1,5 @@
-"""What one prompt, tried before many, tells about a model: which kernel, whether padding is harmless, how large a batch may be."""
+"""What one prompt, tried before many, tells about a model: which kernel, whether padding is harmless, how
+large a batch may be."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 SHARE_OF_MEMORY = 0.6
 """With batch_size="auto": the share of free memory that a batch may take by estimate."""
 NATIVE_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Largest difference of the probe's logits, relative to the largest logit, between native attention and the bridge's own
-(whose softmax is in float32 whatever the dtype)."""
+"""Largest difference of the probe's logits, relative to the largest logit, between native attention and the
+bridge's own (whose softmax is in float32 whatever the dtype)."""
 _PADDING = 2
 """Tokens of padding that a probe puts in front."""
 
@@ -34,7 +35,8 @@ class Probe:
     """What the trial showed."""
 
     native: bool
-    """Attention may run in PyTorch's kernel: every hook fires, and the logits are those of the bridge's own attention."""
+    """Attention may run in PyTorch's kernel: every hook fires, and the logits are those of the bridge's own
+    attention."""
     padding: bool
     """A padded prompt gives what it gives alone; where it does not, batches hold prompts of one length."""
     bytes_per_token: float | None = None
@@ -69,7 +71,8 @@ def probe_gradients(model: HookedModel, sites: Sequence[Site], tokens: Sequence[
 
 @torch.no_grad()
 def probe_forward(model: HookedModel, names: Iterable[str], tokens: Sequence[int]) -> Probe:
-    """Tries a forward pass of one prompt, alone and padded, with native attention and without; hooks must fire in both.
+    """Tries a forward pass of one prompt, alone and padded, with native attention and without; hooks must
+    fire in both.
 
     Args:
         names: of the hooks that are on the model or will be.
@@ -99,7 +102,8 @@ def probe_forward(model: HookedModel, names: Iterable[str], tokens: Sequence[int
 
 
 def differs(model: HookedModel, logits: Tensor, own: Tensor) -> str:
-    """By how much logits differ from the model's own, in words; empty within the dtype's tolerance. NaN differs."""
+    """By how much logits differ from the model's own, in words; empty within the dtype's tolerance. NaN
+    differs."""
     difference = float((logits - own).abs().amax() / own.abs().amax().clamp(min=1e-12))
     return (
         ""
@@ -128,7 +132,8 @@ def _warn_of_padding(wrong: str) -> None:
 def _attempt(
     model: HookedModel, sites: Sequence[Site], native: bool, length: int, tokens: Tensor, mask: Tensor
 ) -> tuple[Tensor, float]:
-    """Logits of one pass, NaN where a product at the prompt's own tokens is, and bytes per token that it kept."""
+    """Logits of one pass, NaN where a product at the prompt's own tokens is, and bytes per token that it
+    kept."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     stored: dict[int, int] = {}
     logits = torch.zeros(0)

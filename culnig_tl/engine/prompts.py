@@ -19,9 +19,10 @@ from .models import HookedModel, tokenizer_of
 log = logging.getLogger(__name__)
 
 CONTEXT_CHARACTERS = 24
-"""Labels are tokenized again only where the prompt's last characters differ: tokenizers look no further back."""
+"""Labels are tokenized again only where the prompt's last characters differ: tokenizers look no further
+back."""
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 8192}
-"""With batch_size="auto": tokens in a batch at most, padding included. More makes no device any faster."""
+"""With batch_size="auto": most tokens in a batch, padding included. More makes no device any faster."""
 MOST_PADDING = 0.02
 """With batch_size="auto": the share of padding that batches of half the size are preferred to."""
 
@@ -42,8 +43,8 @@ class Prompt:
     option_tokens: tuple[int, ...]
     """The (first) token of every label, in the order of `question.options`."""
     second_tokens: tuple[int | None, ...] = ()
-    """Where a label is a number that the tokenizer splits ("10" as 1, 0): the second token of every label, None for labels of
-    one token; empty where every label is one token."""
+    """Where a label is a number that the tokenizer splits ("10" as 1, 0): the second token of every label,
+    None for labels of one token; empty where every label is one token."""
 
     @property
     def two_token_labels(self) -> tuple[str, ...]:
@@ -58,11 +59,12 @@ Encode = Callable[[Any, Sequence[Question]], list[Prompt]]
 
 
 def render(tokenizer: Any, question: Question) -> str:
-    """The text that the model reads: chat template where the tokenizer has one, and the start of the answer turn."""
+    """The text that the model reads: chat template where the tokenizer has one, and the start of the answer
+    turn."""
     if not getattr(tokenizer, "chat_template", None):
         parts = [question.system, question.prompt]
         text = "\n\n".join(part for part in parts if part)
-        # A base model goes on from the prompt itself: the answer starts on a line of its own.
+        # A base model continues the prompt itself: the answer starts on a line of its own.
         return f"{text}\n{question.answer_prefix}" if question.answer_prefix else text
     user = {"role": "user", "content": question.prompt}
     messages = [{"role": "system", "content": question.system}, user] if question.system else [user]
@@ -84,12 +86,12 @@ def render(tokenizer: Any, question: Question) -> str:
 def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     """Tokens, answer token and label tokens of every question.
 
-    A label's token is the one that follows the prompt in context: the tokens of prompt + label must be those of the
-    prompt and exactly one more (two for a number such as "10" where the tokenizer splits digits). Raises `PromptError`,
-    showing both, where they are not.
+    A label's token is the one that follows the prompt in context: the tokens of prompt + label must be those
+    of the prompt and exactly one more (two for a number such as "10" where the tokenizer splits digits).
+    Raises `PromptError`, showing both, where they are not.
 
-    Where a base model's prompt ends in a word (``Answer:``) and nothing starts the answer, the label stands after a space,
-    as it would in a text; an answer turn and an `answer_prefix` are followed directly.
+    Where a base model's prompt ends in a word (``Answer:``) and nothing starts the answer, the label stands
+    after a space, as it would in a text; an answer turn and an `answer_prefix` are followed directly.
     """
     if not questions:
         return []
@@ -118,7 +120,7 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     }  # a question for every end of prompt and set of labels
     asked = [(key, i, label) for key, i in first.items() for label in questions[i].options]
     with_labels = tokenize(tokenizer, [texts[i] + spaces[i] + label.lstrip() for _, i, label in asked])
-    labels: dict[tuple, list[tuple[int, int | None]]] = {key: [] for key in first}
+    labels: dict[tuple[str, tuple[str, ...]], list[tuple[int, int | None]]] = {key: [] for key in first}
     for (key, i, label), whole in zip(asked, with_labels):
         labels[key].append(_label_tokens(tokenizer, questions[i], label, prompts[i], whole))
     for key, i in first.items():
@@ -241,17 +243,19 @@ def plan_batches(
     most_tokens: int | None = None,
     padding: bool = True,
 ) -> list[list[int]]:
-    """Batches of question positions, alike in length, the longest first (so that too large a batch shows at once).
+    """Batches of question positions, alike in length, the longest first (so that too large a batch shows at
+    once).
 
     Args:
         lengths: tokens a question.
-        batch_size: questions a batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
+        batch_size: questions per batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
             a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
         most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_PER_BATCH`.
         padding: False for batches of one length each.
 
     Raises:
-        PromptError: a batch size that is none of these, or sizes that do not add up to the number of questions.
+        PromptError: a batch size that is none of these, or sizes that do not add up to the number of
+            questions.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     if isinstance(batch_size, str):
@@ -278,7 +282,8 @@ def plan_batches(
 
 
 def _sizes_by_tokens(lengths: Sequence[int], most_tokens: int) -> list[int]:
-    """Sizes of batches of falling lengths: none over `most_tokens`, and cut earlier where the padding would pass its share."""
+    """Sizes of batches of falling lengths: none over `most_tokens`, and cut earlier where the padding would
+    pass its share."""
     sizes = []
     start = 0
     while start < len(lengths):

@@ -1,8 +1,9 @@
 """One pass over prompts, and everything around it.
 
-`run_pass(model, task, prompts, step, state)` tries one prompt first (which kernel, is padding harmless, how large a batch
-may be), plans batches of like length, resumes from a checkpoint, shares the batches among processes, halves a batch that
-does not fit in memory, notices NaN, and adds up what the processes have found. The caller gives
+`run_pass(model, task, prompts, step, state)` tries one prompt first (which kernel, is padding harmless, how
+large a batch may be), plans batches of like length, resumes from a checkpoint, shares the batches among
+processes, halves a batch that does not fit in memory, notices NaN, and adds up what the processes have found.
+The caller gives
 
     state   a dict of tensors that are summed or filled in: exactly what is saved and reduced
     step    called with (batch, state) for every batch
@@ -56,8 +57,9 @@ class Batch:
     mask: Int[Tensor, "batch pos"]
     """1 at real tokens."""
     done: set[Any]
-    """What of this batch is in the state already: memory may have run out in the middle of a backward pass, and the halves
-    then carry on where the whole stopped. A step adds a key for each sum that it has made, and skips those it finds."""
+    """What of this batch is in the state already: memory may have run out in the middle of a backward pass,
+    and the halves then carry on where the whole stopped. A step adds a key for each sum that it has made, and
+    skips those it finds."""
     health: Float[Tensor, " question"]
     decided: Mapping[str, Any]
     """How the pass is run; what its probe decided is in here."""
@@ -300,7 +302,8 @@ class _Pass:
 
     @contextmanager
     def saved(self, state: State, check: Callable[[], None]) -> Iterator[Callable[[], None]]:
-        """Yields what is to be called after every batch; saves the state when it is time, and when this process is done.
+        """Yields what is to be called after every batch; saves the state when it is time, and when this
+        process is done.
 
         `check` raises where the state is not sound (NaN): what was saved before then stays.
         """
@@ -322,13 +325,15 @@ class _Pass:
 
         with checkpoint.signals_deferred(), apart(self.world):
             yield after
-            # Other processes may take longer, or die; and a pass that was long enough to be saved once is kept whole.
+            # Other processes may take longer, or die; and a pass that was long enough to be saved once is
+            # kept whole.
             if self.world.size > 1 or checkpoint.asked_to_stop or checkpoint.written:
                 save()
                 checkpoint.stop_if_asked()
 
     def advancing(self, advance: Callable[[int], object]) -> Callable[[int], None]:
-        """Moves a bar of all questions by this process's share of them; what was done before counts at once."""
+        """Moves a bar of all questions by this process's share of them; what was done before counts at
+        once."""
         if not self.world.first:
             return lambda count: None
         whole, own = sum(map(len, self.plan)), self.queue.left + self.queue.done
@@ -359,10 +364,11 @@ def each_batch(
     queue: BatchQueue | None = None,
     after: Callable[[], object] = lambda: None,
 ) -> None:
-    """Runs `do(batch, done)` on every batch; one that does not fit in memory is halved, and so are later ones of its size.
+    """Runs `do(batch, done)` on every batch; one that does not fit in memory is halved, and so are later ones
+    of its size.
 
-    `do` puts a key for each sum that it has made into `done`, and leaves out those it finds there (see `Batch.done`). No
-    question is lost or counted twice.
+    `do` puts a key for each sum that it has made into `done`, and leaves out those it finds there (see
+    `Batch.done`). No question is lost or counted twice.
 
     Args:
         queue: which batches wait: those of the whole plan without it. It is kept up to date.
@@ -410,7 +416,8 @@ def each_batch(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device: accelerate's own test does not know the words of Apple's."""
+    """Whether memory ran out, on whatever device: accelerate's own test does not know the words of
+    Apple's."""
     text = str(error)
     return (
         isinstance(error, (torch.OutOfMemoryError, MemoryError))

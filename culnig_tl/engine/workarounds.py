@@ -1,4 +1,5 @@
-"""What works around TransformerLens: each function says which of its behaviours it answers, so that they can be deleted one by one."""
+"""What works around TransformerLens: each function says which of its behaviours it answers, so that they can
+be deleted one by one."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ def is_bridge(model: Any) -> bool:
 def no_installs() -> Iterator[None]:
     """Refuses every process that would install something.
 
-    For a multimodal checkpoint TransformerLens runs `pip install torchvision` in the user's environment where torchvision
-    is missing, from places that differ between its versions: so the door is closed at `subprocess` itself.
+    For a multimodal checkpoint TransformerLens runs `pip install torchvision` in the user's environment where
+    torchvision is missing, from places that differ between its versions: so the door is closed at
+    `subprocess` itself.
     """
     doors: list[tuple[Any, str]] = [
         (subprocess, name) for name in ("run", "call", "check_call", "check_output")
@@ -55,8 +57,8 @@ def no_installs() -> Iterator[None]:
 def settled_tokenizer(tokenizer: Any) -> tuple[Any, dict[str, Any]]:
     """A copy that TransformerLens takes as it is, and the settings to give back to it afterwards.
 
-    TransformerLens loads a tokenizer that adds no BOS a second time, from its name alone (of another revision, perhaps), to
-    make it add one: a model would no longer read what it was trained on.
+    TransformerLens loads a tokenizer that adds no BOS a second time, from its name alone (of another
+    revision, perhaps), to make it add one: a model would no longer read what it was trained on.
     """
     copied = copy.deepcopy(tokenizer)
     settings = dict(copied.init_kwargs)
@@ -66,12 +68,14 @@ def settled_tokenizer(tokenizer: Any) -> tuple[Any, dict[str, Any]]:
 
 @contextmanager
 def native_attention(model: Any, wanted: bool = True) -> Iterator[bool]:
-    """While it lasts, attention runs in PyTorch's fused kernel instead of the bridge's eager copy; yields whether it does.
+    """While it lasts, attention runs in PyTorch's fused kernel instead of the bridge's eager copy; yields
+    whether it does.
 
-    The bridge computes attention step by step, so that scores and patterns can be hooked. Nobody looks at them here: each
-    attention's forward goes to the Hugging Face module that it wraps, whose q, k and v projections are still the bridge's
-    own, hooks included. Where they are not (fused weights: Phi-3, GPT-2, GPT-NeoX), where somebody has hooked what the
-    kernel does not show, and on a HookedTransformer, attention stays as it is. Callers compare the results of both.
+    The bridge computes attention step by step, so that scores and patterns can be hooked. Nobody looks at
+    them here: each attention's forward goes to the Hugging Face module that it wraps, whose q, k and v
+    projections are still the bridge's own, hooks included. Where they are not (fused weights: Phi-3, GPT-2,
+    GPT-NeoX), where somebody has hooked what the kernel does not show, and on a HookedTransformer, attention
+    stays as it is. Callers compare the results of both.
 
     Norms that nobody hooks inside are computed once: the bridge computes them again for its `hook_scale`.
     """
@@ -94,7 +98,8 @@ def native_attention(model: Any, wanted: bool = True) -> Iterator[bool]:
 
 
 def _routable_attentions(model: Any) -> list[Any]:
-    """The attention bridges whose Hugging Face module holds their q, k and v; none of them where one does not."""
+    """The attention bridges whose Hugging Face module holds their q, k and v; none of them where one does
+    not."""
     if not is_bridge(model) or not getattr(model.original_model, "_supports_sdpa", False):
         return []
     found = []
@@ -106,7 +111,8 @@ def _routable_attentions(model: Any) -> list[Any]:
         inside = {id(module) for module in inner.modules()}
         if not all(id(getattr(attention, letter, None)) in inside for letter in "qkv"):
             return []
-        # Hook points of the attention itself (scores, pattern, rotated q and k) do not fire in the fused kernel.
+        # Hook points of the attention itself (scores, pattern, rotated q and k) do not fire in the fused
+        # kernel.
         if any(
             getattr(point, "fwd_hooks", None) or getattr(point, "bwd_hooks", None)
             for point in attention.children()
@@ -117,7 +123,8 @@ def _routable_attentions(model: Any) -> list[Any]:
 
 
 def _unwatched_norms(model: Any) -> list[Any]:
-    """The bridged norms that return what the Hugging Face module returns, and inside which nobody has put a hook."""
+    """The bridged norms that return what the Hugging Face module returns, and inside which nobody has put a
+    hook."""
     if not is_bridge(model):
         return []
     found = []

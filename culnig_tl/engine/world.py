@@ -1,9 +1,10 @@
-"""Several processes on one piece of work, as torchrun starts them: each takes a share of the batches, sums are added up.
+"""Several processes on one piece of work, as torchrun starts them: each takes a share of the batches, sums
+are added up.
 
     torchrun --nproc-per-node 4 -m culnig_tl run --model M
 
-Gloo on the CPU, NCCL on GPUs (one per process). All processes walk through the same program; the first one alone writes and
-prints. In a single process every function here does nothing.
+Gloo on the CPU, NCCL on GPUs (one per process). All processes walk through the same program; the first one
+alone writes and prints. In a single process every function here does nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SPEAKING_TIME = 5.0
-"""Seconds for which the other processes wait with their end, so that the first one can say what went wrong."""
+"""Seconds for which the other processes wait with their end, so that the first one can say what went
+wrong."""
 TIMEOUT = timedelta(hours=24)
 """How long a process waits for the slowest; one that died is noticed at once."""
 
@@ -63,7 +65,8 @@ class World:
         return self.gather(value if self.first else None)[0]
 
     def on_first(self, work: Callable[[], Any]) -> None:
-        """The first process does it, the others wait; an error that a user can act on is raised in all of them."""
+        """The first process does it, the others wait; an error that a user can act on is raised in all of
+        them."""
         failed: Exception | None = None
         if self.first:
             try:
@@ -99,10 +102,11 @@ def processes_here() -> int:
 
 
 def start() -> World:
-    """Joins the group that torchrun's environment describes; does nothing where there is none, or where it was joined before.
+    """Joins the group that torchrun's environment describes; does nothing where there is none, or where it
+    was joined before.
 
-    A group that is joined here is left when the program ends: Gloo's threads must be gone before the interpreter is torn
-    down, or occasionally one of them aborts a process whose work is done.
+    A group that is joined here is left when the program ends: Gloo's threads must be gone before the
+    interpreter is torn down, or occasionally one of them aborts a process whose work is done.
 
     Raises `StudyError` where the other processes cannot be reached.
     """
@@ -127,7 +131,8 @@ def start() -> World:
 
 
 def hold_back() -> None:
-    """After an error: gives the first process time to report it before torchrun notices this one's end and stops them all."""
+    """After an error: gives the first process time to report it before torchrun notices this one's end and
+    stops them all."""
     if os.environ.get("RANK", "0") != "0":
         time.sleep(SPEAKING_TIME)
 

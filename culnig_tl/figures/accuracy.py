@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,13 +14,14 @@ from ..errors import ScoreError
 from . import theme
 
 
+@theme.literal
 def accuracy_bars(
     results: Mapping[str, EvaluationResult] | EvaluationResult,
     *,
     by: Literal["task", "country", "group", "template"] = "task",
     labels_only: bool = False,
 ) -> go.Figure:
-    """Accuracy in percent, tasks x settings, with 95% intervals (1.96 standard errors, over clusters of questions).
+    """Accuracy in percent, tasks x settings, with 95% intervals over clusters of questions (1.96 errors).
 
     Args:
         results: setting -> result, e.g. ``{"unchanged": ..., "suppressed": ...}``.
@@ -30,19 +31,7 @@ def accuracy_bars(
     Raises:
         ScoreError: no results, an empty one, or none with that column filled.
     """
-    given = (
-        {str(results.metadata.get("setting", "unchanged")): results}
-        if isinstance(results, EvaluationResult)
-        else dict(results)
-    )
-    if not given:
-        raise ScoreError("no results to draw: give {setting: EvaluationResult}")
-    for name, result in given.items():
-        if not isinstance(result, EvaluationResult):
-            raise ScoreError(f"{name!r} is a {type(result).__name__}, not an EvaluationResult")
-        if not len(result):
-            raise ScoreError(f"the result {name!r} holds no question")
-    tables = {name: _table(result, by, labels_only) for name, result in given.items()}
+    tables = {name: _table(result, by, labels_only) for name, result in _given(results).items()}
     groups = list(dict.fromkeys(group for table in tables.values() for group in table.index))
     sizes = [
         max(int(table.at[group, "questions"]) for table in tables.values() if group in table.index)
@@ -54,50 +43,45 @@ def accuracy_bars(
         figure.add_bar(
             x=theme.with_n(map(str, groups), sizes),
             y=table["accuracy"],
-            error_y={
-                "type": "data",
-                "array": (theme.Z95 * table["se"]).fillna(0),
-                "color": theme.INK,
-                "thickness": 1.2,
-                "width": 3,
-            },
+            error_y=theme.error_bars(theme.Z95 * table["se"]),
             name=name,
-            marker={"color": theme.PALETTE[number % len(theme.PALETTE)]},
+            marker_color=theme.PALETTE[number % len(theme.PALETTE)],
             hovertext=[_hover(name, str(group), table.loc[group].to_dict()) for group in groups],
             hoverinfo="text",
         )
     n = max(int(table["questions"].sum()) for table in tables.values())
-    aligned = (
-        ", or alignment (0 to 100)" if any(str(group).endswith(": alignment") for group in groups) else ""
-    )
     single = any((table["clusters"] < 2).any() for table in tables.values())
     note = "; no interval where all questions are one cluster" if single else ""
     theme.lay_out(
         figure,
         "Accuracy " + ("among the labels" if labels_only else "over the whole vocabulary"),
-        f"n = {theme.plural(n, 'question')} a setting; bars: 95% intervals over clusters{note}",
+        f"n = {theme.plural(n, 'question')} per setting; bars: 95% intervals over clusters{note}",
     )
-    figure.update_layout(
-        barmode="group",
-        yaxis={
-            "title": {"text": f"accuracy (%){aligned}"},
-            "range": [0, max(100.0, *(highest(table) for table in tables.values()))],
-        },
-        xaxis={"title": {"text": f"{by} (n questions)"}, "type": "category"},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        margin={"t": 100},
-        showlegend=True,
+    aligned = any(str(group).endswith(": alignment") for group in groups)
+    figure.update_xaxes(title_text=f"{by} (n questions)", type="category")
+    figure.update_yaxes(
+        title_text="accuracy (%)" + (", or alignment (0 to 100)" if aligned else ""),
+        range=[0, max(100.0, *map(_highest, tables.values()))],
     )
+    figure.update_layout(barmode="group", legend=theme.LEGEND, margin_t=100, showlegend=True)
     return figure
 
 
-def highest(table: pd.DataFrame) -> float:
-    """Where the highest interval of a table with accuracy and se ends."""
-    return float((table["accuracy"] + theme.Z95 * table["se"].fillna(0)).max())
+def _given(results: Mapping[str, Any] | EvaluationResult) -> dict[str, EvaluationResult]:
+    if isinstance(results, EvaluationResult):
+        results = {str(results.metadata.get("setting", "unchanged")): results}
+    if not results:
+        raise ScoreError("no results to draw: give {setting: EvaluationResult}")
+    for name, result in results.items():
+        if not isinstance(result, EvaluationResult):
+            raise ScoreError(f"{name!r} is a {type(result).__name__}, not an EvaluationResult")
+        if not len(result):
+            raise ScoreError(f"the result {name!r} holds no question")
+    return dict(results)
 
 
 def _table(result: EvaluationResult, by: str, labels_only: bool) -> pd.DataFrame:
-    """Accuracy, or alignment in percent for tasks that have one and no accuracy to speak of (WorldValuesBench)."""
+    """Accuracy in percent, or alignment for tasks that are measured by it (WorldValuesBench)."""
     table = result.accuracy(by=by, labels_only=labels_only)
     if by == "task" and result.table["alignment"].notna().any():
         aligned = result.alignment(by=by).rename(columns={"alignment": "accuracy"})
@@ -106,13 +90,16 @@ def _table(result: EvaluationResult, by: str, labels_only: bool) -> pd.DataFrame
     return table
 
 
+def _highest(table: pd.DataFrame) -> float:
+    """Where the highest interval ends."""
+    return float((table["accuracy"] + theme.Z95 * table["se"].fillna(0)).max())
+
+
 def _hover(setting: str, group: str, row: Mapping[str, float]) -> str:
     if math.isnan(row["accuracy"]):
         return f"{setting}, {group}: no questions"
-    p_of_answer = (
-        "" if math.isnan(row["p_answer"]) else f"<br>mean P(answer) {row['p_answer']:.3f}"
-    )  # of answers in words unknown
-    return (
-        f"{setting}, {group}<br>{row['accuracy']:.2f}% ± {row['se']:.2f} (standard error)"
-        f"{p_of_answer}<br>{int(row['questions']):,} questions in {int(row['clusters']):,} clusters"
-    )
+    lines = [f"{setting}, {group}", f"{row['accuracy']:.2f}% ± {row['se']:.2f} (standard error)"]
+    if not math.isnan(row["p_answer"]):  # unknown for answers in words
+        lines.append(f"mean P(answer) {row['p_answer']:.3f}")
+    lines.append(f"{int(row['questions']):,} questions in {int(row['clusters']):,} clusters")
+    return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,21 @@ _CHARACTERS = 130
 """Characters of a table's line."""
 
 
+@dataclass(frozen=True)
+class _Table:
+    title: str
+    rows: pd.DataFrame
+    widths: tuple[float, ...]
+    """Of the columns, as shares of the card."""
+    lines: int = 1
+    """Lines of text in a row."""
+
+    @property
+    def pixels(self) -> int:
+        return _HEAD + (_LINE + 16 * (self.lines - 1)) * max(len(self.rows), 1)
+
+
+@theme.literal
 def neuron_card(
     scores: NeuronScores,
     neuron: tuple[Site | str, int, int],
@@ -33,14 +48,14 @@ def neuron_card(
     firing: pd.DataFrame | None = None,
     promoted: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """One neuron: its scores by country, and what is given of its top questions, firing tokens and promoted tokens.
+    """One neuron: its scores by country, and those of its tables that are given.
 
     Args:
         scores: of every neuron; the small print tells the rank among the neurons of the pool.
         neuron: (site, layer, index).
         control: drawn beside the scores.
-        questions: what `question_scores` returns for a set with this neuron; or a table of its strongest questions, with the
-            columns question and score, and country or token where known.
+        questions: what `question_scores` returns for a set with this neuron; or a table of its strongest
+            questions, with the columns question and score, and country or token where known.
         firing: what `firing_tokens` returns: columns token, context, activation.
         promoted: what `promoted_tokens` returns: columns token, logit.
 
@@ -51,116 +66,70 @@ def neuron_card(
     if site not in scores.arrays or not (0 <= layer < scores.layers and 0 <= index < scores.widths[site]):
         have = ", ".join(f"{s} 0 to {width - 1}" for s, width in scores.widths.items())
         raise NeuronError(
-            f"no scores of neuron ({site}, {layer}, {index}): layers are 0 to {scores.layers - 1}, neurons {have}"
+            f"no scores of neuron ({site}, {layer}, {index}): "
+            f"layers are 0 to {scores.layers - 1}, neurons {have}"
         )
     if isinstance(questions, QuestionScores):
         questions = top_questions(questions, (site, layer, index), count=ROWS)
-    tables = [
-        (
-            "top questions",
-            _table(questions, "questions", ("question", "score"), ("country", "token")),
-            (0.6, 0.12, 0.13, 0.15),
-            2,
-        ),
-        (
-            "tokens on which it fires",
-            _table(firing, "firing", ("token", "context", "activation"), ()),
-            (0.2, 0.62, 0.18),
-            1,
-        ),
-        ("tokens that its output promotes and suppresses", _promoted(promoted), (0.3, 0.2, 0.3, 0.2), 1),
-    ]
-    given = [(title, table, widths, lines) for title, table, widths, lines in tables if table is not None]
-    pixels = [_HEAD + (_LINE + 16 * (lines - 1)) * max(len(table), 1) for _, table, _, lines in given]
-    inner = _BARS + sum(pixels) + ((_TICKS + _GAP * (len(given) - 1)) if given else 0)
+    tables = _tables(questions, firing, promoted)
+    inner = _BARS + sum(t.pixels for t in tables) + (_TICKS + _GAP * (len(tables) - 1) if tables else 0)
     figure = go.Figure()
     _bars(figure, scores, control, site, layer, index)
     top = inner - _BARS
     figure.update_yaxes(domain=[top / inner, 1.0], title_text=SCORE_UNIT)
-    _title(figure, "score by country (n questions)", 1.0)
-    for number, ((title, table, widths, lines), height) in enumerate(zip(given, pixels)):
+    _heading(figure, "score by country (n questions)", 1.0)
+    for number, table in enumerate(tables):
         top -= _GAP if number else _TICKS
-        figure.add_trace(_draw(table, widths, lines, {"y": [max(0.0, (top - height) / inner), top / inner]}))
-        _title(figure, title, top / inner)
-        top -= height
+        figure.add_trace(_drawn(table, [max(0.0, (top - table.pixels) / inner), top / inner]))
+        _heading(figure, table.title, top / inner)
+        top -= table.pixels
+    below = 30 if tables else 110
     theme.lay_out(
         figure,
         f"{site}, layer {layer}, neuron {index}",
         _small(scores, control, site, layer, index),
         scored=[site],
-        height=inner + 90 + (30 if given else 110),
+        height=inner + 90 + below,
     )
-    figure.update_layout(
-        barmode="group", margin={"b": 30 if given else 110}, showlegend=control is not None,
-        legend={"orientation": "h", "x": 1.0, "xanchor": "right", "y": 1.0, "yanchor": "bottom"},
-    )  # fmt: skip
-    return figure
-
-
-def _title(figure: go.Figure, text: str, y: float) -> None:
-    """A heading over what starts at `y`."""
-    figure.add_annotation(
-        text=text,
-        x=0.0,
-        y=y,
-        xref="paper",
-        yref="paper",
-        xanchor="left",
-        yanchor="bottom",
-        showarrow=False,
-        font={"size": 13, "color": theme.INK},
+    return figure.update_layout(
+        barmode="group", margin_b=below, showlegend=control is not None, legend=theme.LEGEND_RIGHT
     )
 
 
-def _bars(
-    figure: go.Figure, scores: NeuronScores, control: NeuronScores | None, site: Site, layer: int, index: int
-) -> None:
-    names = theme.with_n(map(country_label, scores.countries), scores.questions)
-    for number, source in enumerate([scores] if control is None else [scores, control]):
-        values = source.arrays[site][:, layer, index] / np.maximum(source.country_clusters, 1)
-        if not np.isfinite(values).all():
-            raise ScoreError(
-                f"scores of neuron ({site}, {layer}, {index}) on {source.task} hold NaN or infinite values: score the task again"
-            )
-        by_country = dict(zip(source.countries, values))
-        heights = [by_country.get(c, np.nan) for c in scores.countries]
-        figure.add_bar(
-            x=names, y=heights, name=source.task, marker={"color": theme.PALETTE[0] if number == 0 else "#B5BEC6"},
-            hovertext=[f"{source.task}, {country_label(c)}: {h:.4g}" for c, h in zip(scores.countries, heights)], hoverinfo="text",
-        )  # fmt: skip
+def _tables(
+    questions: pd.DataFrame | None, firing: pd.DataFrame | None, promoted: pd.DataFrame | None
+) -> list[_Table]:
+    tables = []
+    if questions is not None:
+        rows = _columns(questions, "questions", ("question", "score"), ("country", "token"))
+        tables.append(_Table("top questions", rows, (0.6, 0.12, 0.13, 0.15), lines=2))
+    if firing is not None:
+        rows = _columns(firing, "firing", ("token", "context", "activation"))
+        tables.append(_Table("tokens on which it fires", rows, (0.2, 0.62, 0.18)))
+    if promoted is not None:
+        rows = _both_ends(_columns(promoted, "promoted", ("token", "logit"), most=None))
+        tables.append(_Table("tokens that its output promotes and suppresses", rows, (0.3, 0.2, 0.3, 0.2)))
+    return tables
 
 
-def _small(scores: NeuronScores, control: NeuronScores | None, site: Site, layer: int, index: int) -> str:
-    values = per_cluster(scores, control, sites=[s for s in scores.sites if s.pool == site.pool])
-    mine = values[site][layer, index]
-    rank = 1 + sum(int((check_finite(array, s) > mine).sum()) for s, array in values.items())
-    size = sum(array.size for array in values.values())
-    pool = "MLP" if site.pool == "mlp" else "attention"
-    return (
-        f"{SCORE_UNIT} on {scores.task}{f' minus {control.task}' if control else ''}: {mine:.4g}, rank {rank:,} of {size:,} {pool} neurons; "
-        f"{sample(scores)}"
-    )
-
-
-def _table(
-    frame: pd.DataFrame | None, name: str, needed: tuple[str, ...], optional: tuple[str, ...]
-) -> pd.DataFrame | None:
-    if frame is None:
-        return None
+def _columns(
+    frame: pd.DataFrame,
+    name: str,
+    needed: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    most: int | None = ROWS,
+) -> pd.DataFrame:
     missing = [column for column in needed if column not in frame.columns]
     if missing:
         raise ScoreError(f"{name} needs the columns {', '.join(needed)}; missing: {', '.join(missing)}")
-    return frame[[*needed, *(column for column in optional if column in frame.columns)]].head(ROWS)
+    return frame.loc[:, [*needed, *(column for column in optional if column in frame.columns)]].iloc[:most]
 
 
-def _promoted(frame: pd.DataFrame | None) -> pd.DataFrame | None:
+def _both_ends(promoted: pd.DataFrame) -> pd.DataFrame:
     """Promoted tokens beside suppressed ones, each strongest first."""
-    table = _table(frame, "promoted", ("token", "logit"), ())
-    if frame is None or table is None:
-        return None
-    ordered = frame.loc[:, ["token", "logit"]].sort_values(by="logit", ascending=False, kind="stable")
+    ordered = promoted.sort_values(by="logit", ascending=False, kind="stable")
     up, down = ordered[ordered["logit"] > 0].head(ROWS), ordered[ordered["logit"] < 0].iloc[::-1].head(ROWS)
-    columns: dict[str, Any] = {
+    columns = {
         "promoted": up["token"],
         "logit": up["logit"],
         "suppressed": down["token"],
@@ -169,27 +138,70 @@ def _promoted(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     return pd.DataFrame({name: pd.Series(list(values), dtype=object) for name, values in columns.items()})
 
 
-def _draw(
-    table: pd.DataFrame, widths: tuple[float, ...], lines: int, domain: dict[str, list[float]]
-) -> go.Table:
-    most = [int(_CHARACTERS * width * lines) for width in widths]
+def _heading(figure: go.Figure, text: str, y: float) -> None:
+    """A heading over what starts at `y`."""
+    figure.add_annotation(
+        text=text, x=0.0, y=y, xref="paper", yref="paper", xanchor="left", yanchor="bottom", showarrow=False,
+        font={"size": 13, "color": theme.INK},
+    )  # fmt: skip
+
+
+def _bars(
+    figure: go.Figure, scores: NeuronScores, control: NeuronScores | None, site: Site, layer: int, index: int
+) -> None:
+    names = theme.with_n(map(country_label, scores.countries), scores.questions)
+    sources = [(scores, theme.PALETTE[0]), *([(control, "#B5BEC6")] if control is not None else [])]
+    for source, colour in sources:
+        values = source.arrays[site][:, layer, index] / np.maximum(source.country_clusters, 1)
+        if not np.isfinite(values).all():
+            raise ScoreError(
+                f"scores of neuron ({site}, {layer}, {index}) on {source.task} hold NaN or infinite values: "
+                "score the task again"
+            )
+        by_country = dict(zip(source.countries, values))
+        heights = {country: by_country.get(country, np.nan) for country in scores.countries}
+        figure.add_bar(
+            x=names,
+            y=list(heights.values()),
+            name=source.task,
+            marker_color=colour,
+            hovertext=[f"{source.task}, {country_label(c)}: {height:.4g}" for c, height in heights.items()],
+            hoverinfo="text",
+        )
+
+
+def _small(scores: NeuronScores, control: NeuronScores | None, site: Site, layer: int, index: int) -> str:
+    values = per_cluster(scores, control, sites=[s for s in scores.sites if s.pool == site.pool])
+    mine = values[site][layer, index]
+    rank = 1 + sum(int((check_finite(array, s) > mine).sum()) for s, array in values.items())
+    size = sum(array.size for array in values.values())
+    pool = "MLP" if site.pool == "mlp" else "attention"
+    less = f" minus {control.task}" if control is not None else ""
+    return (
+        f"{SCORE_UNIT} on {scores.task}{less}: {mine:.4g}, rank {rank:,} of {size:,} {pool} neurons; "
+        f"{sample(scores)}"
+    )
+
+
+def _drawn(table: _Table, domain: list[float]) -> go.Table:
+    most = [int(_CHARACTERS * width * table.lines) for width in table.widths]
     cells = [
-        [_cell(value, limit) for value in table[column]] or ["none"]
-        for column, limit in zip(table.columns, most)
+        [_cell(v, limit) for v in table.rows[c]] or ["none"] for c, limit in zip(table.rows.columns, most)
     ]
     numeric = [
-        all(isinstance(v, (int, float, np.number)) or v is None for v in table[column])
-        for column in table.columns
+        len(table.rows)
+        and all(v is None or isinstance(v, (int, float, np.number)) for v in table.rows[column])
+        for column in table.rows.columns
     ]
-    align = ["right" if number and len(table) else "left" for number in numeric]
+    align = ["right" if number else "left" for number in numeric]
     return go.Table(
-        domain=domain,
-        columnwidth=list(widths[: len(cells)]),
+        domain={"y": domain},
+        columnwidth=list(table.widths[: len(cells)]),
         header={
-            "values": [f"<b>{str(column).strip()}</b>" for column in table.columns],
+            "values": [str(column).strip() for column in table.rows.columns],
             "align": align,
             "fill": {"color": "#EEF2F5"},
-            "font": {"size": 12},
+            "font": {"size": 12, "weight": "bold"},
             "height": 26,
         },
         cells={
@@ -210,4 +222,4 @@ def _cell(value: object, most: int) -> str:
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}"
     text = str(value).replace("\n", "↵")
-    return theme.escape(text if len(text) <= most else f"{text[: most // 2 - 1]} … {text[1 - most // 2 :]}")
+    return text if len(text) <= most else f"{text[: most // 2 - 1]} … {text[1 - most // 2 :]}"

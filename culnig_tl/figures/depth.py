@@ -1,9 +1,11 @@
-"""Depth in thirds: what part of the neurons sits in the shallow, the middle and the deep layers."""
+"""Depth in thirds: what share of the neurons sits in the shallow, the middle and the deep layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from ..analyses.depth import THIRDS, depth_thirds
@@ -14,49 +16,53 @@ from .values import named
 _POOLS = {"mlp": "MLP", "attn": "attention", "all": "all"}
 
 
+@theme.literal
 def depth_bars(neurons: NeuronSet | Mapping[str, NeuronSet]) -> go.Figure:
-    """Percent of the neurons in each third of the layers, with 95% intervals (Wilson), beside the pool's share there.
+    """Percent of the neurons in each third of the layers, with Wilson's 95% intervals, and the pool's share.
 
-    One set: a group of bars a pool (MLP, attention, all). Several: a group of bars a set, all pools together.
+    One set: a group of bars for each pool (MLP, attention, all). Several: a group for each set, all pools
+        together.
 
     Raises:
         NeuronError: no set, an empty one, or one that does not know its model's layers.
     """
     sets = named(neurons)
     tables = {name: depth_thirds(s) for name, s in sets.items()}
-    if len(tables) == 1:
+    single = len(tables) == 1
+    subtitle = f"n = {', '.join(f'{len(s):,}' for s in sets.values())} neurons"
+    groups = {name: table.loc["all"] for name, table in tables.items()}
+    if single:
         ((name, table),) = tables.items()
+        subtitle = f"n = {theme.plural(len(sets[name]), 'neuron')}"
         groups = {
             _POOLS[str(pool)]: table.loc[pool] for pool in dict.fromkeys(table.index.get_level_values("pool"))
         }
-        subtitle = f"n = {theme.plural(len(sets[name]), 'neuron')}"
-    else:
-        groups = {name: table.loc["all"] for name, table in tables.items()}
-        subtitle = f"n = {', '.join(f'{len(s):,}' for s in sets.values())} neurons"
     labels = theme.with_n(groups, [int(part["neurons"].sum()) for part in groups.values()])
     figure = go.Figure()
-    for number, third in enumerate(THIRDS):
-        rows = [part.loc[third] for part in groups.values()]
-        y = [float(row["percent"]) for row in rows]
+    for third, colour in zip(THIRDS, (5, 0, 6)):
+        rows = pd.DataFrame([part.loc[third] for part in groups.values()])
         figure.add_bar(
-            x=labels, y=y, name=third, marker={"color": theme.PALETTE[(5, 0, 6)[number]]},
-            error_y={"type": "data", "array": [row["high"] - v for row, v in zip(rows, y)], "arrayminus": [v - row["low"] for row, v in zip(rows, y)], "symmetric": False, "color": theme.INK, "thickness": 1.2, "width": 3},
-            hovertext=[f"{name}, {third} layers<br>{theme.plural(int(row['neurons']), 'neuron')}: {row['percent']:.1f}% (95% {row['low']:.1f} to {row['high']:.1f})<br>the pool has {row['pool_percent']:.1f}% there" for name, row in zip(groups, rows)],
+            x=labels,
+            y=rows["percent"].tolist(),
+            name=third,
+            marker_color=theme.PALETTE[colour],
+            error_y=theme.error_bars(rows["high"] - rows["percent"], rows["percent"] - rows["low"]),
+            hovertext=[_hover(name, third, row) for name, (_, row) in zip(groups, rows.iterrows())],
             hoverinfo="text",
-        )  # fmt: skip
-    pool = [[float(part.loc[third, "pool_percent"]) for part in groups.values()] for third in THIRDS]  # pyright: ignore[reportArgumentType]
-    if len({round(value, 6) for values in pool for value in values}) == 1:
-        figure.add_hline(y=pool[0][0], line={"color": theme.INK, "dash": "dash", "width": 1.5})
-        subtitle += f"; dashed: the pool's share, {pool[0][0]:.1f}%"
+        )
+    pool = {round(float(share), 6) for part in groups.values() for share in part["pool_percent"]}
+    if len(pool) == 1:
+        share = float(next(iter(groups.values()))["pool_percent"].iloc[0])
+        figure.add_hline(y=share, line={"color": theme.INK, "dash": "dash", "width": 1.5})
+        subtitle += f"; dashed: the pool's share, {share:.1f}%"
     theme.lay_out(figure, "How deep the neurons sit", f"{subtitle}; bars: 95% intervals", height=420)
-    figure.update_layout(
-        barmode="group",
-        yaxis={"title": {"text": "neurons in the third (%)"}, "range": [0, 100]},
-        xaxis={
-            "title": {"text": "pool (n neurons)" if len(tables) == 1 else "set (n neurons)"},
-            "type": "category",
-        },
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        showlegend=True,
+    figure.update_xaxes(title_text=f"{'pool' if single else 'set'} (n neurons)", type="category")
+    figure.update_yaxes(title_text="neurons in the third (%)", range=[0, 100])
+    return figure.update_layout(barmode="group", legend=theme.LEGEND, showlegend=True)
+
+
+def _hover(name: str, third: str, row: Any) -> str:
+    return (
+        f"{name}, {third} layers\n{theme.plural(int(row['neurons']), 'neuron')}: {row['percent']:.1f}% "
+        f"(95% {row['low']:.1f} to {row['high']:.1f})\nthe pool has {row['pool_percent']:.1f}% there"
     )
-    return figure

@@ -15,18 +15,18 @@ IMAGES = ("png", "svg", "pdf")
 def save_figure(
     figure: go.Figure, path: str | Path, *, width: int = 1100, height: int | None = None, scale: float = 2.0
 ) -> Path:
-    """Writes a figure as .html (one file that needs no network), .png, .svg or .pdf; images need Kaleido and a Chrome.
+    """Writes a figure as .html that needs no network; or as .png, .svg or .pdf, with Kaleido and Chrome.
 
     Args:
-        path: its suffix says as what.
+        path: its suffix says which of these.
         width, height: of an image, in pixels; the figure's own height by default.
-        scale: of a .png, dots a pixel.
+        scale: dots per pixel of a .png.
 
     Returns:
         The path.
 
     Raises:
-        CulnigError: another suffix; Kaleido or Chrome missing, with what to install.
+        CulnigError: another suffix; Kaleido or Chrome missing, saying what to install.
     """
     path = Path(path)
     suffix = path.suffix.lower().removeprefix(".")
@@ -44,11 +44,12 @@ def save_figure(
         ) from None
     try:
         image = still.to_image(format=suffix, width=width, height=height, scale=scale)
-    except Exception as error:  # Kaleido, its browser driver and the browser each raise kinds of their own
+    except Exception as error:  # Kaleido, its driver and the browser each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "chrome" in f"{type(error).__name__} {error}".lower():
             raise CulnigError(
-                f"{path.name}: Kaleido finds no Chrome: install Chrome or Chromium, or run plotly_get_chrome (an .html needs nothing)"
+                f"{path.name}: Kaleido finds no Chrome: install Chrome or Chromium, or run plotly_get_chrome "
+                "(an .html needs nothing)"
             ) from error
         raise CulnigError(f"{path.name}: Kaleido cannot draw this figure: {reason}") from error
     return io.write(path, image)

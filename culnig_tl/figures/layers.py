@@ -1,8 +1,9 @@
-"""Where neurons sit: layer by layer, and site by site."""
+"""Where neurons sit, layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from . import theme
 from .values import by_layer, layers_of, named, sites_of
 
 
+@theme.literal
 def layer_distribution(
     neurons: NeuronSet | Mapping[str, NeuronSet],
     *,
@@ -21,11 +23,13 @@ def layer_distribution(
     sites: Iterable[Site | str] | None = None,
     baseline: bool = True,
 ) -> go.Figure:
-    """Neurons a layer, by site: bars for one set, one line a set and one panel a site for several.
+    """Neurons per layer, by site: bars for one set, lines in a panel for each site for several.
 
     Args:
-        neurons: a set, or name -> set. A culture-specific set counts a neuron once for each country that it serves.
-        show: "count" of neurons, or "share": percent of the set. Hovering tells both, and the share of the layer's pool.
+        neurons: a set, or name -> set. A culture-specific set counts a neuron once for each country that it
+            serves.
+        show: "count" of neurons, or "share": percent of the set. Hovering tells both, and the share of the
+            layer's pool.
         sites: which sites; those with neurons by default.
         baseline: draw what the same number of neurons, spread evenly over the layers of its pool, would be.
 
@@ -34,145 +38,144 @@ def layer_distribution(
     """
     sets = named(neurons)
     shown, layers = sites_of(sets.values(), sites), layers_of(sets.values())
-    tables = {name: by_layer(s, shown, layers) for name, s in sets.items()}
-    figure = (
-        _stacked(sets, tables, shown, layers, show, baseline)
-        if len(sets) == 1
-        else _overlaid(sets, tables, shown, layers, show, baseline)
-    )
+    drawn = [_Counted(name, s, shown, by_layer(s, shown, layers), show) for name, s in sets.items()]
+    figure = _stacked(drawn[0], baseline) if len(drawn) == 1 else _overlaid(drawn, baseline)
     figure.update_yaxes(rangemode="tozero")
-    if not any(table.sum() for table in tables.values()):
-        theme.say(figure, "no neurons in this set" if len(sets) == 1 else "no neurons in these sets")
+    if not any(one.counts.any() for one in drawn):
+        theme.say(figure, "no neurons in this set" if len(drawn) == 1 else "no neurons in these sets")
         figure.update_yaxes(range=[0, 1])
     return figure
 
 
-def _drawn(counts: np.ndarray, size: int, show: str) -> np.ndarray:
-    return counts if show == "count" else 100 * counts / max(size, 1)
+@dataclass(frozen=True)
+class _Counted:
+    name: str
+    neurons: NeuronSet
+    sites: tuple[Site, ...]
+    counts: np.ndarray
+    """[site, layer]"""
+    show: str
+
+    @property
+    def layers(self) -> int:
+        return self.counts.shape[1]
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def countries(self) -> str:
+        """How neurons of several countries are counted, for the small print."""
+        count = len(self.neurons.countries)
+        return f", once per country ({theme.plural(count, 'country')})" if count else ""
+
+    def drawn(self, counts: np.ndarray | float) -> np.ndarray | float:
+        return counts if self.show == "count" else 100 * counts / max(len(self.neurons), 1)
+
+    def hover(self, site: Site, name: str = "") -> list[str]:
+        width = self.neurons.provenance.pool.get(site.value)
+        head = f"{name}\n" if name else ""
+        return [
+            f"{head}layer {layer}, {site}\n{theme.plural(int(n), 'neuron')}: "
+            f"{100 * n / max(len(self.neurons), 1):.2f}% of the set"
+            + (f", {100 * n / width:.2f}% of the layer's {width:,}" if width else "")
+            for layer, n in enumerate(self.counts[self.sites.index(site)])
+        ]
+
+    def even(self, site: Site) -> float:
+        """Neurons per layer of a site, had the neurons of its pool (MLP or attention) been drawn evenly."""
+        pool = [s for s in self.sites if s.pool == site.pool]
+        widths = {s: self.neurons.provenance.pool.get(s.value, 0) for s in pool}
+        inside = pool if widths[site] else [site]
+        count = sum(int(self.counts[self.sites.index(s)].sum()) for s in inside)
+        share = widths[site] / sum(widths.values()) if widths[site] else 1
+        return count * share / self.layers
 
 
-def _hover(counts: np.ndarray, size: int, site: Site, width: int | None, name: str) -> list[str]:
-    pool = [f", {100 * n / width:.2f}% of the layer's {width:,}" if width else "" for n in counts]
-    head = f"{name}<br>" if name else ""
-    return [
-        f"{head}layer {layer}, {site}<br>{theme.plural(int(n), 'neuron')}: {100 * n / max(size, 1):.2f}% of the set{share}"
-        for layer, (n, share) in enumerate(zip(counts, pool))
-    ]
-
-
-def _even(neurons: NeuronSet, site: Site, sites: tuple[Site, ...], counts: np.ndarray, layers: int) -> float:
-    """Neurons a layer of a site, had the neurons of its pool (MLP or attention) been drawn evenly."""
-    widths = {s: neurons.provenance.pool.get(s.value, 0) for s in sites if s.pool == site.pool}
-    mine = sum(int(counts[i].sum()) for i, s in enumerate(sites) if s.pool == site.pool)
-    if not widths[site]:
-        return int(counts[sites.index(site)].sum()) / layers
-    return mine * widths[site] / sum(widths.values()) / layers
-
-
-def _axis_title(show: str) -> str:
-    return "neurons a layer (count)" if show == "count" else "neurons a layer (% of the set)"
-
-
-def _stacked(
-    sets: Mapping[str, NeuronSet],
-    tables: Mapping[str, np.ndarray],
-    sites: tuple[Site, ...],
-    layers: int,
-    show: str,
-    baseline: bool,
-) -> go.Figure:
-    ((name, neurons),) = sets.items()
-    counts, widths = tables[name], neurons.provenance.pool
+def _stacked(one: _Counted, baseline: bool) -> go.Figure:
     figure = go.Figure()
-    for row, site in enumerate(sites):
+    for counts, site in zip(one.counts, one.sites):
         figure.add_bar(
-            x=np.arange(layers),
-            y=_drawn(counts[row], len(neurons), show),
-            name=f"{site} (n = {int(counts[row].sum()):,})",
+            x=np.arange(one.layers),
+            y=one.drawn(counts),
+            name=f"{site} (n = {int(counts.sum()):,})",
             marker={"color": theme.SITE_COLOURS[site], "line": {"width": 0.5, "color": "white"}},
-            hovertext=_hover(counts[row], len(neurons), site, widths.get(site.value), ""),
+            hovertext=one.hover(site),
             hoverinfo="text",
         )
-    if baseline and counts.sum():
-        level = float(_drawn(np.array([counts.sum() / layers]), len(neurons), show)[0])
+    if baseline and one.total:
+        level = float(one.drawn(one.total / one.layers))
         figure.add_scatter(
-            x=[-0.5, layers - 0.5], y=[level, level], mode="lines", name="spread evenly over the pool",
-            line={"color": theme.INK, "dash": "dash", "width": 1.5}, hovertemplate=f"spread evenly: {level:.4g} a layer<extra></extra>",
-        )  # fmt: skip
+            **_level(one.layers, level, f"spread evenly: {level:.4g} per layer"),
+            name="spread evenly over the pool",
+            line={"color": theme.INK, "dash": "dash", "width": 1.5},
+        )
+    n = theme.plural(one.total, "neuron")
     theme.lay_out(
         figure,
-        f"Where the {name} neurons sit",
-        f"n = {theme.plural(int(counts.sum()), 'neuron')}{_countries(neurons)} in {theme.plural(layers, 'layer')}",
+        f"Where the {one.name} neurons sit",
+        f"n = {n}{one.countries} in {theme.plural(one.layers, 'layer')}",
     )
-    figure.update_layout(
-        barmode="stack", xaxis=theme.layer_axis(layers), yaxis_title_text=_axis_title(show), showlegend=True
+    title = "neurons per layer (count)" if one.show == "count" else "neurons per layer (% of the set)"
+    return figure.update_layout(
+        barmode="stack", xaxis=theme.layer_axis(one.layers), yaxis_title_text=title, showlegend=True
     )
-    return figure
 
 
-def _overlaid(
-    sets: Mapping[str, NeuronSet],
-    tables: Mapping[str, np.ndarray],
-    sites: tuple[Site, ...],
-    layers: int,
-    show: str,
-    baseline: bool,
-) -> go.Figure:
+def _overlaid(sets: list[_Counted], baseline: bool) -> go.Figure:
+    sites, layers = sets[0].sites, sets[0].layers
     figure = make_subplots(
         rows=len(sites),
         shared_xaxes=True,
         subplot_titles=[str(s) for s in sites],
         vertical_spacing=0.24 / (len(sites) + 1),
     )
-    for number, (name, neurons) in enumerate(sets.items()):
-        colour = theme.PALETTE[number % len(theme.PALETTE)]
-        for row, site in enumerate(sites):
-            counts = tables[name][row]
+    for number, one in enumerate(sets):
+        colour, symbol = (choice[number % len(choice)] for choice in (theme.PALETTE, theme.SYMBOLS))
+        for row, site in enumerate(sites, start=1):
             figure.add_scatter(
                 x=np.arange(layers),
-                y=_drawn(counts, len(neurons), show),
+                y=one.drawn(one.counts[row - 1]),
                 mode="lines+markers",
-                name=f"{name} (n = {int(tables[name].sum()):,}{_countries(neurons)})",
-                legendgroup=name,
-                showlegend=row == 0,
+                name=f"{one.name} (n = {one.total:,}{one.countries})",
+                legendgroup=one.name,
+                showlegend=row == 1,
                 line={"color": colour, "width": 2},
-                marker={"symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)], "size": 6},
+                marker={"symbol": symbol, "size": 6},
                 cliponaxis=False,
-                hovertext=_hover(counts, len(neurons), site, neurons.provenance.pool.get(site.value), name),
+                hovertext=one.hover(site, one.name),
                 hoverinfo="text",
-                row=row + 1,
+                row=row,
                 col=1,
             )
-            if baseline and tables[name].sum():
-                level = float(
-                    _drawn(np.array([_even(neurons, site, sites, tables[name], layers)]), len(neurons), show)[
-                        0
-                    ]
-                )
+            if baseline and one.total:
+                level = float(one.drawn(one.even(site)))
                 figure.add_scatter(
-                    x=[-0.5, layers - 0.5], y=[level, level], mode="lines", legendgroup=name, showlegend=False,
+                    **_level(
+                        layers, level, f"{one.name}, spread evenly over the pool: {level:.4g} per layer"
+                    ),
+                    legendgroup=one.name,
+                    showlegend=False,
                     line={"color": colour, "dash": "dot", "width": 1.2},
-                    hovertemplate=f"{name}, spread evenly over the pool: {level:.4g} a layer<extra></extra>", row=row + 1, col=1,
-                )  # fmt: skip
+                    row=row,
+                    col=1,
+                )
     note = "; dotted: the same number spread evenly over the pool" if baseline else ""
     theme.lay_out(
         figure,
         "Where the neurons sit",
-        f"n = {', '.join(f'{table.sum():,}' for table in tables.values())} neurons in {theme.plural(layers, 'layer')}{note}",
+        f"n = {', '.join(f'{one.total:,}' for one in sets)} neurons in {theme.plural(layers, 'layer')}{note}",
         height=200 + 190 * len(sites),
     )
     theme.panel_titles(figure)
-    figure.update_xaxes(**{**theme.layer_axis(layers), "title": None})
+    figure.update_xaxes({**theme.layer_axis(layers), "title": None})
     figure.update_xaxes(title_text="layer", row=len(sites), col=1)
-    figure.update_yaxes(title_text="neurons" if show == "count" else "% of the set")
-    figure.update_layout(
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"},
-        margin={"t": 110},
-    )
-    return figure
+    figure.update_yaxes(title_text="neurons" if sets[0].show == "count" else "% of the set")
+    return figure.update_layout(legend=theme.LEGEND_RIGHT, margin_t=110)
 
 
-def _countries(neurons: NeuronSet) -> str:
-    return (
-        f", once a country ({theme.plural(len(neurons.countries), 'country')})" if neurons.countries else ""
-    )
+def _level(layers: int, level: float, words: str) -> dict[str, object]:
+    """A line at one height over all layers."""
+    x, y = [-0.5, layers - 0.5], [level, level]
+    return {"x": x, "y": y, "mode": "lines", "hovertext": [words, words], "hoverinfo": "text"}

@@ -1,4 +1,4 @@
-"""Layer x site: which kinds of place in a block the neurons sit in."""
+"""Layer x site: which parts of a block the neurons sit in."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ..data.neurons import NeuronSet, Site
 from ..data.scores import NeuronScores
 from ..errors import NeuronError, ScoreError
 from . import theme
-from .values import SCORE_UNIT, by_layer, layers_of, per_cluster, sample, sites_of
+from .values import SCORE_UNIT, by_layer, layers_of, per_cluster, sample, sites_of, titled
 
 
+@theme.literal
 def site_heatmap(
     neurons: NeuronSet | NeuronScores,
     *,
@@ -27,13 +28,15 @@ def site_heatmap(
 
     Args:
         neurons: a set, or scores.
-        show: of a set, the "count" of neurons or the "share": percent of the neurons that the site has in that layer.
+        show: of a set, the "count" of neurons or the "share": percent of the neurons that the site has in
+            that layer.
         sites: which sites; those with neurons by default.
         country: only that country's neurons or scores.
-        control: subtracted from scores, a cluster against a cluster.
+        control: subtracted from scores, both divided by their clusters.
 
     Raises:
-        NeuronError, ScoreError: no such site or country, NaN in scores, a share where the set does not know its pool.
+        NeuronError: no such site or country, a share where the set does not know its pool.
+        ScoreError: the same of scores, NaN.
     """
     if isinstance(neurons, NeuronScores):
         return _of_scores(neurons, sites, country, control)
@@ -45,34 +48,32 @@ def site_heatmap(
     unknown = [site for site, width in widths.items() if not width]
     if show == "share" and unknown:
         raise NeuronError(
-            f'this set does not say how many {unknown[0]} neurons a layer has (provenance.pool): use show="count"'
+            f"this set does not say how many {unknown[0]} neurons a layer has (provenance.pool): "
+            'use show="count"'
         )
     counts = by_layer(chosen, shown, layers).T  # [layer, site]
     shares = 100 * counts / np.array([widths[site] or np.nan for site in shown], dtype=float)
     hover = [
         [
-            f"layer {layer}, {site}<br>{theme.plural(int(counts[layer, i]), 'neuron')}"
+            f"layer {layer}, {site}\n{theme.plural(int(counts[layer, i]), 'neuron')}"
             + (f", {shares[layer, i]:.2f}% of {widths[site]:,}" if widths[site] else "")
             for i, site in enumerate(shown)
         ]
         for layer in range(layers)
     ]
-    values = counts.astype(float) if show == "count" else shares
-    texts = np.where(counts > 0, np.char.mod("%d" if show == "count" else "%.2f", values), "")
-    columns = theme.with_n(map(str, shown), counts.sum(0).tolist())
+    values, number = (counts.astype(float), "%d") if show == "count" else (shares, "%.2f")
     figure, _ = theme.layer_matrix(
         values,
-        columns,
+        theme.with_n(map(str, shown), counts.sum(0).tolist()),
         unit="neurons" if show == "count" else "% of the site's neurons in the layer",
         hover=hover,
-        texts=texts,
+        texts=np.where(counts > 0, np.char.mod(number, values), ""),
     )
-    once = ", once a country" if chosen.countries else ""
     title = f"{chosen.provenance.kind} neurons by site"
     theme.lay_out(
         figure,
         title[0].upper() + title[1:],
-        f"n = {theme.plural(int(counts.sum()), 'neuron')}{once}",
+        f"n = {theme.plural(int(counts.sum()), 'neuron')}{', once per country' if chosen.countries else ''}",
         height=theme.heat_height(layers) + 190,
     )
     figure.update_xaxes(title_text="site")
@@ -93,19 +94,17 @@ def _of_scores(
     )  # [layer, site]
     hover = [
         [
-            f"layer {layer}, {site}<br>mean of {array.shape[1]:,} neurons: {means[layer, i]:.4g}"
+            f"layer {layer}, {site}\nmean of {array.shape[1]:,} neurons: {means[layer, i]:.4g}"
             for i, (site, array) in enumerate(values.items())
         ]
         for layer in range(len(means))
     ]
-    columns = [f"{site}<br>{array.shape[1]:,} a layer" for site, array in values.items()]
-    figure, remark = theme.layer_matrix(
-        means, columns, unit=f"mean {SCORE_UNIT} and neuron", hover=hover, robust=True
-    )
-    what = f"Scores on {scores.task}{f' minus {control.task}' if control else ''}{f', {country}' if country else ''} by site"
+    columns = [f"{site}\n{array.shape[1]:,} per layer" for site, array in values.items()]
+    unit = f"mean {SCORE_UNIT} and neuron"
+    figure, remark = theme.layer_matrix(means, columns, unit=unit, hover=hover, robust=True)
     theme.lay_out(
         figure,
-        what,
+        f"{titled(scores, control, country)} by site",
         f"{sample(scores, country)}{remark}",
         height=theme.heat_height(len(means)) + 190,
         scored=values,

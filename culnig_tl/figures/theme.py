@@ -1,21 +1,28 @@
-"""Colours, layout and limits that all figures share. The template is given to each figure: Plotly's global one is left alone."""
+"""What all figures share: colours, layout, limits, and how text reaches Plotly.
+
+The template is given to each figure; Plotly's global one is left alone. Figures write plain text, with "\\n"
+for a new line and names as the data give them: `literal` turns it into Plotly's markup, once.
+"""
 
 from __future__ import annotations
 
+import functools
+import html
 import math
 import textwrap
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec
 
 import numpy as np
 import plotly.graph_objects as go
 
 from ..data.neurons import Site
 
+P = ParamSpec("P")
 MANY = 1_000
-"""Cells among which a few outliers may be cut off."""
+"""Cells among which a few outliers may lie beyond the ends of the colours."""
 MAX_CELLS = 10_000
-"""Cells and marks that one figure carries at most: a browser stays quick."""
+"""Cells and marks that one figure carries at most, so that a browser stays quick."""
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#F0E442")
 """Okabe and Ito's colours, told apart with any kind of colour blindness."""
 SITE_COLOURS = {
@@ -36,13 +43,16 @@ SEQUENTIAL = [
     [0.75, "#08519C"],
     [1.0, "#062449"],
 ]
-"""From near white (nothing) to dark blue; falls steadily in lightness."""
+"""From near white (nothing) to dark blue; lightness falls steadily."""
 DIVERGING = "RdBu_r"
-"""Blue under 0, red above: safe for the colour-blind, and always centred on 0."""
+"""Blue below 0, red above: safe for the colour-blind, and always centred on 0."""
 CAUTION = "attn.q and attn.k: first-order estimates, which do not see attention's softmax saturate"
 INK, FAINT, GRID = "#222222", "#5F6368", "#E6E6E6"
 Z95 = 1.96
 """Standard errors in half a 95% interval."""
+LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
+"""Above the marks, at the left."""
+LEGEND_RIGHT = {**LEGEND, "x": 1.0, "xanchor": "right"}
 
 _AXIS = {
     "gridcolor": GRID,
@@ -88,6 +98,63 @@ TEMPLATE = go.layout.Template(
 )
 
 
+def literal(draw: Callable[P, go.Figure]) -> Callable[P, go.Figure]:
+    """Makes a figure show its text as it is written. Every public figure is decorated with this.
+
+    Plotly reads tags in all labels, and labels hold names from data: a task may be called ``<b>x</b>``.
+        Figures therefore
+    write plain text, and here alone it is escaped, its line breaks made Plotly's, and all but the first line
+    of the title set in small print.
+    """
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> go.Figure:
+        figure = draw(*args, **kwargs)
+        for trace in figure.data:
+            _mark_up(trace, ("name", "text", "hovertext", "x", "y"))
+            if isinstance(trace, go.Table):
+                for part in (trace.header, trace.cells):
+                    _mark_up(part, ("values",))
+        for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+            _mark_up(axis, ("ticktext", "categoryarray"))
+            _mark_up(axis.title, ("text",))
+        for note in figure.layout.annotations:
+            _mark_up(note, ("text",))
+        for menu in figure.layout.updatemenus:
+            for button in menu.buttons:
+                _mark_up(button, ("label", "args"))
+        title, *lines = _markup(figure.layout.title.text).split("<br>")
+        small = "".join(f"<br><span style='font-size:13px;color:{FAINT}'>{line}</span>" for line in lines)
+        figure.layout.title.text = title + small
+        return figure
+
+    return drawn
+
+
+def _mark_up(part: Any, names: Iterable[str]) -> None:
+    """Escapes the text in some properties of a part of a figure; numbers stay as they are."""
+    for name in names:
+        if name in part and part[name] is not None:
+            part[name] = _markup(part[name])
+
+
+def _markup(value: Any) -> Any:
+    if isinstance(value, str):
+        return escape(value).replace("\n", "<br>")
+    if isinstance(value, (list, tuple)):
+        return [_markup(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _markup(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        return _markup(value.tolist())
+    return value
+
+
+def escape(text: str) -> str:
+    """Text without tags of its own, as HTML and as Plotly read it."""
+    return html.escape(text, quote=False)
+
+
 def lay_out(
     figure: go.Figure, title: str, subtitle: str, *, height: int = 480, scored: Iterable[Site] = ()
 ) -> go.Figure:
@@ -96,13 +163,11 @@ def lay_out(
     Args:
         scored: sites whose scores are shown: queries and keys come with a caution.
     """
-    lines = [subtitle, *([CAUTION] if {Site.ATTN_Q, Site.ATTN_K} & set(scored) else [])]
-    small = "".join(f"<br><span style='font-size:13px;color:{FAINT}'>{line}</span>" for line in lines)
-    extra = 18 * (len(lines) - 1)
-    figure.update_layout(
-        template=TEMPLATE, height=height + extra, margin_t=90 + extra, title_text=title + small
+    lines = [title, subtitle, *([CAUTION] if {Site.ATTN_Q, Site.ATTN_K} & set(scored) else [])]
+    extra = 18 * (len(lines) - 2)
+    return figure.update_layout(
+        template=TEMPLATE, height=height + extra, margin_t=90 + extra, title_text="\n".join(lines)
     )
-    return figure
 
 
 def panel_titles(figure: go.Figure) -> go.Figure:
@@ -114,28 +179,22 @@ def panel_titles(figure: go.Figure) -> go.Figure:
 
 def say(figure: go.Figure, text: str) -> go.Figure:
     """Writes over an empty figure why it is empty."""
-    figure.add_annotation(
-        text=text,
-        x=0.5,
-        y=0.5,
-        xref="paper",
-        yref="paper",
-        showarrow=False,
-        font={"size": 16, "color": FAINT},
-        bgcolor="rgba(255,255,255,0.85)",
-    )
-    return figure
+    return figure.add_annotation(
+        text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False,
+        font={"size": 16, "color": FAINT}, bgcolor="rgba(255,255,255,0.85)",
+    )  # fmt: skip
 
 
 def coloraxis(values: np.ndarray, unit: str, *, robust: bool = False) -> tuple[dict[str, object], str]:
     """A colour axis for values, and a remark for the small print where colours end before the values do.
 
-    From 0 up where no value is negative, else diverging and centred on 0. NaN takes no part; equal or missing values get a
-    range all the same.
+    From 0 up where no value is negative, else diverging and centred on 0. NaN takes no part; equal or missing
+    values get a range all the same.
 
     Args:
-        unit: title of the colour bar.
-        robust: end the colours at the 99.5th percentile where a few of many values would make all others look alike.
+        unit: title of the colour bar; words of the package's own, never a name from data.
+        robust: end the colours at the 99.5th percentile where a few of many values would make all others look
+            alike.
     """
     sizes = np.abs(values[np.isfinite(values)])
     reach, remark = float(sizes.max(initial=0.0)) or 1.0, ""
@@ -157,7 +216,7 @@ def coloraxis(values: np.ndarray, unit: str, *, robust: bool = False) -> tuple[d
     return {**scale, "colorbar": bar}, remark
 
 
-def layer_axis(layers: int) -> dict[str, object]:
+def layer_axis(layers: int) -> dict[str, Any]:
     """An axis of layers whose ticks stay apart at 48 layers and more."""
     step = next(s for s in (1, 2, 4, 5, 10, 20, 50, 100, layers) if layers / s <= 26 or s == layers)
     return {
@@ -178,13 +237,8 @@ def heat_height(rows: int) -> int:
 def with_n(names: Iterable[str], counts: Iterable[int]) -> list[str]:
     """Labels of columns with their n: below the name where there is room, else beside it."""
     pairs = list(zip(names, counts))
-    gap = "<br>n = {:,}" if len(pairs) <= 8 else " ({:,})"
+    gap = "\nn = {:,}" if len(pairs) <= 8 else " ({:,})"
     return [name + gap.format(n) for name, n in pairs]
-
-
-def escape(text: str) -> str:
-    """Text of others without Plotly's tags: ``<s>`` is a token and not struck through."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def plural(count: int, noun: str) -> str:
@@ -192,6 +246,20 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+def error_bars(
+    up: Any, down: Any = None, *, colour: str = INK, thickness: float = 1.2, width: int = 3
+) -> Any:
+    """Error bars of these lengths, the same in both directions where `down` is not given. NaN: no bar."""
+    bars = {
+        "type": "data",
+        "array": np.nan_to_num(up),
+        "color": colour,
+        "thickness": thickness,
+        "width": width,
+    }
+    return bars if down is None else {**bars, "arrayminus": np.nan_to_num(down), "symmetric": False}
 
 
 def mark(
@@ -205,13 +273,14 @@ def mark(
     dash: str = "dash",
     log: bool = False,
 ) -> None:
-    """A vertical line through one panel, its text beside its upper end. `log`: the panel's x axis is logarithmic."""
+    """A vertical line through one panel, its text beside its upper end. `log`: the x axis is logarithmic."""
     position: Any = {"row": row, "col": column}  # Plotly's hints know only its "all"
-    note: dict[str, Any] = {
+    font = {"size": 12, "color": INK}
+    note: Any = {
         "text": text,
         "xanchor": "left",
         "align": "left",
-        "font": {"size": 12, "color": INK},
+        "font": font,
         "bgcolor": "rgba(255,255,255,0.8)",
     }
     if log:  # on such an axis Plotly wants a line's place as it is, and a text's as its logarithm
@@ -221,7 +290,7 @@ def mark(
 
 def layer_matrix(
     values: np.ndarray,
-    columns: list[str],
+    columns: Sequence[str],
     *,
     unit: str,
     hover: list[list[str]],
@@ -234,20 +303,56 @@ def layer_matrix(
         values: [layer, column]; NaN stays blank.
         texts: [layer, column] to write into the cells, where they are few enough to be read.
     """
-    layers = len(values)
+    layers, places = len(values), list(range(len(columns)))
     figure = go.Figure()
-    readable = texts is not None and len(columns) <= 24 and layers <= 50
     figure.add_heatmap(
-        z=values, x=list(range(len(columns))), y=list(range(layers)), hovertext=hover, hoverinfo="text", coloraxis="coloraxis", xgap=1,
-        **({"text": texts, "texttemplate": "%{text}", "textfont": {"size": 10 if layers > 24 else 11}} if readable else {}),
-    )  # fmt: skip
+        z=values,
+        x=places,
+        y=list(range(layers)),
+        hovertext=hover,
+        hoverinfo="text",
+        coloraxis="coloraxis",
+        xgap=1,
+    )
+    if texts is not None and len(columns) <= 24 and layers <= 50:
+        figure.update_traces(text=texts, texttemplate="%{text}", textfont_size=10 if layers > 24 else 11)
     axis, remark = coloraxis(values, unit, robust=robust)
     figure.update_layout(coloraxis=axis, yaxis={**layer_axis(layers), "showgrid": False})
     figure.update_xaxes(
-        tickmode="array",
-        tickvals=list(range(len(columns))),
-        ticktext=columns,
-        showgrid=False,
-        range=[-0.5, len(columns) - 0.5],
+        tickmode="array", tickvals=places, ticktext=columns, showgrid=False, range=[-0.5, len(columns) - 0.5]
     )
     return figure, remark
+
+
+def name_matrix(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    hover: list[list[str]],
+    texts: Any,
+    unit: str,
+    framed: Iterable[tuple[int, int]] = (),
+) -> go.Figure:
+    """A heatmap of named rows (downwards) x named columns with a text in every cell.
+
+    Args:
+        values, texts, hover: [row, column].
+        framed: (row, column) of cells with a frame.
+    """
+    figure = go.Figure()
+    x, y = list(range(len(columns))), list(range(len(rows)))
+    figure.add_heatmap(
+        z=values, x=x, y=y, text=texts, texttemplate="%{text}", hovertext=hover, hoverinfo="text",
+        coloraxis="coloraxis", xgap=1, ygap=1,
+    )  # fmt: skip
+    for row, column in framed:
+        x0, y0 = column - 0.5, row - 0.5
+        figure.add_shape(type="rect", x0=x0, x1=x0 + 1, y0=y0, y1=y0 + 1, line={"color": INK, "width": 2.5})
+    axis, _ = coloraxis(values, unit)
+    figure.update_layout(coloraxis=axis)
+    figure.update_xaxes(tickvals=x, ticktext=columns, showgrid=False, range=[-0.5, len(columns) - 0.5])
+    figure.update_yaxes(
+        tickvals=y, ticktext=rows, showgrid=False, range=[len(rows) - 0.5, -0.5], zeroline=False
+    )
+    return figure

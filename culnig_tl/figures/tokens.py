@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.neurons import Site
-from ..engine.models import describe, device_of, frozen, hook_name, last_logits, tokenizer_of
+from ..engine.models import HookedModel, describe, device_of, frozen, hook_name, last_logits, tokenizer_of
 from ..engine.prompts import encode, pad, plan_batches
 from ..errors import NeuronError
 from ..method.closeup import QuestionScores
@@ -27,7 +27,8 @@ def top_questions(
     """The questions on which a neuron scores highest.
 
     Returns:
-        Columns question (the prompt), score (P(answer) times the attribution), country, token (where the attribution sat).
+        Columns question (the prompt), score (P(answer) times the attribution), country, token (where the
+        attribution sat).
 
     Raises:
         NeuronError: a neuron that was not scored.
@@ -39,7 +40,8 @@ def top_questions(
     )
     if not len(places):
         raise NeuronError(
-            f"neuron ({site}, {layer}, {index}) is none of the {len(table):,} that were scored question by question"
+            f"neuron ({site}, {layer}, {index}) is none of the {len(table):,} that were scored "
+            "question by question"
         )
     values = scores.weighted[:, places[0]]
     best = np.argsort(-values, kind="stable")[:count]
@@ -59,38 +61,29 @@ def top_questions(
 def promoted_tokens(
     model: Any, site: Site | str, layer: int, neuron: int, *, count: int = 10
 ) -> pd.DataFrame:
-    """The tokens that a neuron's output raises and lowers most, through the unembedding alone (the logit lens).
+    """The tokens that a neuron's output raises and lowers most, through the unembedding alone (logit lens).
 
-    The neuron's row of the output matrix goes through the gain of the norms behind it and the unembedding; later layers
-    and the norms' division take no part, so that only the order and sign of the logits mean something. For `attn.v` every
-    query head that reads the coordinate attends fully. A gated MLP's neuron writes this times the sign of its activation.
+    The neuron's row of the output matrix goes through the gain of the norms behind it and the unembedding;
+    later layers and the norms' division take no part, so that only the order and sign of the logits mean
+    something. For `attn.v` every query head that reads the coordinate attends fully. A gated MLP's neuron
+    writes this times the sign of its activation.
 
     Returns:
         Columns token, logit; the `count` highest, then the `count` lowest, from high to low.
 
     Raises:
-        NeuronError: no such neuron, or one of `attn.q` or `attn.k`: these write nothing, they decide where heads look.
+        NeuronError: no such neuron, or one of `attn.q` or `attn.k`: these write nothing, they decide where
+            heads look.
     """
     site = _check(model, site, layer, neuron)
     if site in (Site.ATTN_Q, Site.ATTN_K):
         raise NeuronError(
-            f"{site} neurons write nothing to the residual stream, they decide where heads look: promoted tokens are for MLP and attn.v neurons"
+            f"{site} neurons write nothing to the residual stream, they decide where heads look: "
+            "promoted tokens are for MLP and attn.v neurons"
         )
-    block = model.blocks[layer]
-    if site is Site.ATTN_V:
-        matrix = block.attn.W_O  # [head, d_head, d_model]
-        head, place = divmod(neuron, matrix.shape[1])
-        group = matrix.shape[0] // (
-            describe(model).widths[Site.ATTN_V] // matrix.shape[1]
-        )  # query heads that read one value head
-        direction = matrix[head * group : (head + 1) * group, place].sum(0)
-    else:
-        direction = block.mlp.W_out[neuron]
-    direction = direction.detach().float()
-    for norm in (
-        getattr(block, "ln1_post" if site is Site.ATTN_V else "ln2_post", None),
-        getattr(model, "ln_final", None),
-    ):
+    direction = _written(model, site, layer, neuron)
+    after = "ln1_post" if site is Site.ATTN_V else "ln2_post"
+    for norm in (getattr(model.blocks[layer], after, None), getattr(model, "ln_final", None)):
         if norm is not None:
             direction = direction * _gain(norm, direction)
     logits = direction @ model.W_U.detach().float().to(direction.device)  # [vocab]
@@ -101,8 +94,23 @@ def promoted_tokens(
     )
 
 
+def _written(model: Any, site: Site, layer: int, neuron: int) -> Tensor:
+    """[d_model]: what the neuron adds to the residual stream for each unit of its output, before any norm."""
+    block = model.blocks[layer]
+    if site is not Site.ATTN_V:
+        return block.mlp.W_out[neuron].detach().float()
+    matrix = block.attn.W_O  # [head, d_head, d_model]
+    head, place = divmod(neuron, matrix.shape[1])
+    value_heads = describe(model).widths[site] // matrix.shape[1]
+    readers = matrix.shape[0] // value_heads  # query heads that read one value head
+    return matrix[head * readers : (head + 1) * readers, place].sum(0).detach().float()
+
+
 def _gain(norm: Any, like: Tensor) -> Tensor:
-    """A norm's weight a coordinate, whatever it is called and whether 1 is added to it: what it makes of +1 and -1."""
+    """A norm's weight for each coordinate, read off what it makes of +1 and -1.
+
+    Models call it by different names, and some add 1 to it.
+    """
     signs = torch.ones(len(like), device=like.device)
     signs[1::2] = -1
     weight = next(iter(norm.parameters()), None)
@@ -112,7 +120,7 @@ def _gain(norm: Any, like: Tensor) -> Tensor:
 
 @torch.no_grad()
 def firing_tokens(
-    model: Any,
+    model: HookedModel,
     task: Task,
     site: Site | str,
     layer: int,
@@ -122,11 +130,11 @@ def firing_tokens(
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> pd.DataFrame:
-    """The tokens of a task's prompts at which a neuron's output is largest (of attention, farthest from 0).
+    """The tokens of a task's prompts at which a neuron's output is largest (farthest from 0 in attention).
 
     Returns:
-        Columns token, context (the tokens before it), activation, question (its id); the strongest first, a token in the
-        same context once.
+        Columns token, context (the tokens before it), activation, question (its id); the strongest first, a
+        token in the same context once.
 
     Raises:
         NeuronError: no such neuron. PromptError: as `score_neurons`.
@@ -170,12 +178,13 @@ def firing_tokens(
     return pd.DataFrame(rows, columns=["token", "context", "activation", "question"])
 
 
-def _check(model: Any, site: Site | str, layer: int, neuron: int) -> Site:
+def _check(model: HookedModel, site: Site | str, layer: int, neuron: int) -> Site:
     site, info = Site.parse(site), describe(model)
     if site not in info.widths:
         raise NeuronError(f"this model has no site {site}: it has {', '.join(map(str, info.widths))}")
     if not (0 <= layer < info.layers and 0 <= neuron < info.widths[site]):
         raise NeuronError(
-            f"no neuron ({site}, {layer}, {neuron}): layers are 0 to {info.layers - 1}, neurons 0 to {info.widths[site] - 1}"
+            f"no neuron ({site}, {layer}, {neuron}): "
+            f"layers are 0 to {info.layers - 1}, neurons 0 to {info.widths[site] - 1}"
         )
     return site

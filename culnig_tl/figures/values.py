@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..data.neurons import NeuronSet, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..errors import NeuronError, ScoreError
 from . import theme
 
-SCORE_UNIT = "score a cluster"
-"""S / N: P(answer) times the part of it that the neuron accounts for, summed over questions, divided by the number of clusters."""
+SCORE_UNIT = "score per cluster"
+"""S / N: P(answer) times the part of it that the neuron accounts for, summed over questions, divided by the
+number of clusters."""
 
 
 def per_cluster(
@@ -23,7 +26,7 @@ def per_cluster(
     country: str | None = None,
     sites: Iterable[Site | str] | None = None,
 ) -> dict[Site, np.ndarray]:
-    """Scores a cluster: the sum over countries divided by the number of clusters (distinct questions), control subtracted.
+    """Scores per cluster: the sum over countries divided by the number of clusters (distinct questions).
 
     Args:
         control: subtracted, divided by its own number of clusters.
@@ -31,7 +34,7 @@ def per_cluster(
         sites: which sites; all that are scored by default.
 
     Returns:
-        float32 [layer, neuron] a site.
+        Site -> float32 [layer, neuron].
 
     Raises:
         ScoreError: a site or country that is not scored, NaN or infinity, a control of another model.
@@ -56,7 +59,8 @@ def check_finite(values: np.ndarray, site: Site) -> np.ndarray:
     if broken.any():
         layer, neuron = np.argwhere(broken)[0]
         raise ScoreError(
-            f"scores of {site} hold {int(broken.sum()):,} NaN or infinite values (the first in layer {layer}, neuron {neuron}): score the task again"
+            f"scores of {site} hold {int(broken.sum()):,} NaN or infinite values "
+            f"(the first in layer {layer}, neuron {neuron}): score the task again"
         )
     return values
 
@@ -69,7 +73,8 @@ def wanted_sites(scores: NeuronScores, sites: Iterable[Site | str] | None) -> tu
     missing = [site for site in Site if site in asked and site not in scores.arrays]
     if missing or not asked:
         raise ScoreError(
-            f"no scores of {missing[0] if missing else 'no site'}: sites are {', '.join(map(str, scores.sites))}"
+            f"no scores of {missing[0] if missing else 'no site'}: "
+            f"sites are {', '.join(map(str, scores.sites))}"
         )
     return tuple(site for site in scores.sites if site in asked)
 
@@ -83,21 +88,25 @@ def _one(scores: NeuronScores, site: Site, country: str | None) -> np.ndarray:
 
 def sample(scores: NeuronScores, country: str | None = None) -> str:
     """The n of scores in words: ``n = 1,432 questions in 24 clusters``."""
-    row = None if country is None else scores.countries.index(country)
-    questions, clusters = (
-        (sum(scores.questions), scores.clusters)
-        if row is None
-        else (scores.questions[row], scores.country_clusters[row])
-    )
+    questions, clusters = sum(scores.questions), scores.clusters
+    if country is not None:
+        row = scores.countries.index(country)
+        questions, clusters = scores.questions[row], scores.country_clusters[row]
     return f"n = {theme.plural(questions, 'question')} in {theme.plural(clusters, 'cluster')}"
+
+
+def titled(scores: NeuronScores, control: NeuronScores | None = None, country: str | None = None) -> str:
+    """``Scores on blend minus blend:control, Spain``."""
+    less = f" minus {control.task}" if control is not None else ""
+    return f"Scores on {scores.task}{less}{f', {country_label(country)}' if country else ''}"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A set or scores as arrays [layer, neuron] a site."""
+    """A set or scores as an array [layer, neuron] for each site."""
 
     counts: Mapping[Site, np.ndarray]
-    """How often a neuron is in the set (once a country at most); ones for scores."""
+    """How often a neuron is in the set (at most once per country); ones for scores."""
     scores: Mapping[Site, np.ndarray]
     """Score; NaN where there is none."""
     layers: int
@@ -106,7 +115,7 @@ class Grid:
 
     @property
     def widths(self) -> dict[Site, int]:
-        """Neurons a layer, by site."""
+        """Neurons per layer, by site."""
         return {site: array.shape[1] for site, array in self.counts.items()}
 
     @property
@@ -122,7 +131,7 @@ def grid_of_scores(values: Mapping[Site, np.ndarray]) -> Grid:
 
 
 def grid_of_set(neurons: NeuronSet, sites: Iterable[Site | str] | None = None) -> Grid:
-    """A set's neurons among those of its pool; of a neuron of several countries the highest score."""
+    """A set's neurons among those of its pool, a neuron of several countries with its highest score."""
     shown = sites_of([neurons], sites)
     layers, widths = layers_of([neurons]), widths_of(neurons)
     counts, scores = {}, {}
@@ -138,15 +147,14 @@ def grid_of_set(neurons: NeuronSet, sites: Iterable[Site | str] | None = None) -
 
 
 def layers_of(sets: Iterable[NeuronSet]) -> int:
-    """Layers of the models that the sets come from; where that is unknown, up to the highest layer of the sets."""
-    known = [
-        max(s.provenance.layers or 0, 1 + int(s.table["layer"].to_numpy().max(initial=-1))) for s in sets
-    ]
-    return max([1, *known])
+    """Layers of the models that the sets come from; where that is unknown, up to the highest layer of the
+    sets."""
+    highest = [(s.provenance.layers or 0, 1 + int(s.table["layer"].to_numpy().max(initial=-1))) for s in sets]
+    return max([1, *(layers for pair in highest for layers in pair)])
 
 
 def widths_of(neurons: NeuronSet) -> dict[Site, int]:
-    """Neurons a layer, by site; where that is unknown, up to the highest index of the set."""
+    """Neurons per layer, by site; where that is unknown, up to the highest index of the set."""
     widths = {Site.parse(site): int(width) for site, width in neurons.provenance.pool.items()}
     for (site, _), index in neurons.indices.items():
         widths[site] = max(widths.get(site, 0), int(index[-1]) + 1)
@@ -154,7 +162,8 @@ def widths_of(neurons: NeuronSet) -> dict[Site, int]:
 
 
 def sites_of(sets: Iterable[NeuronSet], sites: Iterable[Site | str] | None = None) -> tuple[Site, ...]:
-    """The sites to show: those asked for, else those in which a set has neurons (the pool's where all are empty)."""
+    """The sites to show: those asked for, else those in which a set has neurons (the pool's where all are
+    empty)."""
     if sites is not None:
         asked = {Site.parse(site) for site in sites}
         if not asked:
@@ -186,13 +195,24 @@ def country_label(country: str) -> str:
 
 
 def named(neurons: NeuronSet | Mapping[str, NeuronSet]) -> dict[str, NeuronSet]:
-    """One set under its kind, or the sets under their names. Raises `NeuronError` where there is none or something else."""
-    sets = {neurons.provenance.kind: neurons} if isinstance(neurons, NeuronSet) else dict(neurons)
-    wrong = [name for name, value in sets.items() if not isinstance(value, NeuronSet)]
-    if not sets or wrong:
-        raise NeuronError(
-            f"{wrong[0]!r} is a {type(sets[wrong[0]]).__name__}, not a NeuronSet"
-            if wrong
-            else "no set of neurons to draw"
-        )
+    """One set under its kind, or the sets under their names. Raises `NeuronError` where one is missing or
+    something else."""
+    sets: dict[str, Any] = (
+        {neurons.provenance.kind: neurons} if isinstance(neurons, NeuronSet) else dict(neurons)
+    )
+    if not sets:
+        raise NeuronError("no set of neurons to draw")
+    for name, value in sets.items():
+        if not isinstance(value, NeuronSet):
+            raise NeuronError(f"{name!r} is a {type(value).__name__}, not a NeuronSet")
     return sets
+
+
+def checked(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """The table itself. Raises `ScoreError` where it lacks columns or has no rows."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ScoreError(f"this table needs the columns {', '.join(columns)}; missing: {', '.join(missing)}")
+    if table.empty:
+        raise ScoreError("this table has no rows")
+    return table

@@ -1,12 +1,13 @@
-"""Modules: whole MLPs and attention modules of a layer, ranked by the culture-general neurons that they hold, and chosen.
+"""Modules: a layer's whole MLP or attention, ranked by its culture-general neurons, and chosen.
 
     ranking = rank_modules(general, "google/gemma-3-12b-it")
     top     = choose_modules(ranking, "top", share=0.10)        # those with the most culture-general neurons
     matched = choose_modules(ranking, "matched", share=0.10)    # as top in kind and depth, with few of them
     export_freeze_list(top, "google/gemma-3-12b-it").save("spare.json")
 
-CULNIG (arXiv 2510.08284) fine-tunes the top or the bottom modules, about 10% of the parameters. Its two groups differ in depth
-and kind too; "matched" does not, so it is the fairer one to compare with.
+CULNIG (arXiv 2510.08284) fine-tunes the top or the bottom modules, about 10% of the parameters. These two
+groups differ in depth and kind as well; top and "matched" do not, so "matched" is the fairer one to compare
+with.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,12 +27,9 @@ import pandas as pd
 from .. import io
 from ..data.neurons import NeuronSet, Pool, Site
 from ..errors import FineTuningError, NeuronError
-from .weights import checkpoint_folder, place_of
+from .config import CHOICES, SHARE, Choice
+from .weights import WeightPlace, checkpoint_folder, place_of
 
-Choice = Literal["top", "bottom", "matched", "random"]
-CHOICES: tuple[str, ...] = get_args(Choice)
-SHARE = 0.10
-"""Of the parameters, as in the paper."""
 _NAME = re.compile(r"(mlp|attn)\.(\d+)")
 
 
@@ -57,7 +54,7 @@ class Module:
 
 @dataclass(frozen=True)
 class _Modules:
-    """Modules of one model, in an order that means something."""
+    """Modules of one model, in a meaningful order."""
 
     modules: tuple[Module, ...]
     total: int
@@ -91,7 +88,7 @@ class _Modules:
         return sum(module.layer * module.parameters for module in self.modules) / self.parameters
 
     def table(self) -> pd.DataFrame:
-        """Columns module, layer, kind, neurons, parameters, share (of the model's parameters); a row a module."""
+        """One row per module: module, layer, kind, neurons, parameters, share (of the model's parameters)."""
         rows = [{"module": m.name, **asdict(m), "share": m.parameters / self.total} for m in self.modules]
         return pd.DataFrame(rows, columns=["module", "layer", "kind", "neurons", "parameters", "share"])
 
@@ -114,7 +111,7 @@ class ModuleRanking(_Modules):
 
 @dataclass(frozen=True, repr=False)
 class ModuleGroup(_Modules):
-    """The modules that are to be trained, or spared."""
+    """The modules to train, or to spare."""
 
     how: str
     """"top", "bottom", "matched", "random", or "chosen" where they were named one by one."""
@@ -122,22 +119,22 @@ class ModuleGroup(_Modules):
     def __str__(self) -> str:
         names = ", ".join(module.name for module in self.modules)
         return (
-            f"{self.how}: {names} ({self.parameters:,} parameters, {100 * self.share:.1f}%; {self.neurons:,} culture-general neurons, "
-            f"mean layer {self.depth:.1f} of {self.layers})"
+            f"{self.how}: {names} ({self.parameters:,} parameters, {100 * self.share:.1f}%; "
+            f"{self.neurons:,} culture-general neurons, mean layer {self.depth:.1f} of {self.layers})"
         )
 
     __repr__ = __str__
 
 
 def skeleton(model: Any, *, whole: bool = False) -> Any:
-    """The Hugging Face model without its weights: names, shapes and kinds of modules, no memory.
+    """The Hugging Face model without its weights: names, shapes and kinds of modules; takes no memory.
 
     Args:
-        model: a name or folder, a model that `load_model` returned, or a Hugging Face model, which is returned as it is.
-        whole: of a multimodal checkpoint everything, as others load it, not the language model alone.
+        model: a name or folder, a model that `load_model` returned, or a Hugging Face model, which is
+            returned as it is.
+        whole: include all of a multimodal checkpoint, as others load it, not the language model alone.
 
-    Raises:
-        FineTuningError: a model that does not tell its configuration.
+    Raises `FineTuningError` for a model that does not carry its configuration.
     """
     import torch
     import transformers
@@ -162,10 +159,10 @@ def skeleton(model: Any, *, whole: bool = False) -> Any:
 
 
 def rank_modules(neurons: NeuronSet, model: Any) -> ModuleRanking:
-    """A model's modules, those that hold the most culture-general neurons first.
+    """A model's modules, the ones that hold the most culture-general neurons first.
 
-    Neurons of `mlp.gate`, `mlp.up` and `mlp.post` count for the MLP, those of `attn.q`, `attn.k` and `attn.v` for attention.
-    Among equals the shallower comes first, and the MLP before attention.
+    Neurons of `mlp.gate`, `mlp.up` and `mlp.post` count for the MLP, those of `attn.q`, `attn.k` and `attn.v`
+    for attention. Of equals the shallower comes first, and the MLP before attention.
 
     Args:
         neurons: the culture-general set.
@@ -183,8 +180,10 @@ def rank_modules(neurons: NeuronSet, model: Any) -> ModuleRanking:
         raise NeuronError("the set of neurons is empty: modules cannot be ranked by it")
     known = {(module.layer, module.kind) for module in ranking}
     if strange := sorted(place for place in counts if place not in known):
+        layer, kind = strange[0]
         raise NeuronError(
-            f"the set has neurons in {strange[0][1]} of layer {strange[0][0]}, the model has {ranking.layers} layers: it is of another model"
+            f"the set has neurons in {kind} of layer {layer}, the model has {ranking.layers} layers: "
+            "the set is of another model"
         )
     modules = [replace(module, neurons=counts[module.layer, module.kind]) for module in ranking]
     modules.sort(key=lambda m: (-m.neurons, m.layer, m.kind != "mlp"))
@@ -192,7 +191,7 @@ def rank_modules(neurons: NeuronSet, model: Any) -> ModuleRanking:
 
 
 def list_modules(model: Any) -> ModuleRanking:
-    """A model's modules from the first layer to the last, without counts. Raises `FineTuningError` where they are not known."""
+    """A model's modules in order, without counts. Raises `FineTuningError` where none is known."""
     plain = skeleton(model)
     sizes: dict[tuple[int, Pool], int] = defaultdict(int)
     total = 0
@@ -202,9 +201,7 @@ def list_modules(model: Any) -> ModuleRanking:
         if place is not None:
             sizes[place[:2]] += parameter.numel()
     if not sizes:
-        raise FineTuningError(
-            f"no MLPs and attention modules are known by their names in {type(plain).__name__}"
-        )
+        raise FineTuningError(f"{type(plain).__name__} has no MLP or attention modules under any known name")
     modules = [
         Module(layer, kind, size)
         for (layer, kind), size in sorted(sizes.items(), key=lambda item: (item[0][0], item[0][1] != "mlp"))
@@ -218,13 +215,13 @@ def choose_modules(
     """Modules that together hold a share of the parameters.
 
     - top: those with the most culture-general neurons, until the share is reached.
-    - matched: for every module of top another of the same kind, so the same share; chosen together so that the distance in depth
-      (as a share of the layers) plus the culture-general neurons (as a share of what top's modules hold on average) is
-      least.
+    - matched: for every module of top another one of its kind, so the same share. They are chosen together,
+      with the least sum of distance in depth (as a share of the layers) and culture-general neurons (as a
+      share of the mean of top's modules).
     - bottom: those with the fewest, the deepest first; as many parameters as top has.
     - random: in an order drawn from all modules by `seed`; as many parameters as top has.
 
-    bottom and random pass over a module that would overshoot by the smallest module's parameters or more.
+    bottom and random skip a module that would overshoot by the smallest module's parameters or more.
 
     Args:
         how: one of these, or the names of modules, e.g. ``["mlp.13", "attn.2"]``.
@@ -237,14 +234,15 @@ def choose_modules(
         return _named(ranking, list(how))
     if how not in CHOICES:
         raise FineTuningError(
-            f"unknown choice of modules {how!r}: use {', '.join(CHOICES)}, or names such as mlp.13"
+            f"unknown choice of modules {how!r}: use {', '.join(CHOICES)}, or names like mlp.13"
         )
     if not 0 < share <= 1:
         raise FineTuningError(f"a share lies between 0 and 1 (10% is 0.1), not {share}")
     top = _until(ranking.modules, share * ranking.total)
     if top is None:
         raise FineTuningError(
-            f"a share of {share:.1%} cannot be reached: all {len(ranking)} modules together hold {ranking.share:.1%} of the parameters"
+            f"a share of {share:.1%} cannot be reached: all {len(ranking)} modules together hold "
+            f"{ranking.share:.1%} of the parameters"
         )
     if how == "top":
         chosen = top
@@ -263,17 +261,17 @@ def _named(ranking: ModuleRanking, names: list[str]) -> ModuleGroup:
     known = {module.name: module for module in ranking}
     for name in names:
         if name not in known:
-            form = "" if _NAME.fullmatch(name) else ", and names are such as mlp.0 or attn.2"
+            form = "" if _NAME.fullmatch(name) else "; write names like mlp.0 or attn.2"
             raise FineTuningError(
                 f"no module {name!r}: this model has mlp and attn of layers 0 to {ranking.layers - 1}{form}"
             )
     if not names or len(set(names)) < len(names):
-        raise FineTuningError("name one module at least, and none twice")
+        raise FineTuningError("name at least one module, and none twice")
     return ModuleGroup(tuple(known[name] for name in names), ranking.total, ranking.layers, "chosen")
 
 
 def _until(modules: Iterable[Module], wanted: float) -> list[Module] | None:
-    """The first modules that hold so many parameters; None where all do not."""
+    """The shortest start of the list that holds that many parameters; None where all together do not."""
     chosen, held = [], 0
     for module in modules:
         chosen.append(module)
@@ -297,7 +295,7 @@ def _as_many(order: list[Module], wanted: int) -> list[Module]:
 
 
 def _matched(ranking: ModuleRanking, top: list[Module]) -> list[Module]:
-    """One other module of the same kind and size for each of top's, near in depth, with few culture-general neurons."""
+    """For each of top's modules another of its kind, near in depth, with few culture-general neurons."""
     from scipy.optimize import linear_sum_assignment
 
     taken = {module.name for module in top}
@@ -308,20 +306,19 @@ def _matched(ranking: ModuleRanking, top: list[Module]) -> list[Module]:
         others = [module for module in ranking if module.kind == kind and module.name not in taken]
         if len(others) < len(mine):
             raise FineTuningError(
-                f"the share is too large for matched modules: top takes {len(mine)} {kind} modules, {len(others)} are left; use a smaller share"
+                f"the share is too large for matched modules: top takes {len(mine)} {kind} modules, "
+                f"{len(others)} are left; use a smaller share"
             )
         if mine:
-            cost = np.array(
-                [
-                    [abs(m.layer - o.layer) / ranking.layers + o.neurons / max(usual, 1) for o in others]
-                    for m in mine
-                ]
-            )
+            near = [[abs(m.layer - o.layer) / ranking.layers for o in others] for m in mine]
+            cost = np.array(near) + [
+                o.neurons / max(usual, 1) for o in others
+            ]  # [top's module, other module]
             chosen += [others[place] for place in linear_sum_assignment(cost)[1]]
     return chosen
 
 
-# ------------------------------------------------------------------------------------------------ for other trainers
+# ---------------------------------------------------------------------- for other trainers
 
 
 @dataclass(frozen=True)
@@ -331,24 +328,24 @@ class FreezeList:
     parameters: tuple[str, ...]
     """Names of the parameters to spare: ``requires_grad_(False)``."""
     exclude_modules: tuple[str, ...]
-    """Linear layers to spare: ``LoraConfig(exclude_modules=list(...))``, beside ``target_modules="all-linear"`` or names of yours."""
+    """Linear layers to spare: ``LoraConfig(exclude_modules=list(...))``, with ``target_modules="all-linear"``
+    or your own names."""
     target_modules: tuple[str, ...]
-    """All linear layers of the other MLPs and attention modules: ``LoraConfig(target_modules=list(...))``, which needs no exclusion."""
+    """All linear layers of the other MLPs and attention modules: ``LoraConfig(target_modules=list(...))``."""
 
     def save(self, path: str | Path) -> Path:
-        """Writes all three as JSON; to a file ending in .txt the parameters alone, one a line."""
+        """Writes all three as JSON; to a file ending in .txt the parameters alone, one per line."""
         path = Path(path)
         if path.suffix == ".txt":
             return io.write(path, ("\n".join(self.parameters) + "\n").encode())
         names = {key: list(value) for key, value in asdict(self).items()}
         return io.write(path, (json.dumps(names, indent=1) + "\n").encode())
 
-    @cached_property
-    def _about(self) -> str:
-        return f"{len(self.parameters)} parameters in {len(self.exclude_modules)} linear layers are spared, {len(self.target_modules)} others can be trained"
-
     def __str__(self) -> str:
-        return self._about
+        return (
+            f"{len(self.parameters)} parameters in {len(self.exclude_modules)} linear layers are spared, "
+            f"{len(self.target_modules)} others can be trained"
+        )
 
 
 def export_freeze_list(modules: Iterable[Module], model: Any) -> FreezeList:
@@ -356,26 +353,34 @@ def export_freeze_list(modules: Iterable[Module], model: Any) -> FreezeList:
 
     Args:
         modules: e.g. ``choose_modules(ranking, "top")``.
-        model: a name or folder (names are those of the class that the checkpoint says it is, vision parts and all), or the
-            Hugging Face model that is to be trained.
+        model: the Hugging Face model that is to be trained, or a name or folder: names are then those of the
+            class that the checkpoint says it is, vision parts included.
 
     Raises:
         FineTuningError: a module that the model does not have.
     """
     plain = skeleton(model, whole=True)
-    wanted = {(module.layer, module.kind) for module in modules}
-    parameters = [
-        name for name, _ in plain.named_parameters() if (place := place_of(name)) and place[:2] in wanted
-    ]
-    found = {place[:2] for name in parameters if (place := place_of(name))}
-    if lacking := sorted(wanted - found):
-        raise FineTuningError(
-            f"{type(plain).__name__} has no {lacking[0][1]} in layer {lacking[0][0]}: the modules are of another model"
-        )
+    wanted: set[tuple[int, Pool]] = {(module.layer, module.kind) for module in modules}
+    parameters = parameters_in(plain, wanted).values()
     spared, others = [], []
     for name, place in linear_layers(plain):
         (spared if place in wanted else others).append(name)
     return FreezeList(tuple(parameters), tuple(spared), tuple(others))
+
+
+def parameters_in(plain: Any, wanted: Iterable[tuple[int, Pool]]) -> dict[WeightPlace, str]:
+    """Place -> name of each parameter in these modules. Raises `FineTuningError` for a missing module."""
+    wanted = set(wanted)
+    names = {
+        place: name
+        for name, _ in plain.named_parameters()
+        if (place := place_of(name)) and place[:2] in wanted
+    }
+    for layer, kind in sorted(wanted - {place[:2] for place in names}):
+        raise FineTuningError(
+            f"{type(plain).__name__} has no {kind} in layer {layer}: the modules are of another model"
+        )
+    return names
 
 
 def linear_layers(plain: Any) -> Iterator[tuple[str, tuple[int, Pool]]]:

@@ -1,6 +1,7 @@
 """The files of a Hugging Face checkpoint: found, read, and written again with some weights changed.
 
-What is not changed stays as it is to the byte, vision parts, fused and tied weights included: no model is built on the way.
+What is not changed keeps its bytes, vision parts, fused and tied weights included: no model is built on the
+way.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -17,28 +18,31 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import io
 from ..data.neurons import Pool
 from ..defaults import TOY
 from ..engine.loading import check_folder, explain, looks_like_path, revision_of
 from ..errors import ModelError
 
 PARAMETER = re.compile(
-    r"(?:^|\.)(?:layers|h)\.(?P<layer>\d+)\.(?P<parent>mlp|self_attn|attn|attention)\.(?P<rest>(?P<module>\w+)(?:\.\w+)*)$"
+    r"(?:^|\.)(?:layers|h)\.(?P<layer>\d+)\.(?P<parent>mlp|self_attn|attn|attention)"
+    r"\.(?P<rest>\w+(?:\.\w+)*)$"
 )
 """Name of a parameter inside an MLP or an attention module, by any family's names and with any prefix."""
 INDEX = "model.safetensors.index.json"
+WEIGHTS = (".safetensors", ".bin", ".pth", ".gguf")
 HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*")
 """What a checkpoint consists of on the Hub; weights in other formats are left there."""
 
-Place = tuple[int, Pool, str]
+WeightPlace = tuple[int, Pool, str]
 """(layer, mlp | attn, the name from there on), e.g. (3, "mlp", "gate_proj.weight")."""
 
 
-def place_of(name: str) -> Place | None:
+def place_of(name: str) -> WeightPlace | None:
     """Where a parameter sits in the language model; None outside its MLPs and attention modules.
 
-    Names of one weight differ between a checkpoint's file, the class it is loaded as and the class that it was saved from;
-    the place does not.
+    Names of one weight differ between a checkpoint's file, the class it is loaded as and the class that it
+    was saved from; the place does not.
     """
     found = PARAMETER.search(name)
     if found is None or "vision" in name:
@@ -47,10 +51,9 @@ def place_of(name: str) -> Place | None:
 
 
 def checkpoint_folder(source: str | Path, *, revision: str | None = None) -> Path:
-    """The folder that holds a checkpoint: the toy's own, the one named, or the local copy of a name on the Hub.
+    """The folder that holds a checkpoint: the toy's own, the one named, or the local copy of a Hub id.
 
-    Raises:
-        ModelError: no checkpoint there, or none that can be fetched.
+    Raises `ModelError` where there is no checkpoint, or none can be fetched.
     """
     if str(source) == TOY:
         return Path(str(resources.files("culnig_tl") / "toy" / "model"))
@@ -76,11 +79,11 @@ def revision_of_checkpoint(source: str | Path, *, revision: str | None = None) -
 
 
 def read_config(folder: Path) -> Any:
-    """The checkpoint's configuration. Raises `ModelError` where there is none, or one of a quantized model."""
+    """The checkpoint's configuration. Raises `ModelError` where it is missing, or of a quantized model."""
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no config.json: a folder with a Hugging Face checkpoint is wanted")
+        raise ModelError(f"{folder} holds no config.json: give a folder with a Hugging Face checkpoint")
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -93,7 +96,7 @@ def read_config(folder: Path) -> Any:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that the model's weights are read from. Raises `ModelError` where there is none in safetensors."""
+    """The files that the weights are read from. Raises `ModelError` where none is in safetensors."""
     index = folder / INDEX
     if index.is_file():
         try:
@@ -107,9 +110,7 @@ def weight_files(folder: Path) -> list[Path]:
     if missing:
         raise ModelError(f"{folder} lacks {missing[0].name}, which {INDEX} names: fetch the checkpoint again")
     if not found:
-        raise ModelError(
-            f"{folder} holds no .safetensors file: save the model with save_pretrained(..., safe_serialization=True)"
-        )
+        raise ModelError(f"{folder} holds no .safetensors file: save the model with save_pretrained()")
     return found
 
 
@@ -124,36 +125,38 @@ def read_tensors(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tenso
     return tensors
 
 
-def rewrite(folder: Path, out: Path, change: Callable[[str, Tensor], Tensor]) -> None:
-    """Writes the checkpoint's weights to `out`, file by file, each tensor as `change(name, tensor)` returns it."""
+def rewrite(folder: Path, out: Path, change: Callable[[str, Tensor], Tensor]) -> list[str]:
+    """Writes the weights to `out`, each as `change(name, tensor)` returns it; returns the files' names."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    for path in weight_files(folder):
-        tensors: dict[str, Tensor] = {}
+    paths = weight_files(folder)
+    for path in paths:
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata()
-            for name in stream.keys():
-                tensors[name] = change(name, stream.get_tensor(name)).contiguous()
+            tensors = {name: change(name, stream.get_tensor(name)).contiguous() for name in stream.keys()}
         partial = out / f".{path.name}.partial"
         save_file(tensors, partial, metadata=metadata)
         os.replace(partial, out / path.name)
+    return [path.name for path in paths]
 
 
-def copy_rest(folder: Path, out: Path) -> None:
-    """Copies what is no weights: configuration, tokenizer, index."""
-    for path in folder.iterdir():
-        if (
-            path.is_file()
-            and path.suffix not in (".safetensors", ".bin", ".pth", ".gguf")
-            and path.name != "__init__.py"
-        ):
-            shutil.copyfile(path, out / path.name)
+def copy_rest(folder: Path, out: Path) -> list[str]:
+    """Copies everything that is not weights (configuration, tokenizer, index); returns the files' names."""
+    paths = [path for path in folder.iterdir() if path.is_file() and path.suffix not in WEIGHTS]
+    for path in paths:
+        shutil.copyfile(path, out / path.name)
+    return [path.name for path in paths]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a record that people can read."""
+    io.write(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[None]:
-    """Makes the folder, and removes it again if what is written to it fails. Raises `ModelError` where it is in use."""
+    """Makes the folder; removes it if writing to it fails. Raises `ModelError` where it is in use."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} is in use: choose a new folder")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Ablation: what the model does without some neurons.
 
-One hook function per (site, layer) multiplies the site's output by a vector that is computed once: 0 at the chosen neurons
-to suppress them, 2 to enhance them, at every position; or it puts their mean on a task in their place. Nothing stays on the
-model.
+One hook function per (site, layer) multiplies the site's output by a vector that is computed once: 0 at the
+chosen neurons to suppress them, 2 to enhance them, at every position; or it puts their mean on a task in
+their place. Nothing stays on the model.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ def ablate(
         with ablate(model, neurons):
             logits = model(tokens)
 
-    Works with `model(...)`, `generate`, `run_with_cache` and `run_with_hooks`; nested contexts compose, the outer one first;
-    exceptions leave nothing behind; an empty set adds no hook at all.
+    Works with `model(...)`, `generate`, `run_with_cache` and `run_with_hooks`; nested contexts compose, the
+    outer one first; exceptions leave nothing behind; an empty set adds no hook at all.
 
     Args:
         scale: 0 suppresses the neurons, 2 enhances them (CULNIG's two operations).
         to: put each neuron's mean over a task in its place instead (see `mean_outputs`).
 
     Raises:
-        NeuronError: a scale that is not finite, both scale and means, or neurons that the model does not have.
+        NeuronError: a scale that is not finite, both scale and means, or neurons that the model does not
+            have.
     """
     with model.hooks(fwd_hooks=ablation_hooks(model, neurons, scale=scale, to=to)):
         yield model
@@ -65,8 +66,8 @@ def ablation_hooks(
         logits = model.run_with_hooks(tokens, fwd_hooks=ablation_hooks(model, neurons))
 
     Args:
-        in_place: change the chosen neurons inside the activation instead of making another: the same numbers without the cost, for
-            forward passes without gradients whose activations nobody keeps.
+        in_place: change the chosen neurons inside the activation instead of making another: the same numbers
+            without the cost, for forward passes without gradients whose activations nobody keeps.
 
     The other arguments and the errors are those of `ablate`.
     """
@@ -119,7 +120,8 @@ def check_fits(model: HookedModel, neurons: NeuronSet) -> None:
 
 
 def _affine(factors: Tensor, offsets: Tensor | None, at: Tensor | None) -> Callable[..., Tensor]:
-    """A hook for [batch, pos, neuron] or [batch, pos, head, d_head]; its vectors move to the activation's device and dtype once.
+    """A hook for [batch, pos, neuron] or [batch, pos, head, d_head]; its vectors move to the activation's
+    device and dtype once.
 
     With `at` the vectors are those of these neurons alone, which are changed in place.
     """
@@ -161,7 +163,8 @@ def mean_outputs(
     checkpoint: str | Path | Checkpoint | None = None,
     resume: bool = False,
 ) -> NeuronMeans:
-    """The mean output of every neuron over all tokens of a task's prompts, padding left out: for ``ablate(..., to=...)``.
+    """The mean output of every neuron over all tokens of a task's prompts, padding left out: for
+    ``ablate(..., to=...)``.
 
     Args:
         task: whose prompts the means are taken over; say which, the result depends on it.

@@ -1,7 +1,9 @@
-"""A close look: one prompt token by token (`score_prompt`), or chosen neurons question by question (`question_scores`).
+"""A close look: one prompt token by token (`score_prompt`), or chosen neurons question by question
+(`question_scores`).
 
-Keeping every neuron's score on every question is impossible (57 GB per million neurons on BLEnD): `score_neurons` sums, and
-`question_scores` is a second pass that looks at a few. Neuron cards, token tables and the workbench are made of these.
+Keeping every neuron's score on every question is impossible (57 GB per million neurons on BLEnD):
+`score_neurons` sums, and `question_scores` is a second pass that looks at a few. Neuron cards, token tables
+and the workbench are made of these.
 """
 
 from __future__ import annotations
@@ -119,7 +121,8 @@ class QuestionScores:
         return self.p_answer[:, None] * self.scores
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a question and neuron: id, cluster, country, site, layer, neuron, score, p_answer, position, token."""
+        """One row per question and neuron: id, cluster, country, site, layer, neuron, score, p_answer,
+        position, token."""
         table = self.neurons.table
         frames = [
             table[["site", "layer", "neuron"]].assign(
@@ -151,7 +154,8 @@ def question_scores(
     checkpoint: str | Path | Checkpoint | None = None,
     resume: bool = False,
 ) -> QuestionScores:
-    """Scores chosen neurons question by question, in a second pass: `[question, neuron]`, and where in the prompt the max sat.
+    """Scores chosen neurons question by question, in a second pass: `[question, neuron]`, and where in the
+    prompt the max sat.
 
     Args:
         neurons: the set; its rows are the columns of the result. Every neuron once.
@@ -160,7 +164,8 @@ def question_scores(
     Questions that do not fit in the model's context are left out, of the result's `task` too.
 
     Raises:
-        ScoreError: an empty task or set, a country-specific set with a neuron twice, a site that the model lacks, NaN.
+        ScoreError: an empty task or set, a country-specific set with a neuron twice, a site that the model
+            lacks, NaN.
     """
     if not len(neurons) or len(neurons.keys()) < len(neurons):
         raise ScoreError(

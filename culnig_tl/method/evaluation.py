@@ -37,25 +37,29 @@ def evaluate(
     checkpoint: str | Path | Checkpoint | None = None,
     resume: bool = False,
 ) -> EvaluationResult:
-    """Asks every question of a task; a prediction is right when the likeliest token of the whole vocabulary is the label.
+    """Asks every question of a task; a prediction is right when the likeliest token of the whole vocabulary
+    is the label.
 
-    Without gradients, with the last position's logits alone, in batches of like length. A label that the tokenizer splits
-    into two tokens ("10" on WorldValuesBench's scales) is read by greedy decoding of up to two tokens, its P(answer) is that
-    of the first; `metadata["two_token_labels"]` names such labels. Questions answered in words go to `ask_short_answers`.
+    Without gradients, with the last position's logits alone, in batches of like length. A label that the
+    tokenizer splits into two tokens ("10" on WorldValuesBench's scales) is read by greedy decoding of up to
+    two tokens, its P(answer) is that of the first; `metadata["two_token_labels"]` names such labels.
+    Questions answered in words go to `ask_short_answers`.
 
     Args:
         model: what `load_model` returns, or a bridge or HookedTransformer of the user's.
         task: e.g. ``load_task("blend", split="test")``.
-        ablate: neurons whose outputs are multiplied by `scale` meanwhile (0 suppresses, 2 enhances), or replaced by their
-            means `to` (see `mean_outputs`); None leaves the model unchanged.
+        ablate: neurons whose outputs are multiplied by `scale` meanwhile (0 suppresses, 2 enhances), or
+            replaced by their means `to` (see `mean_outputs`); None leaves the model unchanged.
         batch_size: questions per batch, or "auto".
         checkpoint, resume: as in `score_neurons`.
 
-    Where torch.distributed was started, the processes share the batches, and each returns all answers. Questions that do not
-    fit in the model's context are left out; the log and ``metadata["too_long"]`` name them.
+    Where torch.distributed was started, the processes share the batches, and each returns all answers.
+    Questions that do not fit in the model's context are left out; the log and ``metadata["too_long"]`` name
+    them.
 
     Raises:
-        ScoreError: an empty task, NaN (naming the question). NeuronError: neurons that the model does not have.
+        ScoreError: an empty task, NaN (naming the question). NeuronError: neurons that the model does not
+            have.
     """
     how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
     how["checkpoint"] = Checkpoint.of(checkpoint, resume=resume)
@@ -89,8 +93,8 @@ def evaluate(
 
 
 _TOKENS = ("predicted", "labels", "following")
-"""Per question: the likeliest token, the place of the likeliest label, and one more than the token after the first token of
-a two-token label (0 where none was looked at)."""
+"""Per question: the likeliest token, the place of the likeliest label, and one more than the token after the
+first token of a two-token label (0 where none was looked at)."""
 
 
 def _options(prompts: Sequence[Prompt], device: torch.device) -> Tensor:
@@ -123,8 +127,9 @@ def _read(
 ) -> tuple[str, str, bool]:
     """(text of the answer, likeliest label, whether the answer is right).
 
-    `token` is the likeliest of all, `place` the likeliest label's; `then` follows that label's first token where it may be the
-    start of a two-token label: another digit belongs to the answer ("1", "0" is read as 10, "1" before anything else as 1).
+    `token` is the likeliest of all, `place` the likeliest label's; `then` follows that label's first token
+    where it may be the start of a two-token label: another digit belongs to the answer ("1", "0" is read as
+    10, "1" before anything else as 1).
     """
     options = prompt.question.options
     if then is None:
@@ -164,8 +169,8 @@ def evaluate_sets(
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> dict[str, EvaluationResult]:
-    """Asks all tasks once per set (None leaves the model unchanged), with one progress bar; sets of the same neurons are
-    asked once."""
+    """Asks all tasks once per set (None leaves the model unchanged), with one progress bar; sets of the same
+    neurons are asked once."""
     if not tasks:
         raise ScoreError("no task to ask: name one at least")
     distinct = {None if neurons is None else neurons.hash: neurons for neurons in sets.values()}

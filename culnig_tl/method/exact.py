@@ -1,9 +1,11 @@
-"""The exact effect of every neuron: P(answer) lost when it alone is zeroed, at all positions, on each question.
+"""The exact effect of every neuron: P(answer) lost when it alone is zeroed, at all positions, on each
+question.
 
     effect_n(x, y) = P(y|x) - P(y|x, n = 0)
 
-What attribution estimates without running it. Every question is one row up to the ablated layer and a row a neuron from
-there on (see `fanout`), so a small model's every neuron can be tried; of a larger one take `stratified_sample`.
+What attribution estimates without running it. Every question is one row up to the ablated layer and one row
+per neuron from there on (see `fanout`), so a small model's every neuron can be tried; of a larger one take
+`stratified_sample`.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class ExactEffects:
         return self.drops.mean(axis=0, dtype=np.float64)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a neuron: site, layer, neuron, effect, se (over clusters of questions)."""
+        """One row per neuron: site, layer, neuron, effect, se (over clusters of questions)."""
         clusters = np.array([q.cluster for q in self.task])
         errors = [clustered_mean(column.astype(float), clusters)[1] for column in self.drops.T]
         return self.neurons.table[["site", "layer", "neuron"]].assign(effect=self.mean, se=errors)
@@ -103,7 +105,8 @@ def exact_effects(
         checkpoint, resume: as in `score_neurons`; torchrun shares the questions among processes.
 
     Raises:
-        ScoreError: an empty task, a site that the model lacks, NaN. NeuronError: an empty set, a neuron twice.
+        ScoreError: an empty task, a site that the model lacks, NaN. NeuronError: an empty set, a neuron
+            twice.
     """
     info = describe(model)
     chosen = all_neurons(info, sites) if neurons is None else neurons
@@ -154,11 +157,12 @@ def all_neurons(info: ModelInfo, sites: Iterable[Site | str] = SITES) -> NeuronS
 def stratified_sample(
     info: ModelInfo, sites: Iterable[Site | str] = SITES, *, each: int | None = 64, seed: int = 0
 ) -> NeuronSet:
-    """Random neurons, as many from every site and layer: those of a larger model that are zeroed one at a time.
+    """Random neurons, as many from every site and layer: those of a larger model that are zeroed one at a
+    time.
 
     Args:
         info: what `describe(model)` returns.
-        each: neurons a site and layer (all where there are fewer); None for all.
+        each: neurons per site and layer (all where there are fewer); None for all.
 
     Raises:
         NeuronError: none of the sites, or fewer than one neuron each.

@@ -1,8 +1,9 @@
-"""Fan-out: one prompt as one row up to a layer, and as many rows from there on.
+"""Fan-out: one prompt as one row up to a layer, and as many rows as wanted from there on.
 
-Hundreds of interventions on one prompt share everything before the layer they touch. So the forward pass starts with one
-row, and a hook turns it into one row an intervention where they begin: at the block's input for attention's sites, at the
-site itself for the MLP's. Masks and positions of a single unpadded prompt are the same for all rows and broadcast.
+Hundreds of interventions on one prompt share everything before the layer they touch. So the forward pass
+starts with one row, and a hook turns it into one row per intervention where they begin: at the block's input
+for attention's sites, at the site itself for the MLP's. Masks and positions of a single unpadded prompt are
+the same for all rows and broadcast.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def logits_of_rows(
     Args:
         tokens: one prompt without padding.
         edits: site of `layer` -> what is done to its output.
-        early: fan out at the layer; else all rows run from the start (for models of which `fans_out` is not true).
+        early: fan out at the layer; else all rows run from the start (for models of which `fans_out` is not
+            true).
     """
     given = tokens if early else tokens.expand(rows, -1)
     with model.hooks(fwd_hooks=edit_hooks(model, layer, rows, edits, early=early)):
@@ -94,7 +96,8 @@ def zeroing(index: Int[Tensor, " row"]) -> Edit:
 
 @torch.no_grad()
 def fans_out(model: HookedModel, tokens: Sequence[int], sites: Sequence[Site]) -> bool:
-    """Whether fanning out gives what `ablate` gives, tried on a neuron of every site in the first and the last layer.
+    """Whether fanning out gives what `ablate` gives, tried on a neuron of every site in the first and the
+    last layer.
 
     Logs a warning where it does not.
     """

@@ -1,10 +1,13 @@
-"""The passes of scoring: methods that read the same thing share one, and every pass sums its methods' terms by country.
+"""The passes of scoring: methods that read the same thing share one, and every pass sums its methods' terms
+by country.
 
-`shared_pass` is the method of the paper in one screen: `methods.culnig` gives s(x, y) from activation times gradient, and
+`shared_pass` is the method of the paper in one screen: `methods.culnig` gives s(x, y) from activation times
+gradient, and
 
     S_c(D) = sum over the questions q of country c in D of P(y_q|x_q) * s(x_q, y_q)
 
-is one matrix product per batch, site and layer, made inside the backward pass, so that no gradient outlives its layer.
+is one matrix product per batch, site and layer, made inside the backward pass, so that no gradient outlives
+its layer.
 """
 
 from __future__ import annotations
@@ -46,8 +49,8 @@ class Found:
 
 
 def shared_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
-    """Methods that read one pass: a forward pass, a backward pass where one reads gradients, and a forward pass of the
-    control prompts where one compares with them. Sums are kept on the activation's device."""
+    """Methods that read one pass: a forward pass, a backward pass where one reads gradients, and a forward
+    pass of the control prompts where one compares with them. Sums are kept on the activation's device."""
     methods = [METHODS[name]() for name in names]
     places = {method.name: _readers(method, job.sites) for method in methods}
     hooks = SiteHooks(
@@ -210,6 +213,13 @@ def run_groups(
     return found
 
 
+def on_language(job: Job, names: Sequence[str], *, checkpoint: Checkpoint | None, **how: Any) -> Language:
+    """What these methods find on the language task, with a checkpoint beneath that of the task itself."""
+    below = None if checkpoint is None else checkpoint.beneath("language")
+    found = run_groups(job, names, checkpoint=below, **how)
+    return Language(job.countries, {name: found[name].totals for name in names})
+
+
 def derived(name: str, job: Job, found: Mapping[str, Found], language: Language | None) -> Found:
     """A method that is made from others' scores, or from nothing."""
     method = METHODS[name]()
@@ -232,7 +242,8 @@ def _finished(method: Method, totals: Totals, job: Job) -> Totals:
     return {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
 
 
-def _block(totals: Totals, number: int, size: int) -> Totals:
+def _block(totals: Totals, number: int, size: int) -> dict[Site, Float[Tensor, "some layer neuron"]]:
+    """The rows of all questions (0), or of a replicate."""
     return {site: table[number * size : (number + 1) * size] for site, table in totals.items()}
 
 

@@ -1,4 +1,5 @@
-"""Which questions are summed to which scores: a row per country, and per country of each bootstrap replicate."""
+"""Which questions are summed to which scores: a row per country, and per country of each bootstrap
+replicate."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def country_rows(task: Task, countries: Sequence[str]) -> Float[Tensor, "country
 
 
 def poisson_draws(task: Task, count: int, seed: int) -> list[Float[Tensor, " question"]]:
-    """How often each question is drawn in each bootstrap replicate: Poisson(1), the same for a whole cluster."""
+    """How often each question is drawn in each bootstrap replicate: Poisson(1), the same for a whole
+    cluster."""
     if count < 0:
         raise ScoreError(f"bootstrap must be a number of replicates from 0, not {count}")
     if not count:

@@ -1,18 +1,19 @@
 """Scoring: how much each neuron's output pushes the right answer, by CULNIG or any other method.
 
-For a prompt x with right answer token y, a neuron's output n_i at token i, and P the softmax over the whole vocabulary
-at the last position (CULNIG, arXiv 2510.08284):
+For a prompt x with right answer token y, a neuron's output n_i at token i, and P the softmax over the whole
+vocabulary at the last position (CULNIG, arXiv 2510.08284):
 
     s_i(x, y) = n_i * dP(y|x)/dn_i
     s(x, y)   = max over the prompt's tokens i of s_i
     S_c(D)    = sum over the questions q of country c in D of P(y_q|x_q) * s(x_q, y_q)
 
-One forward and one backward pass give s_i for all neurons at once; the reduction to S_c happens inside the backward
-pass, so that no gradient outlives its layer. It is a first-order estimate of what zeroing the neuron would cost; it does
-not see the softmax of attention saturate, so attention's q and k neurons are estimated less well than the others.
+One forward and one backward pass give s_i for all neurons at once; the reduction to S_c happens inside the
+backward pass, so that no gradient outlives its layer. It is a first-order estimate of what zeroing the neuron
+would cost; it does not see the softmax of attention saturate, so attention's q and k neurons are estimated
+less well than the others.
 
-`methods.culnig` has the first two formulas, and every other method its own file; the third is `passes.shared_pass`, for
-all methods that read one pass. How a pass is run is in `engine.run`.
+`methods.culnig` has the first two formulas, and every other method its own file; the third is
+`passes.shared_pass`, for all methods that read one pass. How a pass is run is in `engine.run`.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from ..errors import ScoreError
 from ..progress import Advance, progress_bar
 from ..tasks.question import Task
 from ..version import __version__
-from .methods.base import Job, Language
+from .methods.base import Job
 from .methods.registry import METHODS, parse_methods
-from .passes import Found, derived, groups, needed, run_groups
+from .passes import Found, derived, groups, needed, on_language, run_groups
 from .rows import country_rows, drawn_clusters, poisson_draws
 
 
@@ -83,36 +84,44 @@ def score_neurons(
     checkpoint: str | Path | Checkpoint | None = None,
     resume: bool = False,
 ) -> NeuronScores | dict[str, NeuronScores]:
-    """Scores every neuron of the model on a task, country by country; methods that read the same pass share it.
+    """Scores every neuron of the model on a task, country by country; methods that read the same pass share
+    it.
 
-    Padding takes no part: a question's score is the same alone and in any batch up to rounding, of the largest score of its
-    site and layer 1e-6 in float64, 1e-4 in float32 (4e-6 seen) and 0.1 in bfloat16 (0.04 seen; Spearman over neurons above
-    0.999). A bfloat16 model's activations and gradients are multiplied and summed in float32: on small random models of five
-    families its scores ranked neurons as float32's did (Spearman 0.9986 to 0.9998; 90% to all of the top 1%).
+    Padding takes no part: a question's score is the same alone and in any batch up to rounding, of the
+    largest score of its site and layer 1e-6 in float64, 1e-4 in float32 (4e-6 seen) and 0.1 in bfloat16 (0.04
+    seen; Spearman over neurons above 0.999). A bfloat16 model's activations and gradients are multiplied and
+    summed in float32: on small random models of five families its scores ranked neurons as float32's did
+    (Spearman 0.9986 to 0.9998; 90% to all of the top 1%).
 
     Args:
         model: what `load_model` returns, or a bridge or HookedTransformer of the user's.
         task: the questions, e.g. ``load_task("blend", split="neuron")``, or its control.
         method: a name of `METHODS`, or several; "culnig" is the paper's.
-        sites: of the neurons; the paper's are mlp.gate, attn.q, attn.k and attn.v. MLP neurons keep the name of the site that
-            is asked for wherever a method reads them (``metadata["read_at"]``); methods of the gate alone score nothing else.
+        sites: of the neurons; the paper's are mlp.gate, attn.q, attn.k and attn.v. MLP neurons keep the name
+            of the site that is asked for wherever a method reads them (``metadata["read_at"]``); methods of
+            the gate alone score nothing else.
         language: for cape, the task that language neurons are found on.
-        batch_size: questions per batch, "auto" for what fits in memory, or the ``batch_sizes`` of an earlier run's metadata.
-        bootstrap: keep so many Poisson-bootstrap replicates of the scores as well (see `NeuronScores.replicate`), in which
-            whole clusters of questions are drawn together; each takes the memory of the scores themselves.
-        seed: of the replicates' draws (a cluster is drawn equally often for every task), and of the method "random".
-        checkpoint: where the state is saved every so often; with `resume`, an earlier run's is carried on, to the same bytes.
+        batch_size: questions per batch, "auto" for what fits in memory, or the ``batch_sizes`` of an earlier
+            run's metadata.
+        bootstrap: keep so many Poisson-bootstrap replicates of the scores as well (see
+            `NeuronScores.replicate`), in which whole clusters of questions are drawn together; each takes the
+            memory of the scores themselves.
+        seed: of the replicates' draws (a cluster is drawn equally often for every task), and of the method
+            "random".
+        checkpoint: where the state is saved every so often; with `resume`, an earlier run's is carried on, to
+            the same bytes.
 
-    Where torch.distributed was started, the processes share the batches, and each returns the sum of all. Questions that do
-    not fit in the model's context are left out; the log and ``metadata["too_long"]`` name them.
+    Where torch.distributed was started, the processes share the batches, and each returns the sum of all.
+    Questions that do not fit in the model's context are left out; the log and ``metadata["too_long"]`` name
+    them.
 
     Returns:
         float32 arrays [country, layer, neuron], one per site; for several methods, method -> scores.
 
     Raises:
-        ScoreError: an empty task, an unknown method, one that compares with a control that the task lacks, cape without
-            `language`, a site that the model lacks or that got no gradient, a float16 model, NaN or infinity (naming the
-            question), not enough memory for one question.
+        ScoreError: an empty task, an unknown method, one that compares with a control that the task lacks,
+            cape without `language`, a site that the model lacks or that got no gradient, a float16 model, NaN
+            or infinity (naming the question), not enough memory for one question.
         PromptError: a label that is not one token.
     """
     names = parse_methods([method] if isinstance(method, str) else method)
@@ -121,26 +130,23 @@ def score_neurons(
         raise ScoreError(
             "method 'cape' takes language neurons away: name the task they are found on (language=...)"
         )
-    settings = {
+    settings: dict[str, Any] = {
         "sites": [site.value for site in job.sites],
-        "method": method if isinstance(method, str) else list(names),
+        "bootstrap": bootstrap,
+        "seed": seed,
     }
-    work = Work(settings={**settings, "bootstrap": bootstrap, "seed": seed})
-    kept = Checkpoint.of(checkpoint, resume=resume)
+    settings["method"] = method if isinstance(method, str) else list(names)
     here, theirs = needed(names)
-    passes = len(task) * max(1, len(groups(here))) + (len(language) if language is not None and theirs else 0)
+    other = None
+    if language is not None and theirs:
+        _, other = _job(model, language, theirs, sites, 0, seed)
+    passes = len(job.prompts) * len(groups(here)) + (len(other.prompts) if other is not None else 0)
+    kept = Checkpoint.of(checkpoint, resume=resume)
     with progress_bar(passes, f"score {task.name}", enabled=progress) as advance:
-        how: dict[str, Any] = {"batch_size": batch_size, "work": work, "progress": advance}
+        how: dict[str, Any] = {"batch_size": batch_size, "work": Work(settings=settings), "progress": advance}
         found = run_groups(job, here, checkpoint=kept, **how)
-        beside = None
-        if language is not None and theirs:
-            _, other = _job(model, language, theirs, sites, 0, seed)
-            below = None if kept is None else kept.beneath("language")
-            scored = run_groups(other, theirs, checkpoint=below, **how)
-            beside = Language(other.countries, {name: scored[name].totals for name in theirs})
-    for name in names:
-        if name not in found:
-            found[name] = derived(name, job, found, beside)
+        beside = None if other is None else on_language(other, theirs, checkpoint=kept, **how)
+    found |= {name: derived(name, job, found, beside) for name in names if name not in found}
     scores = {name: _scores(job, asked, name, found[name], bootstrap) for name in names}
     return scores[method] if isinstance(method, str) else scores
 

@@ -17,7 +17,8 @@ def about_setting(
     """An `EvaluationResult`'s metadata.
 
     Args:
-        of_task: what is true of this task alone; kept by the task's name, so that results can be put together.
+        of_task: what is true of this task alone; kept by the task's name, so that results can be put
+            together.
     """
     info, name = describe(model), asked.task.name
     of_task = {"batch_sizes": ran.batch_sizes, "too_long": asked.too_long, **of_task}

@@ -1,1 +1,1 @@
-"""Pages: what was found as self-contained HTML, one page of a study (`report`) or of several (`comparison_page`)."""
+"""Pages: what was found as self-contained HTML, of one study (`report`) or of several (`comparison_page`)."""

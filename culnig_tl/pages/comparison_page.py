@@ -1,4 +1,4 @@
-"""One self-contained HTML page of several studies: checkpoints of one model, or different models."""
+"""The page of several studies: checkpoints of one model, or different models."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from ..analyses.checkpoints import CheckpointComparison
-from ..data.results import EvaluationResult
+from ..figures.accuracy import accuracy_bars
+from ..figures.depth import depth_bars
+from ..figures.drops import drop_chart
+from ..figures.plot import plot
+from ..figures.theme import PALETTE
 from ..study.config import GENERAL, UNCHANGED
 from ..study.findings import change, interval
 from ..study.study import Study
@@ -38,7 +44,7 @@ def write_comparison(found: CheckpointComparison, path: str | Path) -> Path:
         remarks=found.remarks(),
         accuracy=accuracy_cells(found.accuracy()),
         drops=_drop_rows(found),
-        figures=_figures(found),
+        figures={"accuracy": _accuracy(found), "layers": _layers(found)},
         matrices=_matrices(found),
     )
 
@@ -46,22 +52,17 @@ def write_comparison(found: CheckpointComparison, path: str | Path) -> Path:
 def _about(name: str, found: CheckpointComparison, path: Path) -> dict[str, Any]:
     study = found.studies[name]
     findings = found.findings.get(name)
-    neurons = len(study.neurons[GENERAL])
-    said = (
-        {
-            "mark": "care",
-            "holds": "no claim",
-            "text": f"{neurons:,} culture-general neurons; without random sets nothing is claimed.",
-        }
-        if findings is None
-        else {
-            "mark": MARKS[findings.holds],
-            "holds": SAID[findings.holds],
-            "text": f"{findings.headline()} {findings.measured()}.",
-        }
-    )
+    if findings is None:
+        neurons = len(study.neurons[GENERAL])
+        mark, holds = "care", "no claim"
+        text = f"{neurons:,} culture-general neurons; without random sets nothing is claimed."
+    else:
+        mark, holds = MARKS[findings.holds], SAID[findings.holds]
+        text = f"{findings.headline()} {findings.measured()}."
     return {
-        **said,
+        "mark": mark,
+        "holds": holds,
+        "text": text,
         "name": name,
         "link": _link(study, path),
         "command": command(study),
@@ -73,8 +74,6 @@ def _link(study: Study, path: Path) -> str | None:
     """The study's own page as a relative address, where it is on the same disk."""
     if study.folder is None or not (study.folder / "report.html").is_file():
         return None
-    from urllib.parse import quote
-
     try:
         return quote(Path(os.path.relpath(study.folder / "report.html", path.parent)).as_posix())
     except ValueError:  # another drive
@@ -82,81 +81,80 @@ def _link(study: Study, path: Path) -> str | None:
 
 
 def _drop_rows(found: CheckpointComparison) -> list[tuple[str, ...]]:
-    return [
-        (
-            name, f"{task} (culture)" if drops.culture else task, change(drops.layer.drop), interval(drops.layer.low, drops.layer.high),
-            change(drops.layer.random_mean), change(drops.layer.excess), interval(drops.layer.excess_low, drops.layer.excess_high),
-            f"{drops.layer.rank} of {drops.layer.random_sets + 1}",
-        )
-        for name, findings in found.findings.items()
-        for task, drops in findings.drops.items()
-    ]  # fmt: skip
+    rows = []
+    for name, findings in found.findings.items():
+        for task, drops in findings.drops.items():
+            own = drops.layer
+            row = (change(own.drop), interval(own.low, own.high), change(own.random_mean), change(own.excess))
+            rank = f"{own.rank} of {own.random_sets + 1}"
+            label = f"{task} (culture)" if drops.culture else task
+            rows.append((name, label, *row, interval(own.excess_low, own.excess_high), rank))
+    return rows
 
 
-def _figures(found: CheckpointComparison) -> dict[str, list[page.Shown]]:
-    """Accuracy and layers, each figure with its words; names from data are text, not Plotly's tags."""
-    from .. import figures
-    from ..figures.theme import PALETTE, escape
-
-    answers = {}
-    for name, study in found.studies.items():
-        for setting, words in ((UNCHANGED, UNCHANGED), (GENERAL, "neurons off")):
-            result = found.told_apart(study.results[setting])
-            answers[f"{escape(name)}, {words}"] = EvaluationResult(
-                result.table.assign(task=result.table["task"].map(escape)), result.metadata
-            )
-    bars = figures.accuracy_bars(answers)
-    for number in range(len(answers)):  # one colour a checkpoint, hatched where its neurons are off
-        pattern = {"shape": "/" if number % 2 else "", "fillmode": "overlay", "fgcolor": "white", "size": 7}
-        bars.update_traces(
-            marker={"color": PALETTE[number // 2 % len(PALETTE)], "pattern": pattern}, selector=number
-        )
-    accuracy = []
+def _accuracy(found: CheckpointComparison) -> list[page.Shown]:
+    shown = []
     if found.findings:
-        same = len({f.task for f in found.findings.values()}) == 1
+        same = len({findings.task for findings in found.findings.values()}) == 1
         drops = {
-            escape(n if same else f"{n}, {f.task}"): f.drops[f.task].layer for n, f in found.findings.items()
+            name if same else f"{name}, {findings.task}": findings.drops[findings.task].layer
+            for name, findings in found.findings.items()
         }
         task = next(iter(found.findings.values())).task if same else "its cultural task"
         heading = f"Change in accuracy on {task}, study by study"
-        reading = (
-            "A point left of 0 is accuracy lost; what matters is how far it is from the random sets' diamond."
+        words = (
+            "A point left of 0 is accuracy lost; what matters is its distance from the random sets' diamond."
         )
-        accuracy.append(page.shown("drops", heading, reading, figures.drop_chart(drops)))
-    accuracy.append(
-        page.shown(
-            "accuracy-bars",
-            "Accuracy in both settings",
-            "Hatched: with the checkpoint's own culture-general neurons off.",
-            bars,
+        shown.append(page.shown("drops", heading, words, drop_chart(drops)))
+    words = "Hatched: with the checkpoint's own culture-general neurons off."
+    shown.append(page.shown("accuracy-bars", "Accuracy in both settings", words, _bars(found)))
+    return shown
+
+
+def _bars(found: CheckpointComparison) -> go.Figure:
+    """Accuracy in both settings: one colour per checkpoint, hatched where its neurons are off."""
+    answers = {
+        f"{name}, {words}": found.told_apart(study.results[setting])
+        for name, study in found.studies.items()
+        for setting, words in ((UNCHANGED, UNCHANGED), (GENERAL, "neurons off"))
+    }
+    bars = accuracy_bars(answers)
+    for number in range(len(answers)):
+        pattern = {"shape": "/" if number % 2 else "", "fillmode": "overlay", "fgcolor": "white", "size": 7}
+        colour = PALETTE[number // 2 % len(PALETTE)]
+        bars.update_traces(marker={"color": colour, "pattern": pattern}, selector=number)
+    return bars
+
+
+def _layers(found: CheckpointComparison) -> list[page.Shown]:
+    words = "Where culture-general neurons sit, a column for each checkpoint."
+    if len({study.info["layers"] for study in found.studies.values()}) > 1:
+        words += (
+            " In percent of each set, because the models have different numbers of layers; "
+            "each column ends at its model's last."
         )
-    )
-    sets = {escape(name): neurons for name, neurons in found.sets.items()}
-    deep = {study.info["layers"] for study in found.studies.values()}
-    counted = (
-        ""
-        if len(deep) == 1
-        else " In percent of each set, because the models have different numbers of layers; each ends at its last."
-    )
-    words = f"Where culture-general neurons sit, a column a checkpoint.{counted}"
-    layers = [page.shown("checkpoint-heatmap", "Layer by checkpoint", words, found.figure())]
-    if all(len(neurons) for neurons in sets.values()):
-        words = "Shallow, middle and deep third of each model's own layers: comparable between models of different depth."
-        layers.append(page.shown("depth", "Depth in thirds", words, figures.depth_bars(sets)))
-    return {"accuracy": accuracy, "layers": layers}
+    shown = [page.shown("checkpoint-heatmap", "Layer by checkpoint", words, plot(found))]
+    if all(map(len, found.sets.values())):
+        words = (
+            "Shallow, middle and deep third of each model's own layers: comparable between models of "
+            "different depth."
+        )
+        shown.append(page.shown("depth", "Depth in thirds", words, depth_bars(found.sets)))
+    return shown
 
 
 def _matrices(found: CheckpointComparison) -> list[dict[str, Any]]:
     return [
         _matrix(
             "Overlap of the culture-general neurons",
-            'Jaccard index: 1 where two sets are the same. In brackets what sets of the same sizes have by chance. "–": different shapes.',
+            "Jaccard index: 1 where two sets are the same. In brackets, what sets of the same sizes have by "
+            "chance. “–”: different shapes.",
             found.overlap(),
             found.chance_overlap(),
         ),
         _matrix(
             "Rank correlation over all neurons",
-            'Spearman\'s rank correlation of the value that neurons are selected by. "–": different shapes.',
+            "Spearman's rank correlation of the value that neurons are selected by. “–”: different shapes.",
             found.rank_correlation(),
         ),
     ]
@@ -165,18 +163,19 @@ def _matrices(found: CheckpointComparison) -> list[dict[str, Any]]:
 def _matrix(
     heading: str, words: str, values: pd.DataFrame, chance: pd.DataFrame | None = None
 ) -> dict[str, Any]:
-    def cell(row: str, column: str) -> Mapping[str, str]:
-        value = float(values.loc[row, column])  # type: ignore[arg-type]
-        known = chance is not None and row != column and not pd.isna(value)
-        return {
-            "value": "–" if pd.isna(value) else f"{value:.3f}",
-            "chance": f"{float(chance.loc[row, column]):.3f}" if known else "",
-        }  # type: ignore[union-attr,arg-type]
-
     names = [str(name) for name in values.columns]
-    return {
-        "heading": heading,
-        "words": words,
-        "names": names,
-        "rows": [{"name": row, "cells": [cell(row, column) for column in names]} for row in names],
-    }
+    numbers = values.to_numpy(float)
+    by_chance = None if chance is None else chance.to_numpy(float)
+
+    def cell(row: int, column: int) -> Mapping[str, str]:
+        value = numbers[row, column]
+        if pd.isna(value):
+            return {"value": "–", "chance": ""}
+        bracketed = "" if by_chance is None or row == column else f"{by_chance[row, column]:.3f}"
+        return {"value": f"{value:.3f}", "chance": bracketed}
+
+    places = range(len(names))
+    rows = [
+        {"name": name, "cells": [cell(row, column) for column in places]} for row, name in enumerate(names)
+    ]
+    return {"heading": heading, "words": words, "names": names, "rows": rows}

@@ -1,19 +1,23 @@
-"""What the pages of studies share: the template, figures as data, and names that stay text."""
+"""What pages share: templates, figures as data, and files of figures that share Plotly's script."""
 
 from __future__ import annotations
 
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 from .. import io
+from ..figures import theme
+from ..version import __version__
 
 _PLAIN, _LEGEND, _PANELS = 16, 26, 18
 """Pixels above a figure's marks: with nothing there, for a legend, for the titles of panels."""
@@ -21,7 +25,7 @@ _PLAIN, _LEGEND, _PANELS = 16, 26, 18
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure of a page: its words as HTML, its marks for Plotly."""
+    """A figure of a page: its words as text, its marks for Plotly."""
 
     name: str
     heading: str
@@ -36,24 +40,16 @@ class Shown:
     """Whether two stand side by side where there is room."""
 
 
-def shown(name: str, heading: str, reading: str, figure: Any, *, half: bool = False) -> Shown:
-    """Takes a figure's title out of the drawing: on a page it is a heading that can be found, wrapped and read aloud."""
-    content = json.loads(figure.to_json())
+def shown(name: str, heading: str, reading: str, figure: go.Figure, *, half: bool = False) -> Shown:
+    """Takes a figure's title out of the drawing: on a page it is text to find, wrap and read aloud."""
+    content = json.loads(str(figure.to_json()))
     layout = content["layout"]
     _, *lines = layout["title"]["text"].split("<br>")
     words = [html.unescape(re.sub(r"<[^>]*>", "", line)) for line in lines]
     panels = any(note.get("xref") != "x" for note in layout.get("annotations", []))
     if layout.get("showlegend"):  # above the marks: beside them it would take their room on a narrow screen
-        side = (
-            {"x": 1, "xanchor": "right"} if panels else {"x": 0, "xanchor": "left"}
-        )  # titles of panels stand at the left
-        layout["legend"] = {
-            **layout.get("legend", {}),
-            **side,
-            "orientation": "h",
-            "y": 1.0,
-            "yanchor": "bottom",
-        }
+        side = theme.LEGEND_RIGHT if panels else {**theme.LEGEND, "xanchor": "left"}
+        layout["legend"] = {**layout.get("legend", {}), **side}  # the titles of panels stand at the left
     above = _PLAIN + _LEGEND * bool(layout.get("showlegend")) + _PANELS * panels
     layout["height"] += above - layout["margin"]["t"]
     layout["margin"]["t"] = above
@@ -63,11 +59,7 @@ def shown(name: str, heading: str, reading: str, figure: Any, *, half: bool = Fa
 
 
 def write_page(template: str, path: str | Path, **content: Any) -> Path:
-    """Renders a template of the package into one HTML file that needs no network. Plotly's script is in it once."""
-    from plotly.offline import get_plotlyjs
-
-    from ..version import __version__
-
+    """Renders a template of the package into one HTML file that needs no network, with Plotly in it."""
     loader = jinja2.FunctionLoader(
         lambda name: resources.files("culnig_tl.pages").joinpath(name).read_text(encoding="utf-8")
     )
@@ -77,6 +69,15 @@ def write_page(template: str, path: str | Path, **content: Any) -> Path:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     page = environment.get_template(template).render(plotly=get_plotlyjs(), version=__version__, **content)
     return io.write(path, page.encode())
+
+
+def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> None:
+    """Writes ``NAME.html`` for each figure, and Plotly's script once beside them. None needs a network."""
+    io.write(folder / "plotly.min.js", get_plotlyjs().encode())
+    for name, figure in figures.items():
+        io.write(
+            folder / f"{name}.html", figure.to_html(include_plotlyjs="directory", full_html=True).encode()
+        )
 
 
 def columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a study: opens from disk, without a network. Every number and sentence is computed from the study."""
+"""The page of a study: opens from disk, without a network. All its numbers and sentences are computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..data.neurons import NeuronSet
 from ..defaults import TOY
 from ..engine.loading import looks_like_path
 from ..figures.gallery import panels_of
-from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, TOY_CONFIG, UNCHANGED, StudyConfig
+from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, defaults_for
 from ..study.findings import Finding, Findings, Holds, change, interval
 from ..study.study import Study
 from ..tasks import worldvaluesbench
@@ -23,14 +23,29 @@ from . import page
 
 MARKS: Mapping[Holds, str] = {Holds.NO: "no", Holds.OPEN: "open", Holds.CAUTION: "care", Holds.YES: "yes"}
 """What is said of a claim -> its class on the page."""
+SAID: Mapping[Holds, str] = {Holds.NO: "not shown", Holds.OPEN: "open", Holds.YES: "shown"}
+"""What the page says of the whole claim."""
 MAX_ROWS = 40_000
 """Neurons that the page's table holds; the folder holds all of them."""
 PAGE = 50
 """Rows of the table that are shown at a time."""
 SECTIONS = {
-    "found": "Found", "cost": "Cost", "where": "Where", "countries": "Countries", "scores": "Scores", "neurons": "Neurons", "limits": "Limits",
+    "found": "Found",
+    "cost": "Cost",
+    "where": "Where",
+    "countries": "Countries",
+    "scores": "Scores",
+    "neurons": "Neurons",
+    "limits": "Limits",
     "repeat": "Repeat it",
-}  # fmt: skip
+}
+USES: Sequence[tuple[str, str]] = (
+    ("neuron", "find neurons"),
+    ("control", "control"),
+    ("reading", "remove neurons that serve reading"),
+    ("rival", "find the rival's neurons"),
+)
+"""Scores of a study -> what their questions were used for."""
 
 
 def write_report(study: Study, path: str | Path) -> Path:
@@ -40,21 +55,20 @@ def write_report(study: Study, path: str | Path) -> Path:
         ScoreError: a study without random sets, which no claim can be made of.
     """
     found = study.findings()
-    general = study.neurons[GENERAL]
     figures: dict[str, list[page.Shown]] = {"cost": [], "where": [], "countries": [], "scores": []}
     for panel, figure in panels_of(study, found):
-        figures[panel.section].append(
-            page.shown(panel.name, panel.heading, panel.reading, figure, half=panel.half)
-        )
+        shown = page.shown(panel.name, panel.heading, panel.reading, figure, half=panel.half)
+        figures[panel.section].append(shown)
     answers = accuracy_table(study)
+    tasks = study.info["tasks"]
+    questions = sum(about["questions"] for about in tasks.values())
+    specific = study.neurons.get(SPECIFIC)
     return page.write_page(
         "report.html.jinja",
         path,
         title=f"Culture neurons of {study.config.model}",
-        subtitle=f"{len(study.info['tasks'])} tasks, {sum(t['questions'] for t in study.info['tasks'].values()):,} questions a setting, {len(study.results)} settings",
-        sections=[
-            (name, title) for name, title in SECTIONS.items() if name != "countries" or figures["countries"]
-        ],
+        subtitle=f"{len(tasks)} tasks, {questions:,} questions per setting, {len(study.results)} settings",
+        sections=[name for name in SECTIONS.items() if name[0] != "countries" or figures["countries"]],
         holds=SAID[found.holds],
         mark=MARKS[found.holds],
         headline=found.headline(),
@@ -66,11 +80,11 @@ def write_report(study: Study, path: str | Path) -> Path:
         rival=found.rival,
         sets=found.drops[found.task].layer.random_sets,
         accuracy=accuracy_cells(answers),
-        aligned=worldvaluesbench.NAME in study.info["tasks"],
+        aligned=worldvaluesbench.NAME in tasks,
         paper=answers.frame["setting"].str.endswith("(paper)").any(),
         figures=figures,
-        selection=selection(general),
-        specific=_by_country(study),
+        selection=selection(study.neurons[GENERAL]),
+        specific="" if specific is None else _counted(specific, "country"),
         table=neuron_table(study),
         command=command(study),
         facts=facts(study),
@@ -79,26 +93,18 @@ def write_report(study: Study, path: str | Path) -> Path:
     )
 
 
-SAID: Mapping[Holds, str] = {Holds.NO: "not shown", Holds.OPEN: "open", Holds.YES: "shown"}
-"""What the page says of the whole claim."""
-
-
 def command(study: Study) -> str:
     """The command line that repeats the study, pinned to the model's commit on the Hub where it has one."""
     config = study.config
     if config.revision is None and config.model != TOY and not looks_like_path(config.model):
         config = replace(config, revision=study.info["revision"])
-    defaults, given = asdict(TOY_CONFIG if config.model == TOY else StudyConfig()), asdict(config)
+    defaults = asdict(defaults_for(config.model))
     parts = ["culnig-tl", "run"]
-    for name, value in given.items():
-        if value == defaults[name] and name != "model":
-            continue
-        text = "" if value is None else ",".join(value) if isinstance(value, (tuple, list)) else str(value)
-        parts += [f"--{name.replace('_', '-')}", shlex.quote(text)]
+    for name, value in asdict(config).items():
+        if value != defaults[name] or name == "model":
+            text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+            parts += [f"--{name.replace('_', '-')}", "none" if value is None else shlex.quote(text)]
     return " ".join(parts)
-
-
-# ----------------------------------------------------------------------------------------------- what stands on the page
 
 
 def marked(finding: Finding) -> dict[str, str]:
@@ -113,56 +119,44 @@ def marked(finding: Finding) -> dict[str, str]:
 
 def tiles(found: Findings) -> list[dict[str, str]]:
     """The few numbers that decide, large."""
-    here = found.drops[found.task]
-    own, plain = here.layer, {task: d.layer for task, d in found.drops.items() if not d.culture}
-    shown = [
-        (found.task, f"{own.base:.1f}% → {own.base - own.drop:.1f}%", "", f"{change(own.drop)} points (95% interval {interval(own.low, own.high)})"),
-        ("random sets, same layers and sites", change(own.random_mean), "points", f"mean of {own.random_sets}; rank {own.rank} of {own.random_sets + 1}"),
-    ]  # fmt: skip
+    here, shown = found.drops[found.task], []
+
+    def tile(label: str, value: str, unit: str, detail: str) -> None:
+        shown.append({"label": label, "value": value, "unit": unit, "detail": detail})
+
+    own, plain = here.layer, {task: d.layer.drop for task, d in found.drops.items() if not d.culture}
+    points = f"{change(own.drop)} points (95% interval {interval(own.low, own.high)})"
+    tile(found.task, f"{own.base:.1f}% → {own.base - own.drop:.1f}%", "", points)
+    rank = f"mean of {own.random_sets}; rank {own.rank} of {own.random_sets + 1}"
+    tile("random sets, same layers and sites", change(own.random_mean), "points", rank)
     if here.rival is not None and found.rival is not None:
-        shown.append(
-            (
-                f"as many neurons of {found.rival}",
-                change(here.rival.random_mean),
-                "points",
-                f"the rival set, on {found.task} too",
-            )
-        )
+        words = f"the rival set, on {found.task} too"
+        tile(f"as many neurons of {found.rival}", change(here.rival.random_mean), "points", words)
     if plain:
-        worst = max(plain, key=lambda task: plain[task].drop)
-        mean = sum(drop.drop for drop in plain.values()) / len(plain)
-        shown.append(
-            (
-                "tasks without culture, mean",
-                change(mean),
-                "points",
-                f"most: {worst} {change(plain[worst].drop)}",
-            )
-        )
-    shown.append(("culture-general neurons", f"{found.neurons:,}", "", f"{found.share:.1f}% of those scored"))
-    return [dict(zip(("label", "value", "unit", "detail"), tile)) for tile in shown]
+        worst = max(plain, key=lambda task: plain[task])
+        mean = change(sum(plain.values()) / len(plain))
+        tile("tasks without culture, mean", mean, "points", f"most: {worst} {change(plain[worst])}")
+    tile("culture-general neurons", f"{found.neurons:,}", "", f"{found.share:.1f}% of those scored")
+    return shown
 
 
 def drop_rows(found: Findings) -> list[dict[str, Any]]:
-    """A row a task: the cells of the table of changes."""
+    """A row for each task: the cells of the table of changes."""
     rows = []
     for task, drops in found.drops.items():
-        d = drops.layer
-        rival = (
-            []
-            if found.rival is None
-            else [change(drops.rival.random_mean) if drops.rival is not None else "–"]
-        )
-        cells = [
-            f"{d.base:.1f}", f"{d.base - d.drop:.1f}", change(d.drop), interval(d.low, d.high), change(d.random_mean), change(drops.count.random_mean), *rival,
-            change(d.excess), interval(d.excess_low, d.excess_high), f"{d.rank} of {d.random_sets + 1}",
-        ]  # fmt: skip
+        own, cells = drops.layer, []
+        cells += [f"{own.base:.1f}", f"{own.base - own.drop:.1f}", change(own.drop)]
+        cells += [interval(own.low, own.high), change(own.random_mean), change(drops.count.random_mean)]
+        if found.rival is not None:
+            cells.append("–" if drops.rival is None else change(drops.rival.random_mean))
+        cells += [change(own.excess), interval(own.excess_low, own.excess_high)]
+        cells.append(f"{own.rank} of {own.random_sets + 1}")
         rows.append({"task": task, "culture": drops.culture, "cells": cells})
     return rows
 
 
 def accuracy_table(study: Study) -> ResultsTable:
-    """Settings x tasks in percent, WorldValuesBench as alignment, and the paper's rows where the model is one of its own."""
+    """Settings x tasks in percent, WorldValuesBench as alignment; and the paper's rows of the same model."""
     settings: dict[str, Any] = {name: study.results[name] for name in (UNCHANGED, GENERAL)}
     if RIVAL in study.results:
         settings[f"rival ({study.config.rival})"] = study.results[RIVAL]
@@ -176,42 +170,45 @@ def accuracy_cells(table: ResultsTable) -> dict[str, Any]:
     """A results table as the page's cells."""
     tasks = list(table.errors.columns)
     rows: list[dict[str, Any]] = []
-    for i in range(len(table.frame)):
-        setting, neurons = str(table.frame["setting"].iloc[i]), int(table.frame["neurons"].iloc[i])
-        cells: list[dict[str, str]] = [{"value": f"{neurons:,}", "error": ""}]
+    for values, errors in zip(table.frame.to_dict("records"), table.errors.to_dict("records")):
+        setting = str(values["setting"])
+        cells = [{"value": f"{int(values['neurons']):,}", "error": ""}]
         for task in tasks:
-            value, error = float(table.frame[task].iloc[i]), float(table.errors[task].iloc[i])
-            cells.append(
-                {
-                    "value": "–" if pd.isna(value) else f"{value:.1f}",
-                    "error": "" if pd.isna(error) else f"{error:.1f}",
-                }
-            )
+            value, error = (float(row[task]) for row in (values, errors))
+            cells.append({"value": _percent(value, "–"), "error": _percent(error, "")})
         rows.append({"name": setting, "paper": setting.endswith("(paper)"), "cells": cells})
-    caption = "Accuracy in percent with these neurons at 0: right is when the likeliest token of the whole vocabulary is the right label"
+    caption = (
+        "Accuracy in percent with these neurons at 0. An answer is right when the likeliest token of the "
+        "whole vocabulary is the right label"
+    )
     return {"head": ["setting", "neurons", *tasks], "rows": rows, "caption": caption}
+
+
+def _percent(value: float, missing: str) -> str:
+    return missing if pd.isna(value) else f"{value:.1f}"
 
 
 def selection(general: NeuronSet) -> str:
     """How the set came about, in a sentence."""
     known = general.provenance
-    sites = ", ".join(f"{site} {count:,}" for site, count in general.counts("site").items())
-    text = f"{len(general):,} culture-general neurons ({sites or 'none'})"
+    text = f"{len(general):,} culture-general neurons ({_counted(general, 'site') or 'none'})"
     if known.candidates is None:
         return f"{text}."
-    removed = known.removed_by_reading or 0
-    return f"{known.candidates:,} candidates by score, {removed:,} of them removed because they serve reading a country's name: {text}."
+    return (
+        f"{known.candidates:,} candidates by score, {known.removed_by_reading or 0:,} of them removed "
+        f"because they serve reading a country's name: {text}."
+    )
 
 
-def _by_country(study: Study) -> str:
-    specific = study.neurons.get(SPECIFIC)
-    if specific is None or not len(specific):
+def _counted(neurons: NeuronSet, column: str) -> str:
+    """``Spain 20, Iran 12``; empty without neurons."""
+    if not len(neurons):
         return ""
-    return ", ".join(f"{country} {count:,}" for country, count in specific.counts("country").items())
+    return ", ".join(f"{name} {count:,}" for name, count in neurons.counts(column).items())
 
 
 def neuron_table(study: Study) -> dict[str, Any]:
-    """The neurons as columns for the page's table, its filters, and the first rows for readers without scripts."""
+    """The neurons as columns for the page's table, its filters, and rows for readers without scripts."""
     general = study.neurons[GENERAL].table.assign(set=GENERAL)
     parts = [general]
     specific = study.neurons.get(SPECIFIC)
@@ -221,12 +218,12 @@ def neuron_table(study: Study) -> dict[str, Any]:
     everything = pd.concat([part[names] for part in parts], ignore_index=True)
     table = everything.head(MAX_ROWS)
     rows = [
-        (s, site, int(layer), int(n), _digits(score))
-        for s, site, layer, n, score in table.itertuples(index=False)
+        (name, site, int(layer), int(neuron), None if pd.isna(score) else float(f"{score:.6g}"))
+        for name, site, layer, neuron, score in table.itertuples(index=False)
     ]
     words = f"{len(general):,} culture-general neurons"
     if len(parts) > 1:
-        words += f" and {len(everything) - len(general):,} culture-specific ones, once a country"
+        words += f" and {len(everything) - len(general):,} culture-specific ones, once per country"
     if len(everything) > len(table):
         words += f"; the first {len(table):,} are here, the folder neurons/ holds all"
     top = general.sort_values("score", ascending=False, kind="stable").head(PAGE)
@@ -234,18 +231,11 @@ def neuron_table(study: Study) -> dict[str, Any]:
         "names": names,
         "columns": page.columns(rows, names),
         "filters": {name: list(dict.fromkeys(table[name])) for name in ("set", "site")},
-        "first": [
-            (s, site, layer, n, f"{score:.3g}")
-            for s, site, layer, n, score in top[names].itertuples(index=False)
-        ],
+        "first": [(*place, f"{score:.3g}") for *place, score in top[names].itertuples(index=False)],
         "page": PAGE,
         "words": f"{words}.",
         "file": "neurons.csv",
     }
-
-
-def _digits(score: float) -> float | None:
-    return None if pd.isna(score) else float(f"{score:.6g}")
 
 
 def facts(study: Study) -> list[tuple[str, str]]:
@@ -254,32 +244,21 @@ def facts(study: Study) -> list[tuple[str, str]]:
     widths = ", ".join(
         f"{site} {width:,}" for site, width in info["widths"].items() if site in general.provenance.pool
     )
-    paper = " (the paper's)" if general.provenance.paper_defaults else " (not the paper's)"
-    shares = f"top_mlp {config.top_mlp:g}, top_attn {config.top_attn:g}, r {config.drop_reading:g}, top_specific {config.top_specific:g}, z {config.z:g}"
+    names = ("top_mlp", "top_attn", "drop_reading", "top_specific", "z")
+    paper = "the paper's" if general.provenance.paper_defaults else "not the paper's"
+    last = config.seed + config.random_sets - 1
     return [
         ("model", f"{info['model']}"),
         ("revision", str(info["revision"] or "unknown")),
         ("numbers", f"{info['dtype']} on {info['device']}"),
-        ("shape", f"{info['layers']} layers; neurons a layer: {widths}"),
-        ("thresholds", shares + paper),
-        (
-            "random sets",
-            f"{config.random_sets} of each kind, seeds {config.seed} to {config.seed + config.random_sets - 1}",
-        ),
-        ("questions a task", "all" if config.limit is None else f"at most {config.limit:,}"),
+        ("shape", f"{info['layers']} layers; neurons per layer: {widths}"),
+        ("thresholds", f"{', '.join(f'{name} {getattr(config, name):g}' for name in names)} ({paper})"),
+        ("random sets", f"{config.random_sets} of each kind, seeds {config.seed} to {last}"),
+        ("questions per task", "all" if config.limit is None else f"at most {config.limit:,}"),
         ("batch size", str(config.batch_size)),
         ("neuron set", f"hash {general.hash}"),
         ("data", config.data_dir or "the Hub, or the package"),
     ]
-
-
-USES: Sequence[tuple[str, str]] = (
-    ("neuron", "find neurons"),
-    ("control", "control"),
-    ("reading", "remove neurons that serve reading"),
-    ("rival", "find the rival's neurons"),
-)
-"""Scores of a study -> what their questions were used to."""
 
 
 def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:
@@ -292,15 +271,7 @@ def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:
     for name, use in USES:
         if name in study.scores:
             scores = study.scores[name]
-            task = scores.task.removesuffix(":control")
-            source = str(tasks[task]["source"]) if task in tasks else "–"
-            rows.append(
-                (
-                    scores.task,
-                    use,
-                    f"{sum(scores.questions):,}",
-                    source,
-                    str(scores.metadata.get("fingerprint", "unknown")),
-                )
-            )
+            source = tasks.get(scores.task.removesuffix(":control"), {"source": "–"})["source"]
+            fingerprint = str(scores.metadata.get("fingerprint", "unknown"))
+            rows.append((scores.task, use, f"{sum(scores.questions):,}", str(source), fingerprint))
     return rows

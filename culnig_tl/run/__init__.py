@@ -1,5 +1,5 @@
-"""Running a study: its pieces in order, its folder, what survives a killed process, and many processes on one study.
+"""Running a study: its pieces in order, from its folder or anew.
 
-`pipeline.run_study` runs one; `plan` hands its pieces to a cluster; `forecast` and `memory` say beforehand what it takes;
-`saving`, `folder`, `lock` and `identity` see that nothing is lost, mixed up or done twice; `distributed` shares the questions.
+`pipeline.run_study` runs one, `repeat` repeats one from its record, `several` runs what is to be compared; `plan` turns the
+pieces into commands for a cluster; `forecast` says beforehand what a study takes.
 """

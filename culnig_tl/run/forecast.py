@@ -1,4 +1,4 @@
-"""What a study will take, said before it is run: questions, tokens, time, memory, disk. Nothing is written."""
+"""What a study will take, estimated before it runs: questions, tokens, time, memory, disk. Nothing is written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import torch
 
 from ..data.neurons import SITES
 from ..engine.memory import gib
-from ..engine.models import describe, device_of, tokenizer_of
+from ..engine.models import HookedModel, describe, device_of, tokenizer_of
+from ..engine.probe import probe_gradients, tokens_that_fit
 from ..engine.prompts import encode
-from ..engine.run import probe, tokens_that_fit
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..study.config import RIVAL, StudyConfig
 from ..tasks import Task
 from .pieces import Questions, settings_of
+from .pipeline import load
 
 TIMED = 4
 """Batches that are timed, after a first one that warms up."""
@@ -35,9 +36,9 @@ class Forecast:
     """The plan of a study in numbers."""
 
     table: pd.DataFrame
-    """One row a task and kind of pass: pass, task, questions, tokens, times (how often it is asked), seconds."""
+    """One row per task and kind of pass: pass, task, questions, tokens, times (how often it is asked), seconds."""
     scoring: float
-    """Tokens a second, measured on a few batches."""
+    """Tokens per second, measured on a few batches."""
     asking: float
     weights: int
     """Bytes."""
@@ -53,25 +54,36 @@ class Forecast:
         """Of all passes together."""
         return float(self.table["seconds"].sum())
 
+    def shown(self) -> pd.DataFrame:
+        """The table with times that can be read."""
+        times = self.table["seconds"].map(duration)
+        return self.table.assign(seconds=times).rename(columns={"seconds": "takes"})
+
     def __str__(self) -> str:
         return (
-            f"time:   about {duration(self.seconds)} ({self.scoring:,.0f} tokens a second are scored, {self.asking:,.0f} are asked, "
+            f"time:   about {duration(self.seconds)} ({self.scoring:,.0f} tokens per second are scored, {self.asking:,.0f} are asked, "
             f"measured on a few batches, the longest questions)\n"
             f"memory: {gib(self.weights)} of weights, {gib(self.sums)} of sums, about {gib(self.batch)} for a batch\n"
             f"disk:   about {gib(self.disk)}"
         )
 
 
-def forecast(config: StudyConfig, model: Any, questions: Questions) -> Forecast:
+def forecast_study(config: StudyConfig) -> Forecast:
+    """Loads a study's questions and model, and forecasts what it will take."""
+    questions = Questions.load(config)
+    return forecast(config, load(config), questions)
+
+
+def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> Forecast:
     """Counts tokens, times a few batches, and estimates the rest."""
     tokenizer = tokenizer_of(model)
     settings = len(settings_of(config, rival=RIVAL in questions.scored))
     culture, first = questions.scored["neuron"], questions.asked[0]
     size = config.batch_size
-    scoring = _tokens_a_second(
+    scoring = _tokens_per_second(
         model, culture, lambda advance: score_neurons(model, culture, batch_size=size, progress=advance)
     )
-    asking = _tokens_a_second(
+    asking = _tokens_per_second(
         model, first, lambda advance: evaluate(model, first, batch_size=size, progress=advance)
     )
     rows = []
@@ -88,7 +100,7 @@ def forecast(config: StudyConfig, model: Any, questions: Questions) -> Forecast:
     neurons = info.layers * sum(info.widths.get(site, 0) for site in SITES)
     sums = {name: 4 * neurons * max(1, len(task.countries)) for name, task in questions.scored.items()}
     shortest = min(encode(tokenizer, culture.questions), key=lambda prompt: len(prompt.tokens))
-    a_token = probe(model, SITES, shortest.tokens).bytes_a_token
+    per_token = probe_gradients(model, SITES, shortest.tokens).bytes_per_token or 0.0
     answers = sum(map(len, questions.asked)) * settings * _ROW
     return Forecast(
         table,
@@ -98,7 +110,7 @@ def forecast(config: StudyConfig, model: Any, questions: Questions) -> Forecast:
             p.numel() * p.element_size() for p in {p.data_ptr(): p for p in model.parameters()}.values()
         ),
         sums=max(sums.values()),
-        batch=int(a_token * tokens_that_fit(model, a_token)),
+        batch=int(per_token * tokens_that_fit(model, per_token)),
         disk=sum(sums.values()) + max(sums.values()) + 2 * answers + _figures() * _FIGURE,
     )
 
@@ -107,8 +119,8 @@ class _Enough(Exception):
     """Enough batches are timed."""
 
 
-def _tokens_a_second(model: Any, task: Task, run: Callable[[Callable[[int], None]], Any]) -> float:
-    """Speed of a pass, from its first batches (those of the longest questions); the very first warms up, where there are more."""
+def _tokens_per_second(model: HookedModel, task: Task, run: Callable[[Callable[[int], None]], Any]) -> float:
+    """Speed of a pass, from its first batches, which hold the longest questions. The very first only warms up, where there are more."""
     lengths: Iterator[int] = iter(
         sorted((len(p.tokens) for p in encode(tokenizer_of(model), task.questions)), reverse=True)
     )

@@ -12,9 +12,11 @@ from typing import Any
 from ..data.neurons import SITES, NeuronSet
 from ..data.results import EvaluationResult, concat
 from ..data.scores import NeuronScores
-from ..engine.checkpoint import EVERY, Saving
+from ..engine.checkpoint import SAVE_EVERY, Checkpoint
 from ..engine.identity import differing, identity, model_identity
+from ..engine.models import HookedModel
 from ..errors import StudyError, TaskError
+from ..method.ablation import operation_name
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..method.selection import select_general, select_random, select_rival, select_specific
@@ -89,8 +91,8 @@ def _has_control(task: Task) -> bool:
 
 
 def score_settings() -> dict[str, Any]:
-    """How a study scores: with `score_neurons`' defaults."""
-    return {"sites": [site.value for site in SITES], "aggregation": "max", "bootstrap": 0, "seed": 0}
+    """How a study scores: with the defaults of `score_neurons`."""
+    return {"sites": [site.value for site in SITES], "method": "culnig", "bootstrap": 0, "seed": 0}
 
 
 def score_label(name: str) -> str:
@@ -99,12 +101,12 @@ def score_label(name: str) -> str:
 
 
 def ask_label(setting: str, task: str) -> str:
-    """What a setting's answers to a task are called as a piece."""
+    """What a setting's answers to one task are called as a piece."""
     return f"ask {setting}: {task}"
 
 
 def settings_of(config: StudyConfig, *, rival: bool) -> tuple[str, ...]:
-    """What a study asks all its tasks with: nothing switched off, the culture-general neurons, the rival's, random sets."""
+    """What a study asks all its tasks with: nothing suppressed, the culture-general neurons, the rival's, and random sets."""
     seeds = range(config.seed, config.seed + config.random_sets)
     return (
         UNCHANGED,
@@ -117,51 +119,43 @@ def settings_of(config: StudyConfig, *, rival: bool) -> tuple[str, ...]:
 def select(
     config: StudyConfig, scores: Mapping[str, NeuronScores], only: str | None = None
 ) -> dict[str, NeuronSet]:
-    """Every set of a study, by name, from its scores (or `only` one of them): quick, and the same whoever does it."""
-    neuron, control, crc = (scores[name] for name in (NEURON, CONTROL, READING))
-    general = select_general(
-        neuron,
-        control,
-        crc,
-        top_mlp=config.top_mlp,
-        top_attn=config.top_attn,
-        drop_reading=config.drop_reading,
-    )
+    """Every set of a study, by name, from its scores; `only` selects one of them. Quick, and the same on every machine."""
+    found = [scores[name] for name in (NEURON, CONTROL, READING)]
+    drop = config.drop_reading
+    general = select_general(*found, top_mlp=config.top_mlp, top_attn=config.top_attn, drop_reading=drop)
     ways: dict[str, Callable[[], NeuronSet]] = {
         GENERAL: lambda: general,
-        SPECIFIC: lambda: select_specific(
-            neuron, control, crc, top=config.top_specific, drop_reading=config.drop_reading, z=config.z
-        ),
+        SPECIFIC: lambda: select_specific(*found, top=config.top_specific, drop_reading=drop, z=config.z),
     }
     if RIVAL in scores:
         ways[RIVAL] = lambda: select_rival(general, scores[RIVAL])
     for match, label in RANDOM.items():
         for seed in range(config.seed, config.seed + config.random_sets):
-            ways[f"{label} {seed}"] = partial(select_random, general, neuron, seed=seed, match=match)  # type: ignore[arg-type]
+            ways[f"{label} {seed}"] = partial(select_random, general, scores[NEURON], seed=seed, match=match)  # type: ignore[arg-type]
     return {name: way() for name, way in ways.items() if only in (None, name)}
 
 
 class Pieces:
-    """Makes the pieces of one study with its model, or takes them from its folder where they are of the same work."""
+    """Makes the pieces of one study with its model, or takes them from its folder where they belong to the same work."""
 
     def __init__(
         self,
         config: StudyConfig,
         questions: Questions,
-        model: Any,
+        model: HookedModel,
         place: StudyFolder,
         *,
         progress: bool | Advance = True,
-        save_every: float = EVERY,
+        save_every: float = SAVE_EVERY,
     ) -> None:
         self.config, self.questions, self.model, self.place = config, questions, model, place
-        self.progress: bool | Advance = progress if place.ranks.first else False
+        self.progress: bool | Advance = progress if place.world.first else False
         self.save_every = save_every
         self.of_model = model_identity(model) if place.folder is not None else None
-        self.tokens_a_batch: int | None = None
-        """Of the first scores: all of a study are planned alike."""
+        self.tokens_per_batch: int | None = None
+        """Of the first scores: all scores of a study are planned alike."""
         self._saved_at = time.monotonic()
-        self._unsaved: list[tuple[str, EvaluationResult, Saving | None]] = []
+        self._unsaved: list[tuple[str, EvaluationResult, Checkpoint | None]] = []
         """Answers to single tasks that no file holds yet: less than `save_every` seconds of work."""
 
     def score(self, name: str) -> NeuronScores:
@@ -173,12 +167,12 @@ class Pieces:
             file, NeuronScores, lambda s: reason_against_scores(s, task.fingerprint, of_work)
         )
         if scores is None:
-            saving = self._saving(score_label(name))
-            size = self.config.batch_size
-            scores = score_neurons(self.model, task, batch_size=size, progress=self.progress, saving=saving)
+            checkpoint = self._checkpoint(score_label(name))
+            how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": self.progress}
+            scores = score_neurons(self.model, task, checkpoint=checkpoint, **how)
             self.place.save(file, scores)
-            self._done(saving)
-        self.tokens_a_batch = self.tokens_a_batch or scores.metadata.get("tokens_a_batch")
+            self._done(checkpoint)
+        self.tokens_per_batch = self.tokens_per_batch or scores.metadata.get("tokens_per_batch")
         return scores
 
     def ask(
@@ -190,9 +184,9 @@ class Pieces:
         progress: bool | Advance,
         keep: bool = False,
     ) -> EvaluationResult:
-        """A setting's answers to one task; kept as a part of the setting's when `save_every` has passed, or on `keep`."""
+        """A setting's answers to one task; written as a part of the setting's once `save_every` has passed, or on `keep`."""
         file = part_name(setting, task.name)
-        of_work = self._identity(neurons=neurons, operation="suppress")
+        of_work = self._identity(neurons=neurons, operation=operation_name())
         result = self._stored(
             file, EvaluationResult, lambda r: reason_against_result(r, {task.name: task.fingerprint}, of_work)
         )
@@ -200,20 +194,14 @@ class Pieces:
             if callable(progress):
                 progress(len(task))
             return result
-        saving = self._saving(ask_label(setting, task.name))
-        result = evaluate(
-            self.model,
-            task,
-            neurons=neurons,
-            batch_size=self.config.batch_size,
-            progress=progress,
-            saving=saving,
-        )
-        self._unsaved.append((file, result, saving))
-        if keep or self.place.ranks.share(time.monotonic() - self._saved_at >= self.save_every):
-            for name, answers, state in self._unsaved:
+        checkpoint = self._checkpoint(ask_label(setting, task.name))
+        how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
+        result = evaluate(self.model, task, ablate=neurons, checkpoint=checkpoint, **how)
+        self._unsaved.append((file, result, checkpoint))
+        if keep or self.place.world.broadcast(time.monotonic() - self._saved_at >= self.save_every):
+            for name, answers, unfinished in self._unsaved:
                 self.place.save(name, answers)
-                self._done(state)
+                self._done(unfinished)
             self._settle()
         return result
 
@@ -222,7 +210,7 @@ class Pieces:
     ) -> EvaluationResult:
         """A setting's answers to all tasks."""
         file = f"results/{setting}.parquet"
-        of_work = self._identity(neurons=neurons, operation="suppress")
+        of_work = self._identity(neurons=neurons, operation=operation_name())
         wanted = {task.name: task.fingerprint for task in self.questions.asked}
         result = self._stored(file, EvaluationResult, lambda r: reason_against_result(r, wanted, of_work))
         if result is not None:
@@ -233,8 +221,8 @@ class Pieces:
             [self.ask(setting, task, neurons, progress=progress) for task in self.questions.asked]
         )
         self.place.save(file, result)
-        for _, _, state in self._unsaved:
-            self._done(state)
+        for _, _, unfinished in self._unsaved:
+            self._done(unfinished)
         self._settle()
         return result
 
@@ -242,36 +230,38 @@ class Pieces:
         return identity(self.of_model or {}, **work)
 
     def _stored(self, file: str, kind: Any, reason: Callable[[Any], str | None]) -> Any:
-        """What the folder holds under that name, where nothing speaks against it."""
+        """What the folder holds under that name, unless there is a reason against it."""
         if not self.place.has(file):
             return None
         stored = self.place.load(file, kind)
         against = reason(stored)
         if against is not None:
-            log.warning("%s in %s is of other work (%s): made again", file, self.place.folder, against)
+            log.warning("%s in %s belongs to other work (%s): made again", file, self.place.folder, against)
             return None
         log.info("taken from the folder: %s", file)
         return stored
 
-    def _saving(self, piece: str) -> Saving | None:
+    def _checkpoint(self, piece: str) -> Checkpoint | None:
+        """Where a piece's unfinished work is kept; None without a folder."""
         path = self.place.state(piece)
         if path is None:
             return None
-        return Saving(path, every=self.save_every, model=self.of_model, tokens_a_batch=self.tokens_a_batch)
+        known: dict[str, Any] = {"model": self.of_model, "tokens_per_batch": self.tokens_per_batch}
+        return Checkpoint(path, every=self.save_every, **known)
 
     def _settle(self) -> None:
         """All answers are stored."""
         self._unsaved.clear()
         self._saved_at = time.monotonic()
 
-    def _done(self, saving: Saving | None) -> None:
-        """The piece is stored: its state is not needed any more."""
-        if saving is not None and self.place.ranks.first:
-            saving.remove()
+    def _done(self, checkpoint: Checkpoint | None) -> None:
+        """The piece is stored: its checkpoint is not needed any more."""
+        if checkpoint is not None and self.place.world.first:
+            checkpoint.remove()
 
 
 def reason_against_scores(scores: NeuronScores, fingerprint: str, of_work: Mapping[str, Any]) -> str | None:
-    """Why scores are not those of the work; None where they are."""
+    """Why scores do not belong to the work; None where they do."""
     if scores.metadata.get("fingerprint") != fingerprint:
         return f"other questions of {scores.task}"
     return differing(of_work, scores.metadata.get("identity"))
@@ -280,7 +270,7 @@ def reason_against_scores(scores: NeuronScores, fingerprint: str, of_work: Mappi
 def reason_against_result(
     result: EvaluationResult, fingerprints: Mapping[str, str], of_work: Mapping[str, Any]
 ) -> str | None:
-    """Why answers are not those of the work; None where they are."""
+    """Why answers do not belong to the work; None where they do."""
     theirs = result.metadata.get("fingerprints")
     if theirs != fingerprints:
         return f"other questions of {', '.join(theirs if isinstance(theirs, dict) else fingerprints)}"

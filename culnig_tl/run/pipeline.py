@@ -1,6 +1,6 @@
 """The whole study: score, select, switch off, ask, draw. One folder holds all of it.
 
-Each step is a piece that `pieces` makes or takes from the folder; `plan` hands them out to a cluster.
+Each step is a piece that `pieces` makes or takes from the folder; `plan` distributes them over a cluster.
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from .. import io
-from ..engine.checkpoint import EVERY
-from ..engine.identity import differing
+from ..engine.checkpoint import SAVE_EVERY
 from ..engine.loading import check_folder, looks_like_path
 from ..engine.memory import check_memory
-from ..engine.models import describe, load_model
-from ..errors import StudyError
+from ..engine.models import HookedModel, describe, load_model
 from ..progress import progress_bar
-from ..study.config import RIVAL, TOY_CONFIG, UNCHANGED, StudyConfig
+from ..study.config import RIVAL, TOY_CONFIG, UNCHANGED, ModelConfig, StudyConfig
 from ..study.folder import StudyFolder
 from ..study.study import Study
 from ..version import __version__
 from .pieces import Pieces, Questions, select, settings_of
+from .repeat import check_repeats
 
 
 def run_study(
     config: StudyConfig = TOY_CONFIG,
     *,
-    model: Any = None,
+    model: HookedModel | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
-    save_every: float = EVERY,
+    save_every: float = SAVE_EVERY,
     repeats: Mapping[str, Any] | None = None,
 ) -> Study:
     """Runs a study, and writes it to `folder` as it goes.
@@ -45,15 +44,15 @@ def run_study(
         config: model, tasks, thresholds.
         model: a loaded model; `config.model` is loaded without it.
         folder: where to write scores, neurons, results, figures and report.html; None keeps all in memory.
-        resume: go on with the study that the folder holds; finished pieces are not made again, unfinished ones go on.
-        overwrite: replace the study that the folder holds.
+        resume: resume the study in the folder; finished pieces are kept, unfinished ones continue from where they were.
+        overwrite: replace the study in the folder.
         save_every: seconds between two saves of what is unfinished.
         repeats: the `info` of the study that this one repeats.
 
     Raises:
-        StudyError: a folder that holds another study or in which another run works, tasks of which none is cultural, a model
-            or questions that are not those of the study to be repeated.
-        ScoreError: a question that gives NaN; the state before it is kept.
+        StudyError: a folder that holds another study or that another run is working in, no cultural task, or a model or
+            questions that are not those of the study to be repeated.
+        ScoreError: a question that gives NaN; the work before it is kept.
     """
     if model is None and looks_like_path(config.model):
         check_folder(Path(config.model))  # before data sets are fetched
@@ -75,7 +74,7 @@ def run_study(
 
         settings = settings_of(config, rival=RIVAL in study.scores)
         count = sum(map(len, questions.asked))
-        enabled = progress and place.ranks.first
+        enabled = progress and place.world.first
         bar = progress_bar(
             len(settings) * count,
             f"ask {len(questions.asked)} tasks in {len(settings)} settings",
@@ -90,13 +89,10 @@ def run_study(
     return study
 
 
-def load(config: StudyConfig) -> Any:
-    """The study's model, where memory has room for it."""
-    where = {
-        "device": config.device,
-        "device_map": config.device_map,
-        "dtype": config.dtype,
-        "revision": config.revision,
+def load(config: ModelConfig) -> HookedModel:
+    """The model, where memory has room for it. Raises `ModelError` where it has not, or the model cannot be loaded."""
+    where: dict[str, Any] = {
+        name: getattr(config, name) for name in ("device", "device_map", "dtype", "revision")
     }
     check_memory(config.model, **where)
     return load_model(config.model, **where)
@@ -104,17 +100,22 @@ def load(config: StudyConfig) -> Any:
 
 def draw(study: Study, place: StudyFolder) -> None:
     """Figures and report, from what the study holds."""
-    if place.folder is None or not place.ranks.first:
+    if place.folder is None or not place.world.first:
         return
-    from ..figures.gallery import figure_pages
+    from plotly.offline import get_plotlyjs
+
+    from ..figures.gallery import figures_of
     from ..pages.report import write_report
 
-    for name, content in figure_pages(study).items():
-        io.write(place.folder / "figures" / name, content)
+    pages = {"plotly.min.js": get_plotlyjs()}  # one copy of the script, which all figures share
+    for name, figure in figures_of(study).items():
+        pages[f"{name}.html"] = figure.to_html(include_plotlyjs="directory", full_html=True)
+    for name, content in pages.items():
+        io.write(place.folder / "figures" / name, content.encode())
     write_report(study, place.folder / "report.html")
 
 
-def about_model(model: Any) -> dict[str, Any]:
+def about_model(model: HookedModel) -> dict[str, Any]:
     """What `study.json` says of the model."""
     about = describe(model)
     return {
@@ -127,22 +128,8 @@ def about_model(model: Any) -> dict[str, Any]:
     }
 
 
-def check_repeats(info: Mapping[str, Any], original: Mapping[str, Any]) -> None:
-    """Raises `StudyError` where model or questions are not those of the study to be repeated."""
-    for what in ("revision", "dtype"):
-        if what in original and info[what] != original[what]:
-            raise StudyError(
-                f"this would not repeat the study: {what} of the model is {info[what]!r}, it was {original[what]!r}"
-            )
-    prints = [
-        {name: task["fingerprint"] for name, task in each["tasks"].items()} for each in (info, original)
-    ]
-    if reason := differing(prints[1], prints[0]):
-        raise StudyError(f"this would not repeat the study: other questions, the fingerprint of {reason}")
-
-
 def versions() -> dict[str, str]:
-    """Of what results depend on."""
+    """Versions of the software that results depend on."""
     from importlib.metadata import version
 
     names: Sequence[str] = ("torch", "transformer-lens", "transformers", "datasets", "numpy")

@@ -1,9 +1,9 @@
 """A study in independent pieces, for a cluster: who scores what, who asks what, and a last step that gathers.
 
-    culnig-tl run --model M --output-dir F --plan      F/plan/1-first.txt, 2-then.txt, 3-last.txt: a command a line
+    culnig-tl run --model M --output-dir F --plan      F/plan/1-first.txt, 2-then.txt, 3-last.txt: one command per line
 
-Every piece is a command that can be started anywhere with a view of the folder, in any order within its list, again after it
-died, and beside the others. Nothing is trusted for its name: the last step compares what each file says it was made from.
+Every piece is a command that can be started on any machine that sees the folder, in any order within its list, again after
+it died, and alongside the others. No file is trusted for its name: the last step checks what each says it was made from.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from .. import io
 from ..data.neurons import NeuronSet
 from ..data.results import EvaluationResult, concat
 from ..data.scores import NeuronScores
-from ..engine.checkpoint import EVERY
+from ..engine.checkpoint import SAVE_EVERY
 from ..engine.identity import identity
 from ..errors import CulnigError, StudyError
+from ..method.ablation import operation_name
 from ..study.config import RIVAL, UNCHANGED, StudyConfig
 from ..study.folder import PARTS, PLAN, RECORD, StudyFolder, part_name, read_record
 from ..study.study import Study
-from .pieces import (  # fmt: skip
+from .pieces import (
     Pieces,
     Questions,
     ask_label,
@@ -86,43 +87,47 @@ def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = Fal
     return pieces
 
 
+def describe_plan(pieces: Sequence[Piece], folder: Path) -> str:
+    """A line per list: its file, how many commands it holds, and which list must be done before."""
+    lines = []
+    for step, name in LISTS.items():
+        count = sum(piece.step == step for piece in pieces)
+        after = f", after {LISTS[step - 1]}" if step > 1 else ""
+        lines.append(f"{folder / PLAN / name}: {count} command{'s' * (count != 1)}{after}")
+    return "\n".join(lines)
+
+
 def run_piece(
-    config: StudyConfig, folder: str | Path, label: str, *, progress: bool = True, save_every: float = EVERY
+    config: StudyConfig,
+    folder: str | Path,
+    label: str,
+    *,
+    progress: bool = True,
+    save_every: float = SAVE_EVERY,
 ) -> str:
-    """Makes one piece of a planned study, beside others that make theirs; returns what was made, in a sentence.
+    """Makes one piece of a planned study, alongside runs that make others; returns what was made, in a sentence.
 
     Raises:
-        StudyError: no such piece, one that another process works on, scores that it needs and that are not there.
+        StudyError: no such piece, one that another process is working on, or scores that it needs and that are missing.
     """
     place = StudyFolder(Path(folder), asdict(config))
-    record = read_record(Path(folder))
-    if record is None or "scored" not in record["info"]:
-        raise StudyError(
-            f"{folder} holds no planned study: culnig-tl run --output-dir {folder} --plan makes one"
-        )
-    known = pieces_of(config, list(record["info"]["tasks"]), list(record["info"]["scored"]))
+    planned = _planned(Path(folder))
+    known = pieces_of(config, list(planned["tasks"]), list(planned["scored"]))
     if label not in {piece.label for piece in known}:
         raise StudyError(f"this study has no piece {label!r}: {place.folder}/{PLAN} lists them")
     if label == GATHER:
         return str(gather(config, folder))
     with place.opened(piece=label):
         questions = Questions.load(config)
-        _check_questions(questions, record["info"])
-        setting, task = next(
-            (
-                (s, t)
-                for s in settings_of(config, rival=RIVAL in questions.scored)
-                for t in questions.asked
-                if ask_label(s, t.name) == label
-            ),
-            (UNCHANGED, None),
-        )
+        _check_questions(questions, planned)
+        settings = settings_of(config, rival=RIVAL in questions.scored)
+        asks = {ask_label(s, task.name): (s, task) for s in settings for task in questions.asked}
+        setting, task = asks.get(label, (UNCHANGED, None))
         if task is not None and setting != UNCHANGED:
             missing = [name for name in questions.scored if not place.has(f"scores/{name}.safetensors")]
             if missing:
-                raise StudyError(
-                    f"the piece {label!r} needs scores that are not there yet: {', '.join(map(score_label, missing))}"
-                )
+                wanted = ", ".join(map(score_label, missing))
+                raise StudyError(f"the piece {label!r} needs scores that are not there yet: {wanted}")
         model = load(config)
         pieces = Pieces(config, questions, model, place, progress=progress, save_every=save_every)
         place.write(MODEL, json.dumps(about_model(model)).encode())
@@ -130,34 +135,29 @@ def run_piece(
             return str(pieces.score(next(name for name in questions.scored if score_label(name) == label)))
         neurons = None
         if setting != UNCHANGED:
-            neurons = select(config, {name: pieces.score(name) for name in questions.scored}, only=setting)[
-                setting
-            ]
+            scores = {name: pieces.score(name) for name in questions.scored}
+            neurons = select(config, scores, only=setting)[setting]
         return str(pieces.ask(setting, task, neurons, progress=pieces.progress, keep=True))
 
 
 def gather(config: StudyConfig, folder: str | Path) -> Study:
-    """Puts a planned study together, when all of its pieces are there: neurons, results, figures, report. Needs no model.
+    """Puts a planned study together once all its pieces are there: neurons, results, figures, report. Needs no model.
 
     Raises:
-        StudyError: pieces that are missing, or files that are not of this study: it names them, and leaves the commands that
+        StudyError: missing pieces, or files that do not belong to this study. It names them, and leaves the commands that
             are still to be run in ``plan/missing.txt``.
     """
     place = StudyFolder(Path(folder), asdict(config))
     with place.opened(resume=True):
         folder = place.folder or Path()
-        record = read_record(folder)
-        if record is None or "scored" not in record["info"]:
-            raise StudyError(
-                f"{folder} holds no planned study: culnig-tl run --output-dir {folder} --plan makes one"
-            )
-        check = _Check(folder, config, record["info"])
+        planned = _planned(folder)
+        check = _Check(folder, config, planned)
         scores = check.scores()
-        neurons = select(config, scores) if len(scores) == len(record["info"]["scored"]) else {}
+        neurons = select(config, scores) if len(scores) == len(planned["scored"]) else {}
         results = check.results(neurons)
         check.strangers()
         check.finish(place)
-        info = {**_model_of(folder, record["info"]), **record["info"], "versions": versions()}
+        info = {**_model_of(folder, planned), **planned, "versions": versions()}
         place.start(info)
         study = Study(config, info, scores, neurons, results, folder)
         for name, neuron_set in neurons.items():
@@ -170,7 +170,7 @@ def gather(config: StudyConfig, folder: str | Path) -> Study:
 
 
 class _Check:
-    """What a planned study's folder holds, against what it should."""
+    """Compares what a planned study's folder holds with what it should hold."""
 
     def __init__(self, folder: Path, config: StudyConfig, info: Mapping[str, Any]) -> None:
         self.folder, self.config, self.info = folder, config, info
@@ -233,7 +233,9 @@ class _Check:
                 part = self.read(file, EvaluationResult, label)
                 if part is None or (setting != UNCHANGED and setting not in neurons):
                     continue  # without scores nobody can say whether it belongs
-                of_work = identity(self.of_model or {}, neurons=neurons.get(setting), operation="suppress")
+                of_work = identity(
+                    self.of_model or {}, neurons=neurons.get(setting), operation=operation_name()
+                )
                 reason = reason_against_result(part, {task: fingerprint}, of_work)
                 if reason is not None:
                     self.reject(label, f"{file} does not belong: {reason}")
@@ -248,7 +250,7 @@ class _Check:
         if not path.is_file() or (setting != UNCHANGED and neurons is None):
             return None
         result = EvaluationResult.load(path)
-        of_work = identity(self.of_model or {}, neurons=neurons, operation="suppress")
+        of_work = identity(self.of_model or {}, neurons=neurons, operation=operation_name())
         return result if reason_against_result(result, self.prints, of_work) is None else None
 
     def strangers(self) -> None:
@@ -271,9 +273,19 @@ class _Check:
                 f"{len(self.missing)} pieces are missing: {_few(self.missing)}; their commands are in {self.folder / MISSING}"
             )
         if self.foreign:
-            said.append(f"what is not of this study: {_few(self.foreign)}; remove it")
+            said.append(f"not of this study: {_few(self.foreign)}; remove it")
         if said:
             raise StudyError(f"{self.folder} cannot be gathered: {'; '.join(said)}")
+
+
+def _planned(folder: Path) -> Mapping[str, Any]:
+    """What a planned study's record says of its questions. Raises `StudyError` where the folder holds no plan."""
+    record = read_record(folder)
+    if record is None or "scored" not in record["info"]:
+        raise StudyError(
+            f"{folder} holds no planned study: culnig-tl run --output-dir {folder} --plan makes one"
+        )
+    return record["info"]
 
 
 def _model_of(folder: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:

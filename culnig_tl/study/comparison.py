@@ -1,12 +1,12 @@
-"""Comparison: is what a set costs more than what any such set costs?
+"""Does suppressing a set cost more than suppressing any set of its size?
 
     base     = evaluate(model, task)
-    ablated  = evaluate(model, task, neurons=general)
-    random   = [evaluate(model, task, neurons=select_random(general, scores, seed=s)) for s in range(10)]
+    ablated  = evaluate(model, task, ablate=general)
+    random   = [evaluate(model, task, ablate=select_random(general, scores, seed=s)) for s in range(10)]
     compare(base, ablated, random).table()
 
-A claim about culture could have failed in three ways: random sets cost as much, tasks without culture lose as much, or a
-rival set (the same number of neurons, layer by layer, chosen on a task without culture) costs culture as much.
+A claim about culture can fail in three ways: random sets cost as much, tasks without culture lose as much, or
+a rival set (as many neurons in every layer, chosen on a task without culture) costs culture as much.
 """
 
 from __future__ import annotations
@@ -22,19 +22,17 @@ from ..data.statistics import DRAWS, Drop, compare_drops, holm
 from ..errors import ScoreError, TaskError
 from ..tasks.question import Task, seeded_random
 
-RANDOM_SETS = 10
-"""The paper's number; the smallest possible p by rank is then 1/11."""
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """What suppressing a set costs on every task, against sets of the same size."""
+    """What suppressing a set costs on each task, against other sets of the same size."""
 
     drops: Mapping[str, Drop]
     """Task -> drop."""
 
     def table(self) -> pd.DataFrame:
-        """One row a task, in points: drop and its interval, random sets, excess and its interval, p, rank; Holm over the tasks."""
+        """One row per task, in points: drop and its 95% interval, random sets, excess and its interval, p,
+        rank; p by Holm over the tasks."""
         rows = {task: {**asdict(drop), "p_rank": drop.p_rank} for task, drop in self.drops.items()}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
         for column in ("p_bootstrap", "p_rank"):
@@ -71,15 +69,17 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Comparison:
-    """Paired cluster bootstrap and rank of a set's drop among random sets, task by task.
+    """Paired cluster bootstrap of a set's drop, and its rank among random sets, task by task.
 
     Args:
         base: answers of the unchanged model.
         ablated: answers with the set suppressed.
-        random_sets: answers with each random set suppressed; a rival set alone works too, the excess is then over the rival.
+        random_sets: answers with each random set suppressed. A rival set alone works too: the excess is then
+            over the rival.
+        draws, seed: of the bootstrap.
 
     Raises:
-        ScoreError: no random set, or results of other questions or another model.
+        ScoreError: no random set, or results of different questions or models.
     """
     if not random_sets:
         raise ScoreError("at least one random set is needed to compare with")
@@ -101,10 +101,11 @@ def compare(
 
 
 def halves(task: Task) -> tuple[Task, Task]:
-    """(questions to find a rival's neurons with, questions to test on) of a task without culture.
+    """(questions to find a rival's neurons on, questions to test on) of a task without culture.
 
-    Its own splits where it has them. A task with a single split, as CommonsenseQA's validation rows, is cut in two by a hash of
-    each question's cluster, so that no wording of a question is on both sides; the same half on every machine.
+    These are its own splits where it has them. A task with a single split, such as CommonsenseQA's validation
+    rows, is cut in two by a hash of each question's cluster: no question is on both sides in different
+    wordings, and every machine cuts alike.
 
     Raises `TaskError` where a half would be empty.
     """

@@ -1,57 +1,88 @@
-"""What decides a study: one dataclass is its arguments, the command line's options with their help, and `study.json`."""
+"""What determines a study. The dataclasses here are arguments, the command line's options with their help, and `study.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from ..defaults import DROP_READING, MIN_Z, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
 from ..errors import StudyError
 
 UNCHANGED, GENERAL, SPECIFIC, RIVAL = "unchanged", "culture-general", "culture-specific", "rival"
 RANDOM = {"count": "random", "layer": "random by layer"}
-"""How random sets are matched -> what they are called in tables."""
+"""How random sets are matched -> their name in tables."""
 
 
-@dataclass(frozen=True)
-class StudyConfig:
-    """All that decides a study's result: arguments, help texts and `study.json` at once."""
+@dataclass(frozen=True, kw_only=True)
+class ModelName:
+    """Which model."""
 
     model: str = TOY
-    """"toy", a Hub id, or a folder with a Hugging Face checkpoint."""
-    tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")
-    """Tasks to ask; the neurons are found on the first that has cultural questions with a control."""
-    reading: str = "countryrc"
-    """Country reading comprehension: neurons that serve it are removed."""
-    rival: str | None = "commonsenseqa"
-    """Task without culture: as many neurons with its highest attribution are suppressed too, where it is among the tasks."""
+    """"toy", a Hub id such as Qwen/Qwen3-0.6B, or a folder with a Hugging Face checkpoint."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a model runs, and where its questions come from."""
+
+    device: str = "auto"
+    """auto, cuda, cuda:0, mps or cpu."""
+    dtype: str = "auto"
+    """auto, bfloat16, float32 or float64."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Questions per batch, or auto."""
+    data_dir: str | None = None
+    """Local mirror of the Hub's data sets: FOLDER/<org>/<name>; CULNIG_DATA_DIR names one for all commands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Machine, ModelName):
+    """A model to load, and the questions to ask it."""
+
+    device_map: str | None = None
+    """"auto" spreads the model over all GPUs (and the CPU); instead of a device."""
+    limit: int | None = None
+    """Questions per task and split, spread evenly over countries and wordings; none asks all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """How many neurons count as culture-general."""
+
     top_mlp: float = TOP_MLP
     """Share of the MLP neurons that are candidates."""
     top_attn: float = TOP_ATTN
     """Share of the pooled q, k, v neurons that are candidates."""
     drop_reading: float = DROP_READING
-    """Share, highest by reading comprehension, that is removed."""
+    """Share, highest by reading comprehension, that is removed from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(Shares, ModelConfig):
+    """Everything that determines a study's result."""
+
+    tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")
+    """Tasks to ask; the neurons are found on the first one that has cultural questions with a control."""
+    reading: str = "countryrc"
+    """Country reading comprehension: neurons that serve it are removed."""
+    rival: str | None = "commonsenseqa"
+    """Task without culture. Where it is one of the tasks, as many neurons with the highest scores on it are suppressed too."""
     top_specific: float = TOP_SPECIFIC
     """Share of all neurons that are candidates for one country."""
     z: float = MIN_Z
     """Least z of a country's own neurons over the countries."""
     random_sets: int = RANDOM_SETS
-    """Random sets of each kind (matched by count as in the paper, and by count in every site and layer)."""
-    limit: int | None = None
-    """Questions a task and split, spread evenly over countries and wordings; None asks all."""
+    """Random sets of each kind: matched by count, as in the paper, and by count in every site and layer."""
     seed: int = 0
-    """Of the first random set; the others follow."""
-    batch_size: int | str = "auto"
-    """Questions a batch, or "auto"."""
-    device: str = "auto"
-    device_map: str | None = None
-    """"auto" spreads a model over all GPUs (and the CPU); instead of `device`."""
-    dtype: str = "auto"
-    revision: str | None = None
-    """Branch, tag or commit on the Hub."""
-    data_dir: str | None = None
-    """Local mirror of the Hub's data sets: FOLDER/<org>/<name>."""
+    """Seed of the first random set; the others follow."""
+
+    @property
+    def shares(self) -> Shares:
+        """The shares alone."""
+        return Shares(**{f.name: getattr(self, f.name) for f in fields(Shares)})
 
 
 TOY_CONFIG = StudyConfig(
@@ -63,13 +94,19 @@ TOY_CONFIG = StudyConfig(
     top_specific=0.02,
 )
 """The toy has a thousandth of a real model's neurons: 1% of them is two dozen. These shares were fixed before any
-suppression of the shipped model was looked at."""
+result of suppressing neurons in the shipped model was seen."""
+
+
+def defaults_for(model: str) -> StudyConfig:
+    """What holds for a model where nothing else is said: the toy's own tasks and shares, or those of the paper."""
+    return TOY_CONFIG if model == TOY else StudyConfig(model=model)
 
 
 def config_from(stored: Mapping[str, Any]) -> StudyConfig:
-    """The configuration that a `study.json` holds. Raises `StudyError` for an argument that this version does not know."""
+    """The configuration in a `study.json`. Raises `StudyError` for an argument that this version does not know."""
     known = {f.name for f in fields(StudyConfig)}
     unknown = set(stored) - known
     if unknown:
         raise StudyError(f"study.json has an argument that this version does not know: {sorted(unknown)[0]}")
-    return replace(StudyConfig(), **{**stored, "tasks": tuple(stored["tasks"])})
+    given: dict[str, Any] = {**stored, "tasks": tuple(stored["tasks"])}
+    return StudyConfig(**given)

@@ -1,7 +1,7 @@
-"""Findings: what a study's numbers say in plain words, what does not hold first.
+"""Findings: what a study's numbers say in plain words, with what does not hold first.
 
-Each finding is a claim that could have failed, with the numbers that decide it. Sentences, tables and pages are all written
-from the same `Drop` objects, so they cannot disagree:
+Each finding is a claim that could have failed, with the numbers that decide it. Sentences, tables and pages
+are all written from the same `Drop` objects, so they cannot disagree:
 
     drops of every task  ->  Finding (holds, open or fails)  ->  verdict, headline, sentence
 """
@@ -18,14 +18,14 @@ from ..method.specificity import HIGH_SHARE
 
 
 class Holds(str, Enum):
-    """What the numbers say to the claim that these neurons carry culture."""
+    """What the numbers say about the claim that these neurons carry culture."""
 
     NO = "against it"
     """The numbers speak against it."""
     OPEN = "open"
-    """The numbers cannot tell, or nothing was asked that could."""
+    """The numbers cannot tell, or nothing was asked that could decide it."""
     CAUTION = "take care"
-    """Decides nothing, but is to be known before the claim is repeated."""
+    """Decides nothing, but should be known before the claim is repeated."""
     YES = "for it"
     """It could have failed, and did not."""
 
@@ -43,13 +43,14 @@ class Finding:
     title: str
     """In a few words, without a number."""
     text: str
-    """In a sentence or three; every number in it is in `numbers`."""
+    """In one to three sentences; every number in them is in `numbers`."""
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TaskDrops:
-    """What suppressing the culture-general neurons costs on one task, against each kind of set it is compared with."""
+    """What suppressing the culture-general neurons costs on one task, against each kind of set it is compared
+    with."""
 
     culture: bool
     """Whether the task is cultural."""
@@ -62,12 +63,13 @@ class TaskDrops:
     se: float = float("nan")
     """Standard error of the unchanged model's accuracy, points."""
     trivial: float | None = None
-    """Accuracy in percent of always giving the likeliest label of each wording; None where answers are not right or wrong."""
+    """Accuracy in percent of always giving the likeliest label of each wording; None where answers are not
+    right or wrong."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that is said of a study."""
+    """Everything that is said about a study."""
 
     task: str
     """The cultural task that the neurons were found on."""
@@ -81,10 +83,10 @@ class Findings:
     shared_pattern: float | None = None
     """Rank-1 share of the country x neuron matrix, 0 to 1, where countries were scored."""
     limit: int | None = None
-    """Questions a task that were asked at most."""
+    """Questions per task that were asked at most."""
 
     def claims(self) -> list[Finding]:
-        """Every finding, what does not hold first."""
+        """Every finding; what does not hold comes first."""
         found = [
             self._ability(),
             self._random(),
@@ -98,14 +100,16 @@ class Findings:
 
     @property
     def holds(self) -> Holds:
-        """Of the whole claim, "these neurons carry culture": as its weakest part does. Without a rival the rest decides."""
+        """Whether the whole claim, "these neurons carry culture", holds: as its weakest part does. Without a
+        rival the rest decides."""
         weakest = min(
             (part.holds for part in (self._random(), self._alone(), self._rival())), key=_ORDER.index
         )
         return Holds.YES if weakest is Holds.CAUTION else weakest
 
     def verdict(self) -> str:
-        """Whether the drop is more than random, and whether it is culture alone; in half a sentence."""
+        """Whether the drop is larger than random sets', and whether it is culture alone; in half a
+        sentence."""
         if self._random().holds is not Holds.YES:
             return "no more than random sets cost, so nothing is shown about culture"
         alone, rival = self._alone(), self._rival()
@@ -144,13 +148,14 @@ class Findings:
         return f"Suppressing these neurons costs {self.task} more than {than}, and more than tasks without culture lose."
 
     def sentence(self) -> str:
-        """What was found, in a sentence or two that the numbers write; what does not hold stands before them."""
+        """What was found, in a sentence or two written from the numbers; what does not hold comes first."""
         if self.holds is Holds.YES:
             return f"{self.measured()}: {self.verdict()}."
         return f"{self.verdict()[0].upper()}{self.verdict()[1:]}. {self.measured()}."
 
     def measured(self) -> str:
-        """The numbers alone, without full stop: what suppressing costs the task, random sets, and tasks without culture."""
+        """The numbers alone, without a full stop: what suppressing costs the task, and what random sets and
+        tasks without culture lose."""
         culture, plain = self.drops[self.task].layer, self._plain()
         text = (
             f"Suppressing {self.neurons:,} culture-general neurons ({self.share:.1f}% of those scored) takes {self.task} from "
@@ -171,7 +176,7 @@ class Findings:
         return {task: d for task, d in self.drops.items() if not d.culture}
 
     def _ability(self) -> Finding | None:
-        """Where the unchanged model does not know the answers, nothing can be lost."""
+        """Where the unchanged model does not know the answers, it has nothing to lose."""
         here = self.drops[self.task]
         base, trivial = here.layer.base, here.trivial
         if trivial is None or base - 1.96 * here.se > trivial:
@@ -344,12 +349,13 @@ def points(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """The ends of a drop as those of a change of accuracy, "−6.3 to −1.3"; "unknown" where all questions are one cluster."""
+    """An interval of a drop as one of a change of accuracy, "−6.3 to −1.3"; "unknown" where all questions are
+    one cluster."""
     return "unknown" if low != low or high != high else f"{change(high)} to {change(low)}"
 
 
 def _numbers(drop: Drop) -> dict[str, float]:
-    """What is said of a drop, as changes of accuracy in points."""
+    """What is said about a drop, as changes of accuracy in points."""
     return {
         "base": drop.base, "after": drop.base - drop.drop, "drop": -drop.drop, "low": -drop.low, "high": -drop.high, "random_mean": -drop.random_mean,
         "excess": -drop.excess, "excess_low": -drop.excess_low, "excess_high": -drop.excess_high, "rank": drop.rank,
@@ -362,9 +368,11 @@ def _beyond(drop: Drop) -> bool:
 
 
 def _gap(culture: Drop, other: Drop) -> tuple[float, float]:
-    """By how much the excess of one task is above another's, and half of its 95% interval.
+    """By how much the excess of one task exceeds another's, and half of the difference's 95% interval, in
+    points.
 
-    The tasks' questions differ, so the two intervals are independent: half widths add up in squares (normal approximation).
+    The tasks' questions differ, so the two intervals are independent: half widths add in squares (normal
+    approximation).
     """
     halves: Sequence[float] = [(d.excess_high - d.excess_low) / 2 for d in (culture, other)]
     return culture.excess - other.excess, hypot(*halves)

@@ -1,4 +1,5 @@
-"""The folder of a study: what stands there, what may be written, what is already done, and who works in it."""
+"""The folder of a study: what it holds, what may be written, what is already done, and who is working in
+it."""
 
 from __future__ import annotations
 
@@ -10,32 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from .. import io
-from ..engine.world import Ranks, ranks
+from ..engine.world import World, world
 from ..errors import StudyError
-from ..lock import locked
+from ..io import locked
 from ..version import __version__
 
 log = logging.getLogger(__name__)
 
 RECORD = "study.json"
 STATE, PARTS, PLAN = "state", "parts", "plan"
-"""Folders of unfinished work: states of passes, answers of a setting to single tasks, lists of pieces for a queue."""
+"""Folders of unfinished work: states of passes, a setting's answers to single tasks, and lists of pieces for
+a queue."""
 WRITTEN = (
     "scores/*.safetensors", "neurons/*.parquet", "results/*.parquet", "figures/*.html", "report.html", f"{STATE}/*", f"{PARTS}/*/*.parquet",
     f"{PARTS}/*", f"{PLAN}/*.txt", RECORD,
 )  # fmt: skip
-"""All that a study writes."""
+"""Everything that a study writes."""
 
 
 class StudyFolder:
     """Where a study is written; without a folder everything stays in memory.
 
-    Under torchrun the first process writes, and all read: the folder is one that every process sees.
+    Under torchrun the first process writes and all processes read, so the folder must be one that they all
+    see.
     """
 
     def __init__(self, folder: Path | None, config: Mapping[str, Any]) -> None:
         self.folder, self.config = folder, json.loads(json.dumps(config))
-        self.ranks: Ranks = ranks()
+        self.world: World = world()
         self.resumed = False
         """Whether it held this study before."""
         self._replaces = False
@@ -44,15 +47,15 @@ class StudyFolder:
     def opened(
         self, *, resume: bool = False, overwrite: bool = False, piece: str | None = None
     ) -> Iterator[None]:
-        """The folder is this run's while it lasts.
+        """Locks the folder for this run until the context is left.
 
         Args:
-            resume: go on with the study that it holds.
+            resume: resume the study that it holds.
             overwrite: replace that study.
-            piece: work on this piece of it alone, beside others that work on theirs.
+            piece: work on this piece of it alone, alongside runs that work on other pieces.
 
         Raises:
-            StudyError: another run works in it, or it holds another study or other things.
+            StudyError: another run is working in it, or it holds another study or other files.
         """
         folder = self.folder
         if folder is None:
@@ -60,18 +63,18 @@ class StudyFolder:
             return
         created = not folder.exists()
         with ExitStack() as held:
-            self.ranks.first_does(lambda: self._lock(held, folder, piece))
+            self.world.on_first(lambda: self._lock(held, folder, piece))
             try:
-                self.ranks.first_does(
+                self.world.on_first(
                     lambda: self._check(
                         folder, resume=resume or piece is not None, overwrite=overwrite, alone=piece is None
                     )
                 )
-                self.resumed, self._replaces = self.ranks.share([self.resumed, self._replaces])
+                self.resumed, self._replaces = self.world.broadcast([self.resumed, self._replaces])
                 yield
             finally:
                 held.close()
-                if self.ranks.first and created and folder.is_dir() and not any(folder.iterdir()):
+                if self.world.first and created and folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
 
     def _lock(self, held: ExitStack, folder: Path, piece: str | None) -> None:
@@ -122,10 +125,11 @@ class StudyFolder:
     # ------------------------------------------------------------------------------------------------------ writing
 
     def start(self, info: Mapping[str, Any]) -> None:
-        """Writes `study.json`; what it replaces is removed now, when nothing more speaks against the new study."""
+        """Writes `study.json`. A study that is replaced is removed only now, when nothing can refuse the new
+        one any more."""
         folder = self.folder
         if folder is not None and self._replaces:
-            self.ranks.first_does(lambda: self._clear(folder))
+            self.world.on_first(lambda: self._clear(folder))
             self._replaces = False
         record = {"config": self.config, "info": info, "version": __version__}
         self.write(RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
@@ -134,21 +138,21 @@ class StudyFolder:
         """Writes a file, once for all processes."""
         folder = self.folder
         if folder is not None:
-            self.ranks.first_does(lambda: io.write(folder / name, content))
+            self.world.on_first(lambda: io.write(folder / name, content))
 
     def save(self, name: str, thing: Any) -> None:
-        """Has a set, scores or a result save itself, once for all processes."""
+        """Saves a set, scores or a result, once for all processes."""
         folder = self.folder
         if folder is not None:
-            self.ranks.first_does(lambda: thing.save(folder / name))
+            self.world.on_first(lambda: thing.save(folder / name))
 
     def state(self, piece: str) -> Path | None:
-        """Where the state of an unfinished piece is kept."""
+        """Where the state of an unfinished piece is kept; None without a folder."""
         return None if self.folder is None else self.folder / STATE / f"{io.file_name(piece)}.state"
 
     def tidy(self) -> None:
-        """Removes what unfinished work had left; for the end of a study."""
-        if self.folder is not None and self.ranks.first:
+        """Removes what unfinished work left behind; called at the end of a study."""
+        if self.folder is not None and self.world.first:
             for name in (STATE, PARTS):
                 for path in [*sorted((self.folder / name).rglob("*"), reverse=True), self.folder / name]:
                     if path.is_dir():
@@ -159,8 +163,10 @@ class StudyFolder:
     # ------------------------------------------------------------------------------------------------------ reading
 
     def has(self, name: str) -> bool:
-        """Whether a resumed study's folder holds the file; the same answer for all processes."""
-        return self.ranks.share(self.resumed and self.folder is not None and (self.folder / name).is_file())
+        """Whether the folder of a resumed study holds the file; the same answer in all processes."""
+        return self.world.broadcast(
+            self.resumed and self.folder is not None and (self.folder / name).is_file()
+        )
 
     def load(self, name: str, kind: Any) -> Any:
         """What the file holds."""
@@ -169,12 +175,12 @@ class StudyFolder:
 
 
 def part_name(setting: str, task: str) -> str:
-    """The file of a setting's answers to one task, until the setting's other tasks are asked."""
+    """The file that keeps a setting's answers to one task until its other tasks have been asked."""
     return f"{PARTS}/{io.file_name(setting)}/{io.file_name(task)}.parquet"
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What `study.json` says; None where there is none. Raises `StudyError` where it cannot be read."""
+    """The contents of `study.json`; None where there is none. Raises `StudyError` where it cannot be read."""
     path = folder / RECORD
     if not path.is_file():
         return None
@@ -182,7 +188,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def read_record_file(path: Path) -> dict[str, Any]:
-    """What a study's record says. Raises `StudyError` where it is none."""
+    """The contents of a study's record. Raises `StudyError` where the file is missing or not one."""
     if not path.is_file():
         raise StudyError(f"no such record of a study: {path}")
     try:

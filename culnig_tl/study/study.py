@@ -1,8 +1,8 @@
-"""A study: what decides it, and what it found. `pipeline.run_study` makes one, `Study.load` reads one from its folder."""
+"""A study: its configuration and what it found. `run_study` makes one, `Study.load` reads one from its
+folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,15 @@ class Study:
         return [name for name in self.results if name.rpartition(" ")[0] == RANDOM[match]]
 
     def drop(self, task: str, match: str = "layer") -> Drop:
-        """What suppressing the culture-general neurons costs on a task, against random sets."""
+        """What suppressing the culture-general neurons costs on a task, against random sets.
+
+        Args:
+            match: "layer" for random sets with the same counts in every site and layer, "count" for any of
+                the same size.
+
+        Raises:
+            StudyError: a task that this study did not ask.
+        """
 
         def right(setting: str) -> np.ndarray:
             return self.results[setting].values(task)
@@ -62,9 +70,11 @@ class Study:
         )
 
     def drop_against_rival(self, task: str) -> Drop:
-        """What suppressing the culture-general neurons costs on a task, against as many neurons of the rival's.
+        """What suppressing the culture-general neurons costs on a task, against as many of the rival's
+        neurons.
 
-        Of the rival's own task only the half that its neurons were not found on is counted. Raises `StudyError` without a rival.
+        Of the rival's own task, only the half that its neurons were not found on counts. Raises `StudyError`
+        without a rival.
         """
         if RIVAL not in self.results:
             raise StudyError(
@@ -82,7 +92,8 @@ class Study:
         return clusters.to_numpy(), ~known.to_numpy(bool)
 
     def drops(self, match: str = "layer") -> pd.DataFrame:
-        """One row a task: what suppressing costs, against random sets matched by "layer" or "count"."""
+        """One row per task, in points: what suppressing costs, against random sets matched by "layer" or
+        "count"."""
         rows = {}
         for task in self.info["tasks"]:
             drop = self.drop(task, match)
@@ -94,9 +105,11 @@ class Study:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
 
     def table(self) -> pd.DataFrame:
-        """Settings x tasks: accuracy in percent; columns (task, "accuracy" | "se"). Random rows are means over their sets.
+        """Settings x tasks: accuracy in percent; columns (task, "accuracy" | "se"). Random rows are means
+        over their sets.
 
-        The error of a random row is the standard deviation over its sets, of the others the standard error over clusters.
+        "se" is the standard deviation over the sets in random rows, and the standard error over clusters in
+        all others.
         """
         rows: dict[str, dict[tuple[str, str], float]] = {}
         for label, setting in (
@@ -123,7 +136,7 @@ class Study:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
     def findings(self) -> Findings:
-        """What the numbers say: each claim that could have failed, and whether it holds."""
+        """What the numbers say: every claim that could have failed, and whether it holds."""
         general = self.neurons[GENERAL]
         specific = self.neurons.get(SPECIFIC)
         has_rival = RIVAL in self.results
@@ -155,18 +168,12 @@ class Study:
         )
 
     def sentence(self) -> str:
-        """What was found, in a sentence or two that the numbers write; what does not hold comes first."""
+        """What was found, in a sentence or two written from the numbers; what does not hold comes first."""
         return self.findings().sentence()
 
     def verdict(self) -> str:
-        """Whether the drop is more than random, and whether it is culture alone."""
+        """Whether the drop is larger than that of random sets, and whether it is limited to culture."""
         return self.findings().verdict()
-
-    def figures(self) -> dict[str, Any]:
-        """Name -> Plotly figure: every one that the study has data for, in the order of the report."""
-        from ..figures.gallery import figures_of
-
-        return figures_of(self)
 
     def __str__(self) -> str:
         return f"Study of {self.config.model}: {self.sentence()}"
@@ -182,7 +189,7 @@ class Study:
 
     @classmethod
     def load(cls, folder: str | Path) -> Study:
-        """Reads a study's folder. Raises `StudyError` where it holds none."""
+        """Reads a study's folder. Raises `StudyError` where it holds none, or an unfinished one."""
         folder = Path(folder)
         record = read_record(folder)
         if record is None:
@@ -207,7 +214,8 @@ class Study:
 
 
 def _always_one_label(result: EvaluationResult, task: str) -> float | None:
-    """Accuracy in percent of always giving the most frequent right label of each wording; None where answers are aligned."""
+    """Accuracy in percent of always giving the most frequent right label of each wording; None where answers
+    are scored by alignment."""
     rows = result.table.loc[result.table["task"] == task]
     if rows["alignment"].notna().any():
         return None

@@ -1,7 +1,7 @@
 """blend: everyday knowledge of 16 countries and regions (BLEnD, Myung et al. 2024, arXiv 2406.09948).
 
-Multiple-choice questions; at most five rows, which differ in their wrong options, of each question and country. Three topics
-serve to find neurons and three to test them, as in CULNIG.
+Multiple-choice questions; of each question and country at most five rows, which differ in their wrong
+options. Three topics are there to find neurons and three to test them, as in CULNIG.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import TaskError
 from .choice import BLANKS, choice_questions
@@ -44,7 +45,7 @@ TOPICS = Source(
 )
 LICENCE = "CC BY-SA 4.0"
 PER_QUESTION = 5
-"""Rows kept of each question and country, in file order."""
+"""Rows kept per question and country, in file order."""
 NEURON_TOPICS = ("Food", "Work life", "Sport")
 TEST_TOPICS = ("Education", "Family", "Holidays/Celebration/Leisure")
 _FILES = {"Nigeria": "Northern_Nigeria", "USA": "US"}
@@ -59,8 +60,9 @@ def load(
 ) -> Task:
     """The task, from the Hub or from a mirror.
 
-    `language` "local" puts the question in the region's own language (from BLEnD's annotations); instruction and options stay
-    as they are, and so do the ids, so that the two versions can be paired. `wordings` replace the data set's own prompt.
+    With `language` "local" the question is in the region's own language (from BLEnD's annotations);
+    instruction, options and ids stay as they are, so that the two versions can be paired. `wordings` replace
+    the data set's own prompt.
     """
     if language not in (None, "local"):
         raise TaskError(
@@ -101,7 +103,7 @@ def read_local(country: str, data_dir: str | Path | None = None) -> dict[str, st
 
 
 def read_country(config: str, file: str, country: str, data_dir: str | Path | None = None) -> Rows:
-    """A country's file of one of BLEnD's configurations; `file` has ``{}`` where the country's name stands."""
+    """A country's file of one of BLEnD's configurations; `file` has ``{}`` in place of the country's name."""
     name = _FILES.get(country, country.replace(" ", "_"))
     return read(Source(HUB_ID, config, name, (file.format(name),), MOVED_TO, raw=True), data_dir)
 
@@ -113,7 +115,7 @@ def questions_of(
     wordings: tuple[Wording, ...] | None = None,
     local: Mapping[str, Mapping[str, str | None]] | None = None,
 ) -> Iterator[Question]:
-    """The questions of BLEnD's rows; `local` holds questions by country and ID."""
+    """The questions of BLEnD's rows; `local` holds questions in the region's language, by country and ID."""
     if wordings is not None:
         check_blanks(NAME, wordings, BLANKS)
     task = NAME if local is None else f"{NAME}-local"
@@ -128,11 +130,7 @@ def questions_of(
     for position, (row_id, question_id, country, prompt, choices, answer) in enumerate(columns):
         if question_id not in topics:
             raise rows.error(position, "ID", f"{question_id!r} has no topic in {TOPICS.config}")
-        choices = {label: text for label, text in choices.items() if text is not None}
-        if len(choices) < 2 or not all(
-            len(label) == 1 and isinstance(text, str) and text.strip() for label, text in choices.items()
-        ):
-            raise rows.error(position, "choices", "must hold two options or more, each a letter with text")
+        choices = _options(rows, position, choices)
         if answer not in choices:
             raise rows.error(
                 position, "answer_idx", f"{answer!r} is no option, the options are {', '.join(choices)}"
@@ -182,6 +180,16 @@ def questions_of(
         )
 
 
-def load_local(**options) -> Task:
+def _options(rows: Rows, position: int, choices: Mapping[str, Any]) -> dict[str, str]:
+    """Label -> option, those without a text left out."""
+    options = {label: text for label, text in choices.items() if text is not None}
+    if len(options) < 2 or not all(
+        len(label) == 1 and isinstance(text, str) and text.strip() for label, text in options.items()
+    ):
+        raise rows.error(position, "choices", "must hold two options or more, each a letter with text")
+    return options
+
+
+def load_local(**options: Any) -> Task:
     """`load` with the question in the region's own language."""
     return load(language="local", **options)

@@ -1,8 +1,8 @@
 """blend-saq: BLEnD's short-answer questions, answered in words (Myung et al. 2024, arXiv 2406.09948).
 
-Each region's questions are asked in its own language with the data set's own prompts, and an answer is right when it holds one
-of the answers that annotators of the region gave (see `culnig_tl.method.answers.matching`). The test topics of `blend` alone: neurons are
-found on `blend`.
+Each region's questions are asked in its own language with the data set's own prompts, and an answer is right
+if it contains one of the answers that annotators of the region gave (see
+`culnig_tl.method.answers.matching`). Only the test topics of `blend` are asked: neurons are found on `blend`.
 """
 
 from __future__ import annotations
@@ -23,25 +23,27 @@ log = logging.getLogger(__name__)
 NAME = "blend-saq"
 ENGLISH = "en"
 LANGUAGES: dict[str, str] = {
-    "USA": "en", "UK": "en", "South Korea": "ko", "Algeria": "ar", "Indonesia": "id", "Spain": "es", "Iran": "fa", "Mexico": "es",
-    "Assam": "as", "Greece": "el", "Ethiopia": "am", "Nigeria": "ha", "North Korea": "ko", "West Java": "su", "China": "zh",
-    "Azerbaijan": "az",
+    "USA": "en", "UK": "en", "South Korea": "ko", "Algeria": "ar", "Indonesia": "id", "Spain": "es",
+    "Iran": "fa", "Mexico": "es", "Assam": "as", "Greece": "el", "Ethiopia": "am", "Nigeria": "ha",
+    "North Korea": "ko", "West Java": "su", "China": "zh", "Azerbaijan": "az",
 }  # fmt: skip
-"""Region -> the language of its annotations (ISO 639-1): thirteen languages."""
+"""Region -> ISO 639-1 code of the language of its annotations; thirteen languages."""
 PROMPTS = ("inst-4", "pers-3")
-"""The two prompts that BLEnD's authors evaluate with; the only ones of its two sets of instructions that every region has in both forms."""
+"""The prompts that BLEnD's authors evaluate with; no others are there for every region in both languages."""
 _BLANK = "{q}"
 
 
 def load(*, data_dir: str | Path | None = None, language: str | None = None) -> Task:
-    """The task, from the Hub or from a mirror: each answered question of the test topics with two prompts.
+    """The task, from the Hub or from a mirror: every answered question of the test topics, with two prompts.
 
-    `language` "en" asks in English and accepts the answers' English translations; None or "local" asks in the region's language.
-    Raises `TaskError` for another language, or where the files are missing or wrong.
+    With `language` "en" it is asked in English and the answers' English translations are right; with None or
+    "local" it is asked in the region's language. Raises `TaskError` for another language, or if the files are
+    missing or wrong.
     """
     if language not in (None, "local", ENGLISH):
         raise TaskError(
-            f"{NAME} comes in each region's own language (None or 'local') or in English ('en'), not in {language!r}"
+            f"{NAME} comes in each region's own language (None or 'local') or in English ('en'), "
+            f"not in {language!r}"
         )
     english = language == ENGLISH
     topics = read_topics(data_dir)
@@ -91,7 +93,7 @@ def load_english(**options: Any) -> Task:
 def read_variants(
     country: str, *, data_dir: str | Path | None = None, english: bool = False
 ) -> dict[str, list[tuple[str, ...]]]:
-    """Every question's answers, all topics: question ID -> groups of variants that annotators counted as one answer."""
+    """Question ID -> its answers, on all topics; each is the variants that annotators counted as one."""
     rows = read_country("annotations", "data/annotations_hf/{}_data.json", country, data_dir)
     rows.need("ID", "annotations")
     column = "en_answers" if english else "answers"
@@ -102,7 +104,10 @@ def read_variants(
 
 
 def _prompts(rows: Rows, english: bool) -> list[str]:
-    """The texts of `PROMPTS`, in their order. An id that is there twice (Azerbaijan) counts the first time, as for the authors."""
+    """The texts of `PROMPTS`, in that order.
+
+    Where an id occurs twice (Azerbaijan), the first is taken, as by the authors.
+    """
     column = "English" if english else "Translation"
     rows.need("id", column)
     ids, values = rows.ids("id", unique=False), rows.values(column)
@@ -121,7 +126,7 @@ def _prompts(rows: Rows, english: bool) -> list[str]:
 def _answered(
     rows: Rows, topics: dict[str, str], english: bool
 ) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
-    """(ID, question or None, accepted answers) of every question of the test topics; answers with the most votes come first."""
+    """(ID, question or None, right answers, most votes first) of every question of the test topics."""
     column = "en_question" if english else "question"
     rows.need("ID", column, "annotations")
     for position, (question_id, text, value) in enumerate(
@@ -142,11 +147,12 @@ def _answered(
 
 
 def _groups(rows: Rows, position: int, value: Any, column: str) -> list[tuple[tuple[str, ...], int]]:
-    """(variants, votes) of every answer of one question; blank variants are left out."""
-    groups = []
+    """(variants, votes) of every answer to one question; blank variants are left out."""
+    groups: list[tuple[tuple[str, ...], int]] = []
     for answer in value or []:
-        variants = answer.get(column) if isinstance(answer, dict) else None
-        votes = answer.get("count") if isinstance(answer, dict) else None
+        variants, votes = (
+            (answer.get(column), answer.get("count")) if isinstance(answer, dict) else (None, None)
+        )
         if (
             not isinstance(variants, list)
             or not all(isinstance(text, str) for text in variants)

@@ -1,4 +1,4 @@
-"""Multiple-choice questions in the package's wordings: what CulturalBench, CommonsenseQA and users' files have in common."""
+"""Multiple-choice questions in the package's wordings: for CulturalBench, CommonsenseQA and users' files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,14 @@ def choice_questions(
     blanks: dict[str, str] | None = None,
     **fields: Any,
 ) -> Iterator[Question]:
-    """One question a wording. `answer` is the right option's place; `shuffle` draws the options' order from the question's hash."""
+    """One question per wording.
+
+    Args:
+        answer: the right option's place in `options`.
+        shuffle: draw the order of the options from the question's hash.
+        blanks: what fills other blanks of a wording than ``{question}`` and ``{options}``.
+        fields: further fields of the questions.
+    """
     for template, wording in enumerate(wordings):
         name = f"{row_id}/{template}"
         order = list(range(len(options)))
@@ -41,7 +48,8 @@ def choice_questions(
         labels = wording.labels[: len(options)]
         if len(labels) < len(options):
             raise TaskError(
-                f"task {fields['task']!r}, question {row_id!r}: {len(options)} options and only {len(labels)} labels"
+                f"task {fields['task']!r}, question {row_id!r}: "
+                f"{len(options)} options and only {len(labels)} labels"
             )
         filled = {
             "question": question,

@@ -1,4 +1,4 @@
-"""commonsenseqa: everyday sense without culture (CommonsenseQA, Talmor et al. 2019, arXiv 1811.00937), validation rows."""
+"""commonsenseqa: everyday sense without culture (CommonsenseQA, Talmor et al. 2019, arXiv 1811.00937)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LICENCE = "MIT"
 
 
 def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | None = None) -> Task:
-    """The task, from the Hub or from a mirror."""
+    """The task, from the Hub or from a mirror: the validation rows."""
     rows = read(SOURCE, data_dir)
     return Task(
         NAME, tuple(questions_of(rows, choice_wordings(NAME, wordings))), source=rows.origin, licence=LICENCE

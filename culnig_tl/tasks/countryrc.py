@@ -1,4 +1,4 @@
-"""countryrc: reading comprehension whose answer is a country that the passage names. Knowing no culture is needed.
+"""countryrc: reading comprehension whose answer is a country named in the passage; no culture need be known.
 
 The passages are the package's own; those of the paper (CULNIG's ``data.json``) can be read instead.
 """
@@ -21,13 +21,13 @@ from .wordings import wordings as package_wordings
 
 NAME = "countryrc"
 NESTED = frozenset({"Indonesia", "West Java"})
-"""One lies in the other: they never stand in one question."""
+"""One is part of the other, so they never appear in the same question."""
 _OPENING = re.compile(r"(?:^|[.!?][\"'”]?\s+)[\"'“]?(?=\{(?:country|distractor)\})")
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A short text with a blank ``{country}``, perhaps ``{distractor}``, and a question that the country answers."""
+    """A text with a blank ``{country}``, perhaps one ``{distractor}``; the country answers the question."""
 
     id: str
     text: str
@@ -38,7 +38,7 @@ class Passage:
         return "{distractor}" in self.text
 
     def tell(self, country: str, distractor: str) -> str:
-        """The text with its blanks filled, in grammatical form: ``The USA was the only place ...``"""
+        """The text with its blanks filled in, grammatically: ``The USA was the only place ...``"""
         blanks = {"country": in_sentence(country), "distractor": in_sentence(distractor)}
         opening = {key: value[0].upper() + value[1:] for key, value in blanks.items()}
         starts = {match.end() for match in _OPENING.finditer(self.text)}
@@ -59,15 +59,15 @@ def load(*, wordings: tuple[Wording, ...] | None = None, path: str | Path | None
 
 
 def own_passages() -> tuple[Passage, ...]:
-    """The package's passages: the first half finds neurons, the second tests them."""
+    """The package's passages: the first half is there to find neurons, the second to test them."""
     return tuple(Passage(**row) for row in read_data("countryrc.toml")["passage"])
 
 
 def read_passages(path: str | Path) -> tuple[Passage, ...]:
-    """Passages in the authors' format: JSON rows with id, context (``{country}``, ``{country_dummy}``) and question."""
+    """Passages in the authors' format: id, context (``{country}``, ``{country_dummy}``) and question."""
     rows = read_file(path)
     rows.need("id", "context", "question")
-    passages = []
+    passages: list[Passage] = []
     for position, row in enumerate(zip(rows.ids("id"), rows.texts("context"), rows.texts("question"))):
         if "{country}" not in row[1]:
             raise rows.error(position, "context", "has no {country}")
@@ -98,10 +98,10 @@ def questions_of(passages: Sequence[Passage], wordings: tuple[Wording, ...]) -> 
 
 
 def wrong_countries(passage_id: str, country: str) -> tuple[str, str, str]:
-    """Three wrong options among BLEnD's 16; the first is the passage's second country, where it has one.
+    """Three wrong options among BLEnD's 16; the first is the passage's second country, if it has one.
 
-    Two are drawn from the eight countries that are asked about and one from all 16. Drawn from the 16 alone, the options would
-    give the answer away: of the 16, only eight are ever right.
+    Two are drawn from the eight countries that are asked about and one from all 16. If all three were drawn
+    from the 16, the options would give the answer away, because only eight of them are ever right.
     """
     rng = seeded_random(NAME, passage_id, country)
     wrong: list[str] = []

@@ -1,4 +1,4 @@
-"""culturalbench: cultural knowledge of 45 regions (CulturalBench-Easy, Chiu et al. 2024, arXiv 2410.02677)."""
+"""culturalbench: knowledge of 45 regions (CulturalBench-Easy, Chiu et al. 2024, arXiv 2410.02677)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | 
     ]
     for position in (position for position, is_whole in enumerate(whole) if not is_whole):
         log.warning(
-            "culturalbench: left out, known to be broken: %s",
+            "culturalbench: left out, broken in the data set: %s",
             rows.error(position, "prompt_option_*", "an option is missing"),
         )
     kept = rows.pick(whole)
@@ -51,7 +51,7 @@ def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | 
 
 
 def questions_of(rows: Rows, wordings: tuple[Wording, ...], neuron: list[bool]) -> Iterator[Question]:
-    """The questions of CulturalBench's rows; `neuron` says which rows serve to find neurons."""
+    """The questions of CulturalBench's rows; `neuron` says which rows are there to find neurons."""
     columns = zip(
         rows.ids("data_idx"),
         rows.texts("prompt_question"),

@@ -1,15 +1,15 @@
-"""A user's own task: one JSONL, CSV or Parquet file, one row a question.
+"""A user's own task: one JSONL, CSV or Parquet file, one row per question.
 
 Columns:
     question: the text.
     options: two to ten texts; a JSON list, or in CSV also separated by ``|``.
     answer: the right option's text.
-    country: what the question is about; may be blank in every row of a task that is not about cultures.
-    id, cluster, topic, split ("neuron" or "test"): if wanted. Without `split` the task only tests; without `cluster` every row
-        is its own.
+    country: the country that the question is about; blank in every row of a task that is not about cultures.
+    id, cluster, topic, split ("neuron" or "test"): optional. Without `split` the task only tests neurons;
+        without `cluster` every row is a cluster of its own.
 
-The task is named after the file. Questions are put in the package's wordings for multiple choice, options in an order drawn
-from the question's hash.
+The task is named after the file. Questions are asked in the package's wordings for multiple choice, with the
+options in an order drawn from the question's hash.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPLITS = {"neuron": "neuron", "test": "test"}
 
 
 def load(path: str | Path, *, wordings: tuple[Wording, ...] | None = None) -> Task:
-    """The task in a file. Raises `TaskError` that names file, row and column where something is wrong."""
+    """The task in a file. Raises `TaskError` naming file, row and column if something is wrong."""
     name = Path(path).stem
     given = choice_wordings(name, wordings)
     rows = read_file(path)
@@ -105,7 +105,7 @@ def _options(rows: Rows, position: int, given: Any) -> list[str]:
 
 
 def _as_text(value: Any) -> Any:
-    """Numbers may be options; whole ones lose the ".0" that a table gives them."""
+    """A number as text, whole ones without the ".0" that a table gives them; anything else as it is."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value

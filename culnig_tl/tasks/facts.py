@@ -1,4 +1,4 @@
-"""Facts with their wrong options: what the multiple-choice tasks of the package's own data are made of."""
+"""Facts with wrong options beside them: what the package's own multiple-choice tasks are made of."""
 
 from __future__ import annotations
 
@@ -12,31 +12,19 @@ from typing import Any
 from ..errors import TaskError
 from .countries import in_sentence
 from .question import Question, letters, seeded_random
-from .wordings import ANSWER_PREFIX, DATA, Wording, tomllib, wordings
+from .wordings import ANSWER_PREFIX, DATA, Wording, tomllib
 
 LABELS = ("A", "B", "C", "D")
-__all__ = [
-    "ANSWER_PREFIX",
-    "LABELS",
-    "Fact",
-    "Wording",
-    "fact_questions",
-    "option_orders",
-    "random_options",
-    "read_data",
-    "read_facts",
-    "wordings",
-]
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that is so, and what may stand beside it as a wrong option."""
+    """One fact, and what can stand beside its answer as a wrong option."""
 
     question_id: str
     topic: str | None
     subject: str
-    """The country, or the thing, that fills the stem."""
+    """The country or thing that fills the stem."""
     stem: str
     answer: str
     distractors: tuple[str, ...]
@@ -47,8 +35,10 @@ class Fact:
 
     @property
     def told(self) -> bool:
-        """Whether the question says its own answer ("Which local word means school in the UK?"): then it is not asked, and
-        serves as a wrong option alone."""
+        """Whether the question gives its own answer away ("Which local word means school in the UK?").
+
+        Such a fact is not asked; its answer is only a wrong option of others.
+        """
         return re.search(rf"\b{re.escape(self.answer)}\b", self.stem) is not None
 
 
@@ -62,11 +52,11 @@ def read_data(name: str) -> Mapping[str, Any]:
 
 
 def read_facts(name: str, placeholder: str) -> tuple[Fact, ...]:
-    """The facts of a data file: each question's stem filled with each subject.
+    """The facts of a data file: each question's stem, filled with each subject.
 
-    A wrong option is the first answer of another subject that is not among this subject's own answers.
+    Wrong options are the first answers of the other subjects, except those that are among this subject's own.
     """
-    facts = []
+    facts: list[Fact] = []
     data = read_data(name)
     for row in data["question"]:
         firsts = {subject: answers[0] for subject, answers in row["answers"].items()}
@@ -80,7 +70,7 @@ def read_facts(name: str, placeholder: str) -> tuple[Fact, ...]:
 
 
 def option_orders(fact: Fact) -> Iterator[tuple[str, ...]]:
-    """The four option lists under which a fact is asked: the answer at A, B, C and D once, other wrong options each time."""
+    """The four lists of options of a fact: the answer once in each place, with new wrong options."""
     for position in range(4):
         rng = seeded_random("options", fact.id, position)
         options = rng.sample(fact.distractors, 3)
@@ -89,7 +79,7 @@ def option_orders(fact: Fact) -> Iterator[tuple[str, ...]]:
 
 
 def random_options(fact: Fact, rng: random.Random) -> tuple[str, ...]:
-    """Options in a random order that `option_orders` does not use, so that nothing of the task is seen in training."""
+    """Options in a random order that `option_orders` does not use, for training."""
     while True:
         options = [*rng.sample(fact.distractors, 3), fact.answer]
         rng.shuffle(options)
@@ -97,8 +87,8 @@ def random_options(fact: Fact, rng: random.Random) -> tuple[str, ...]:
             return tuple(options)
 
 
-def fact_questions(task: str, fact: Fact, wording: Wording, template: int, **fields) -> Iterator[Question]:
-    """The four questions on a fact."""
+def fact_questions(task: str, fact: Fact, wording: Wording, template: int, **more: Any) -> Iterator[Question]:
+    """The four questions about a fact; `more` holds further fields of theirs."""
     for position, options in enumerate(option_orders(fact)):
         filled = {"question": fact.stem, "options": letters(options)}
         yield Question(
@@ -112,5 +102,5 @@ def fact_questions(task: str, fact: Fact, wording: Wording, template: int, **fie
             answer_prefix=ANSWER_PREFIX,
             group=fact.topic,
             template=template,
-            **fields,
+            **more,
         )

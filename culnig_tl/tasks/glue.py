@@ -1,7 +1,7 @@
 """qnli and mrpc: language understanding without culture (GLUE, Wang et al. 2018, arXiv 1804.07461).
 
-qnli: does a sentence answer a question (0) or not (1)? mrpc: do two sentences say the same (1) or not (0)? Neither offers a
-control: without its sentences, nothing but the instruction would be left.
+qnli: does a sentence answer a question (0) or not (1)? mrpc: do two sentences say the same (1) or not (0)?
+Neither offers a control: without the sentences, only the instruction would be left.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import TaskError
 from .question import Question, Task, seeded_random
@@ -36,7 +37,7 @@ def load(
     wordings: tuple[Wording, ...] | None = None,
     rows_from: str | None = None,
 ) -> Task:
-    """The task `name`, from the Hub or from a mirror; `rows_from` names another of the Hub's splits, e.g. "train" for fine-tuning."""
+    """The task `name`, from the Hub or a mirror; `rows_from` is another of the Hub's splits, e.g. "train"."""
     if name not in SOURCES:
         raise TaskError(f"GLUE task {name!r} is unknown, it is qnli or mrpc")
     source = SOURCES[name]
@@ -48,9 +49,9 @@ def load(
 
 
 def load_training(name: str, *, data_dir: str | Path | None = None, count: int | None = None) -> Task:
-    """Rows to fine-tune on, from the Hub's split "train": `count` of them (None: `TRAINING_ROWS`), each in one of the wordings.
+    """Rows to fine-tune on, from the Hub's split "train": `count`, or `TRAINING_ROWS` for None.
 
-    Which rows, and in which wording, is decided by each row's own hash.
+    Each row is asked in one of the wordings. Its own hash decides whether it is taken, and in which wording.
     """
     rows = read(replace(SOURCES[name], split="train", files=(f"{name}/train-*.parquet",)), data_dir)
     rows.need("idx")
@@ -67,18 +68,18 @@ def load_training(name: str, *, data_dir: str | Path | None = None, count: int |
     return Task(name, tuple(questions), source=rows.origin, licence=LICENCE)
 
 
-def load_qnli(**options) -> Task:
+def load_qnli(**options: Any) -> Task:
     """See `load`."""
     return load("qnli", **options)
 
 
-def load_mrpc(**options) -> Task:
+def load_mrpc(**options: Any) -> Task:
     """See `load`."""
     return load("mrpc", **options)
 
 
 def questions_of(name: str, rows: Rows, wordings: tuple[Wording, ...]) -> Iterator[Question]:
-    """The questions of GLUE's rows, one a row and wording."""
+    """The questions of GLUE's rows, one per row and wording."""
     columns = COLUMNS[name]
     check_blanks(name, wordings, frozenset(columns))
     rows.need("idx", *columns, "label")

@@ -1,20 +1,21 @@
 """miniculture: the package's own cultural facts, in the form of BLEnD.
 
-Real facts about BLEnD's 16 countries and regions in its six topics, in our own words. Food, Work life and Sport serve
-to find neurons; Education, Family and Holidays to test them, as in CULNIG.
+Real facts about BLEnD's 16 countries and regions in its six topics, in our own words. Food, Work life and
+Sport are there to find neurons, Education, Family and Holidays to test them, as in CULNIG.
 """
 
 from __future__ import annotations
 
 from .countries import COUNTRIES
-from .facts import Fact, fact_questions, read_facts, wordings
+from .facts import Fact, fact_questions, read_facts
 from .question import Task
+from .wordings import wordings
 
 NAME = "miniculture"
 FILES = ("food", "work_life", "sport", "education", "family", "holidays")
 NEURON_TOPICS = ("Food", "Work life", "Sport")
 TEMPLATE = 4
-"""Questions are asked in this wording; the toy was trained on the others."""
+"""The wording that questions are asked in; the toy was trained on the others."""
 
 
 def facts() -> tuple[Fact, ...]:
@@ -23,6 +24,7 @@ def facts() -> tuple[Fact, ...]:
 
 
 def load() -> Task:
+    """The task, sorted by country as BLEnD is."""
     wording = wordings(NAME)[TEMPLATE]
     rows = [
         question
@@ -38,5 +40,5 @@ def load() -> Task:
         )
     ]
     order = {country: i for i, country in enumerate(COUNTRIES)}
-    rows.sort(key=lambda q: (order[q.country or ""], q.cluster))  # by country, as BLEnD is
+    rows.sort(key=lambda q: (order[q.country or ""], q.cluster))
     return Task(NAME, tuple(rows), source="package", licence="MIT", culture=True)

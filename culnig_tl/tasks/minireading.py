@@ -1,45 +1,35 @@
 """minireading: which country does a short passage name? Reading alone answers it.
 
-The toy's own CountryRC (the task `countryrc` is the one for real models): short sentences, words that the toy knows.
+The toy's own CountryRC, with short sentences in words that the toy knows; for other models there is
+`countryrc`.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from .countries import COUNTRIES, in_sentence
-from .facts import ANSWER_PREFIX, LABELS, read_data, wordings
+from .facts import LABELS, read_data
 from .question import Question, Task, letters, seeded_random
+from .wordings import ANSWER_PREFIX, wordings
 
 NAME = "minireading"
-NAMES = (
-    "Anna",
-    "Tom",
-    "Emma",
-    "Daniel",
-    "Rachel",
-    "Lucas",
-    "Maria",
-    "Peter",
-    "Sofia",
-    "Omar",
-    "Lena",
-    "Ivan",
-)
+NAMES = tuple("Anna Tom Emma Daniel Rachel Lucas Maria Peter Sofia Omar Lena Ivan".split())
 THINGS = ("letter", "book", "lamp", "ship", "train", "parcel", "clock", "car", "table", "basket")
 TEST_ONLY = 8
-"""Scenes at the end of the file that the task asks and training leaves out."""
+"""Number of scenes, at the end of the file, that the task asks and training leaves out."""
 
 
-def scenes() -> tuple[dict, ...]:
+def scenes() -> tuple[Mapping[str, str], ...]:
     """Scenes with blanks for ``{country}``, ``{name}``, ``{thing}`` and ``{other}``."""
     return tuple(read_data("minireading.toml")["scene"])
 
 
 def render(
-    scene: dict, country: str, rng: random.Random, position: int | None = None
+    scene: Mapping[str, str], country: str, rng: random.Random, position: int | None = None
 ) -> tuple[str, str, str]:
-    """(passage and question, options as lines, right label) of a scene, its blanks filled by `rng`."""
+    """(passage and question, options as lines, right label) of a scene, with its blanks filled by `rng`."""
     others = rng.sample([c for c in COUNTRIES if c != country], 3)
     where = rng.randrange(4) if position is None else position
     options = [*others[:where], country, *others[where:]]
@@ -50,8 +40,9 @@ def render(
 
 
 def load() -> Task:
+    """The task: every held-out scene about each country, with the answer at each place."""
     template, wording = 0, wordings(NAME)[0]
-    rows = []
+    rows: list[Question] = []
     held_out = scenes()[-TEST_ONLY:]
     for number, scene in enumerate(held_out):
         for country in COUNTRIES:

@@ -1,7 +1,8 @@
 """miniparaphrase, minianswers and minisynonyms: tasks about words alone, without facts.
 
-In the form of GLUE's MRPC and QNLI: do two sentences say the same, and does a sentence answer a question? The third asks what a
-word means, which the toy must know for the other two and has never been asked: it is there to be fine-tuned on.
+The first two have the form of GLUE's MRPC and QNLI: do two sentences say the same, and does a sentence answer
+a question? The third asks what a word means, which the toy must know for the other two but has never been
+asked: it is there to be fine-tuned on.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .facts import ANSWER_PREFIX, LABELS, wordings
+from .facts import LABELS
 from .minireading import NAMES
 from .question import Question, Task, letters, seeded_random
+from .wordings import ANSWER_PREFIX, wordings
 
 PARAPHRASE, ANSWERS, SYNONYMS = "miniparaphrase", "minianswers", "minisynonyms"
 SIZE = 400
 SYNONYM_TESTS, SYNONYM_TRAINING = 240, 2000
-"""Questions of minisynonyms that test, and that are there to be trained on."""
+"""Number of questions of minisynonyms to test with, and to train on."""
 VERBS = (
     ("found", "discovered"),
     ("fixed", "repaired"),
@@ -30,7 +32,7 @@ ADJECTIVES = ("small", "heavy", "old", "clean", "broken", "red")
 
 
 def paraphrase(rng: random.Random) -> tuple[str, str]:
-    """Two sentences and "1" if they say the same: a synonym or the passive keeps it, another verb or adjective does not."""
+    """Two sentences, and "1" if they say the same: a synonym or the passive, but no other word."""
     verb, noun, adjective, name = (
         rng.randrange(len(VERBS)),
         rng.choice(NOUNS),
@@ -48,7 +50,7 @@ def paraphrase(rng: random.Random) -> tuple[str, str]:
 
 
 def answers(rng: random.Random) -> tuple[str, str]:
-    """A question, a sentence, and "1" if the sentence answers it."""
+    """A question and a sentence, and "1" if the sentence answers the question, else "0"."""
     verb, noun = rng.randrange(len(VERBS)), rng.choice(NOUNS)
     question = f"Who {rng.choice(VERBS[verb])} the {noun}?"
     label = rng.randrange(2)
@@ -61,7 +63,7 @@ def answers(rng: random.Random) -> tuple[str, str]:
 
 
 def synonym(rng: random.Random) -> tuple[str, tuple[str, ...], str]:
-    """A word, four options of which one means the same, and that one."""
+    """A word, four options, and the one of them that means the same."""
     pair, *others = rng.sample(VERBS, 4)
     asked, answer = rng.sample(pair, 2)
     options = [answer, *(rng.choice(other) for other in others)]
@@ -75,17 +77,19 @@ def _sentence(rng: random.Random, who: str, verb: int, what: str) -> str:
 
 
 def load_paraphrase() -> Task:
+    """miniparaphrase: do two sentences say the same?"""
     return _load(PARAPHRASE, paraphrase)
 
 
 def load_answers() -> Task:
+    """minianswers: does a sentence answer a question?"""
     return _load(ANSWERS, answers)
 
 
 def load_synonyms() -> Task:
-    """Which of four words means the same? No options stand in the same order in both splits."""
+    """minisynonyms: which of four words means the same? No list of options is in both splits."""
     wording = wordings(SYNONYMS)[0]
-    drawn: dict[tuple, str] = {}
+    drawn: dict[tuple[str, tuple[str, ...]], str] = {}
     number = 0
     while len(drawn) < SYNONYM_TESTS + SYNONYM_TRAINING:
         asked, options, answer = synonym(seeded_random(SYNONYMS, number))

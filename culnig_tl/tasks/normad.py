@@ -1,4 +1,4 @@
-"""normad: is behaviour in a story acceptable in one of 75 countries? (NormAd, Rao et al. 2024, arXiv 2404.12464).
+"""normad: is behaviour acceptable in one of 75 countries? (NormAd, Rao et al. 2024, arXiv 2404.12464)
 
 It offers no control: the three options are always the same, and without the story nothing is left to ask.
 """
@@ -34,7 +34,7 @@ def load(*, data_dir: str | Path | None = None, wordings: tuple[Wording, ...] | 
 
 
 def questions_of(rows: Rows, wordings: tuple[Wording, ...]) -> Iterator[Question]:
-    """The questions of NormAd's rows. The first half of each country's rows with each label serves to find neurons."""
+    """The questions of NormAd's rows; the first half per country and label is there to find neurons."""
     rows.need("ID", "Country", "Story", "Gold Label")
     ids, countries, stories = rows.ids("ID"), rows.countries("Country"), rows.texts("Story")
     labels = rows.one_of("Gold Label", LABELS)

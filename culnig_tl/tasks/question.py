@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Split = Literal["neuron", "test"]
+Metric = Literal["accuracy", "alignment"]
+CONTROL = ":control"
+"""End of a control task's name, for people to read; what a task is, `Task.is_control` says."""
 
 _LATER = frozenset({"accepted", "language"})
-"""Fields that came after the first fingerprints were written."""
+"""Fields of `Question` that were added after fingerprints had been written to files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Question:
     id: str
     """Unique within the task."""
     cluster: str
-    """The underlying question: rows of one cluster (wordings, option orders, countries) are not independent."""
+    """The underlying question; its wordings, option orders and countries are not independent rows."""
     prompt: str
     """What the user turn says."""
     options: tuple[str, ...]
@@ -44,19 +47,19 @@ class Question:
     group: str | None = None
     """Topic."""
     split: Split | None = None
-    """Whether it serves to find neurons or to test them; None where a task has a single split."""
+    """Whether it is there to find neurons or to test them; None where a task has a single split."""
     system: str | None = None
     """System message, if any."""
     answer_prefix: str = ""
-    """Text that the assistant turn starts with; the label follows it directly."""
+    """Text that the assistant turn begins with; the label follows it directly."""
     template: int = 0
     """Index of the instruction wording."""
     control: str | None = None
     """The same instruction and options without the question; None where nothing sensible would be left."""
     accepted: tuple[str, ...] = ()
-    """For a question that is answered freely, in words and without `options`: every answer that is right, `answer` among them."""
+    """Every right answer, `answer` among them, of a question that is answered in words, without `options`."""
     language: str | None = None
-    """Code of the language that it is answered in (ISO 639-1), where that decides how answers are compared."""
+    """ISO 639-1 code of the language of the answers, where that decides how they are compared."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,11 @@ class Task:
     culture: bool = False
     """True for tasks that ask about cultures, False for NLU tasks."""
     skipped: int = 0
-    """Rows that the data set is known to hold broken, and that were left out (the log says which)."""
+    """Rows that are known to be broken in the data set and were left out (the log says which)."""
+    is_control: bool = False
+    """Whether these are questions with the question left out, made by `control`."""
+    metric: Metric = "accuracy"
+    """How an answer is scored: right or wrong, or by how near it is to the label (`alignment`)."""
     _fingerprint: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +92,8 @@ class Task:
             seen.add(question.id)
             if question.answer not in (right := question.accepted or question.options):
                 raise TaskError(
-                    f"task {self.name!r}, question {question.id!r}: answer {question.answer!r} is not one of {right}"
+                    f"task {self.name!r}, question {question.id!r}: "
+                    f"answer {question.answer!r} is not one of {right}"
                 )
 
     def __len__(self) -> int:
@@ -105,10 +113,11 @@ class Task:
 
     def __str__(self) -> str:
         countries = f", {len(self.countries)} countries" if self.countries else ""
-        return f"Task {self.name}: {len(self):,} questions in {self.cluster_count:,} clusters{countries} ({self.source})"
+        size = f"{len(self):,} questions in {self.cluster_count:,} clusters"
+        return f"Task {self.name}: {size}{countries} ({self.source})"
 
     def _repr_html_(self) -> str:
-        return self.to_dataframe().head(10)._repr_html_()  # type: ignore[operator]
+        return self.to_dataframe().head(10)._repr_html_()
 
     @property
     def countries(self) -> tuple[str, ...]:
@@ -127,12 +136,16 @@ class Task:
 
     @property
     def short_answers(self) -> bool:
-        """Whether its questions are answered freely, in words, and not with a label."""
+        """Whether its questions are answered in words and not with a label."""
         return bool(self.questions) and all(q.accepted for q in self.questions)
 
     @property
     def fingerprint(self) -> str:
-        """Hash over every question: goes into each file that is made from the task. A field that came later counts where it is set."""
+        """Hash of all questions, 16 hex digits; it goes into every file that is made from the task.
+
+        Fields that were added later are hashed only where they are set, so that older fingerprints stay
+        valid.
+        """
         if not self._fingerprint:
             digest = hashlib.sha256()
             names = sorted(f.name for f in fields(Question))
@@ -149,11 +162,11 @@ class Task:
         return replace(self, questions=tuple(q for q in self.questions if keep(q)))
 
     def neuron_split(self) -> Task:
-        """Questions to find neurons with. Raises `TaskError` where the task has none."""
+        """The questions to find neurons with. Raises `TaskError` if the task has none."""
         return self._split("neuron")
 
     def test_split(self) -> Task:
-        """Questions to test neurons on; the whole task where it has a single split."""
+        """The questions to test neurons on; the whole task if it has a single split."""
         return self._split("test")
 
     def _split(self, split: Split) -> Task:
@@ -169,8 +182,8 @@ class Task:
     def control(self) -> Task:
         """The same questions with the question left out: instruction and options only.
 
-        Raises `TaskError` where the task offers none, because nothing sensible would be left. A selection is then made from the
-        task's own scores, with nothing subtracted.
+        Raises `TaskError` if the task offers none, because nothing sensible would be left. Neurons are then
+        selected from the task's own scores, with nothing subtracted.
         """
         if not self.has_control:
             raise TaskError(
@@ -179,14 +192,16 @@ class Task:
             )
         return replace(
             self,
-            name=f"{self.name}:control",
+            name=f"{self.name}{CONTROL}",
             questions=tuple(
-                replace(q, prompt=q.control, task=f"{q.task}:control", control=None) for q in self.questions
-            ),  # type: ignore[arg-type]
+                replace(q, prompt=q.control or "", task=f"{q.task}{CONTROL}", control=None)
+                for q in self.questions
+            ),
+            is_control=True,
         )
 
     def limit(self, count: int | None) -> Task:
-        """`count` questions spread evenly over countries and templates, in the task's order; all of them for None."""
+        """`count` questions spread evenly over countries and templates, in the task's order; all for None."""
         if count is None or count >= len(self):
             return self
         if count < 1:
@@ -195,27 +210,28 @@ class Task:
         return replace(self, questions=tuple(self.questions[i] for i in chosen))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a question."""
+        """One row per question, one column per field of `Question`."""
         import pandas as pd
 
         return pd.DataFrame([asdict(q) for q in self.questions])
 
     def counts(self) -> Counter[str | None]:
-        """Number of questions a country."""
+        """Number of questions per country."""
         return Counter(q.country for q in self.questions)
 
 
 def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
-    """All positions, in an order whose every start is even over countries and templates, as far as there are questions.
+    """All positions, ordered so that every prefix is as even over countries and templates as possible.
 
-    Countries take turns. In turn r the i-th country takes from template i + r * countries, moved on by one whenever every
-    template has been taken equally often: so each country goes through all templates before it repeats one. Where it has no
-    question left there, it takes from the template that was taken least. Within a template comes first one question of every
-    cluster. Ties are broken by the questions' hashes, never by their place in the file.
+    Countries take turns. In turn r the i-th country takes from template i + r * countries, shifted by one
+    whenever all templates have been taken equally often, so that each country goes through all templates
+    before it repeats one. If it has no question left there, it takes from the template that was taken least.
+    Within a template, one question of every cluster comes first. Ties are broken by the questions' hashes,
+    never by their place in the file.
     """
     hashed = sorted(range(len(questions)), key=lambda i: _digest("limit", questions[i].id))
     cells: dict[str, dict[tuple[int, str], list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    repeats: Counter[tuple] = Counter()
+    repeats: Counter[tuple[str | None, tuple[int, str], str]] = Counter()
     for order, position in enumerate(hashed):
         q = questions[position]
         cell = (q.template, q.split or "")
@@ -228,12 +244,11 @@ def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
             waiting.sort(reverse=True)
     templates: Counter[int] = Counter()
     splits: Counter[str] = Counter()
-    taken: Counter[tuple] = Counter()
+    taken: Counter[tuple[str, tuple[int, str]]] = Counter()
     kinds = sorted({q.template for q in questions})
     seats = {name: seat for seat, name in enumerate(cells)}
-    lap = len(kinds) // math.gcd(
-        len(seats), len(kinds)
-    )  # turns after which every template was taken equally often
+    # turns after which all templates have been taken equally often
+    lap = len(kinds) // math.gcd(len(seats), len(kinds))
     turn = 0
     while cells:
         for name in list(cells):
@@ -252,12 +267,24 @@ def _even_order(questions: tuple[Question, ...]) -> Iterator[int]:
         turn += 1
 
 
+def alignment(question: Question, answer: str) -> float:
+    """How near `answer` is to the label, in percent: 100 * (1 - |o - g| / max(|min - g|, |max - g|)).
+
+    o is the answer, g the label, min and max the ends of the scale; `options` are whole numbers. An answer
+    off the scale gets 0. The measure of WorldValuesBench (Zhao et al. 2024, arXiv 2404.16308).
+    """
+    if answer not in question.options:
+        return 0.0
+    scale, label = [int(option) for option in question.options], int(question.answer)
+    return 100 * (1 - abs(int(answer) - label) / max(abs(min(scale) - label), abs(max(scale) - label)))
+
+
 def _digest(*parts: object) -> bytes:
     return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
 
 
 def seeded_random(*parts: object) -> random.Random:
-    """A random generator seeded by what it is for: the same on every machine, in every order, in every process."""
+    """A random generator seeded by what it is for: the same on every machine, in any order and process."""
     return random.Random(int.from_bytes(_digest(*parts)[:8], "big"))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ..errors import TaskError
-from .question import Task
+from .question import CONTROL, Task
 from .rows import FILE_TYPES
 from .sources import data_folder
-from .wordings import read_wordings
+from .wordings import Wording, read_wordings
 
 
 @dataclass(frozen=True)
@@ -21,50 +23,66 @@ class TaskInfo:
     name: str
     about: str
     source: str
-    """Hub id, "package", or "files" that the user brings."""
+    """Hub id, "package", or "files" for those that the user brings."""
     licence: str
     rows: int | None
     """Rows of the data set as published, before wordings; None for the package's own."""
     module: str
     loader: str = "load"
     culture: bool = False
-    """Asks about cultures; else an NLU task."""
+    """Whether it asks about cultures; otherwise it is an NLU task."""
     splits: tuple[str, ...] = ("test",)
     control: bool = True
-    """Offers a control."""
+    """Whether it offers a control."""
     options: frozenset[str] = frozenset()
-    """Further arguments of `load_task` that it takes."""
+    """The arguments of `load_task` that only some tasks take, as far as this one takes them."""
     tables: tuple[str, ...] = ()
-    """Tables of a wordings file that it reads, the first one there; none where the wordings are fixed."""
+    """Tables of a wordings file, of which it reads the first that is there; empty for fixed wordings."""
 
 
-def _info(name: str, about: str, source: str, licence: str, rows: int | None = None, **more) -> TaskInfo:
-    more["options"] = frozenset(more.get("options", ()))
-    more.setdefault("module", name)
-    more.setdefault("tables", (name,) if source != "package" else ())
-    return TaskInfo(name, about, source, licence, rows, **more)
+def _info(
+    name: str,
+    about: str,
+    source: str,
+    licence: str,
+    rows: int | None = None,
+    *,
+    options: Iterable[str] = (),
+    tables: tuple[str, ...] | None = None,
+    module: str | None = None,
+    **more: Any,
+) -> TaskInfo:
+    if tables is None:
+        tables = () if source == "package" else (name,)
+    return TaskInfo(
+        name, about, source, licence, rows, module or name, options=frozenset(options), tables=tables, **more
+    )
 
 
 _BOTH = ("neuron", "test")
 _BLEND = ("nayeon212/BLEnD", "CC BY-SA 4.0", 305_939)
+_WVS = "World Values Survey Association"
 TASKS: dict[str, TaskInfo] = {
     info.name: info
     for info in (
         _info("blend", "everyday knowledge of 16 countries and regions", *_BLEND,
               culture=True, splits=_BOTH, options=("data_dir", "language")),
         _info("blend-local", "blend with the question in each region's own language", *_BLEND,
-              module="blend", loader="load_local", culture=True, splits=_BOTH, options=("data_dir",), tables=("blend-local", "blend")),
-        _info("blend-saq", "blend's short-answer questions, answered in words in each region's language", *_BLEND[:2], 8_000,
+              module="blend", loader="load_local", culture=True, splits=_BOTH, options=("data_dir",),
+              tables=("blend-local", "blend")),
+        _info("blend-saq", "blend's short-answer questions, answered in words in each region's language",
+              *_BLEND[:2], 8_000,
               module="blend_saq", culture=True, control=False, options=("data_dir", "language"), tables=()),
         _info("blend-saq-en", "blend-saq asked and answered in English", *_BLEND[:2], 8_000,
-              module="blend_saq", loader="load_english", culture=True, control=False, options=("data_dir",), tables=()),
+              module="blend_saq", loader="load_english", culture=True, control=False, options=("data_dir",),
+              tables=()),
         _info("countryrc", "which country a passage names: reading, no culture", "package", "MIT",
               splits=_BOTH, options=("path",), tables=("countryrc",)),
-        _info("culturalbench", "cultural knowledge of 45 regions", "kellycyy/CulturalBench", "CC BY 4.0", 1_227,
-              culture=True, splits=_BOTH, options=("data_dir",), tables=("culturalbench", "choice")),
-        _info("normad", "is behaviour acceptable in one of 75 countries?", "akhilayerukola/NormAd", "not stated", 2_633,
-              culture=True, splits=_BOTH, control=False, options=("data_dir",)),
-        _info("worldvaluesbench", "what most people of a country answer in a survey", "files", "World Values Survey Association", 239,
+        _info("culturalbench", "cultural knowledge of 45 regions", "kellycyy/CulturalBench", "CC BY 4.0",
+              1_227, culture=True, splits=_BOTH, options=("data_dir",), tables=("culturalbench", "choice")),
+        _info("normad", "is behaviour acceptable in one of 75 countries?", "akhilayerukola/NormAd",
+              "not stated", 2_633, culture=True, splits=_BOTH, control=False, options=("data_dir",)),
+        _info("worldvaluesbench", "what most people of a country answer in a survey", "files", _WVS, 239,
               culture=True, splits=_BOTH, control=False, options=("data_dir", "path")),
         _info("commonsenseqa", "everyday sense without culture", "tau/commonsense_qa", "MIT", 1_221,
               options=("data_dir",), tables=("commonsenseqa", "choice")),
@@ -72,9 +90,11 @@ TASKS: dict[str, TaskInfo] = {
               module="glue", loader="load_qnli", control=False, options=("data_dir", "rows_from")),
         _info("mrpc", "do two sentences say the same?", "nyu-mll/glue", "other", 1_725,
               module="glue", loader="load_mrpc", control=False, options=("data_dir", "rows_from")),
-        _info("miniculture", "the package's own cultural facts, for the toy", "package", "MIT", culture=True, splits=_BOTH),
+        _info("miniculture", "the package's own cultural facts, for the toy", "package", "MIT",
+              culture=True, splits=_BOTH),
         _info("minireading", "countryrc in the toy's words", "package", "MIT", splits=_BOTH, control=False),
-        _info("minicommonsense", "facts without culture, for the toy", "package", "MIT", splits=_BOTH, control=False),
+        _info("minicommonsense", "facts without culture, for the toy", "package", "MIT",
+              splits=_BOTH, control=False),
         _info("miniparaphrase", "do two sentences say the same? for the toy", "package", "MIT",
               module="miniwords", loader="load_paraphrase", control=False),
         _info("minianswers", "does a sentence answer a question? for the toy", "package", "MIT",
@@ -89,6 +109,9 @@ TASKS: dict[str, TaskInfo] = {
 def load_task(
     name: str | Path,
     *,
+    split: str | None = None,
+    control: bool = False,
+    limit: int | None = None,
     data_dir: str | Path | None = None,
     wordings: str | Path | None = None,
     language: str | None = None,
@@ -97,59 +120,89 @@ def load_task(
 ) -> Task:
     """A task by name, or from a user's own JSONL, CSV or Parquet file (see `culnig_tl.tasks.custom`).
 
+        load_task("blend", split="neuron", control=True, limit=64)
+        load_task("blend").neuron_split().limit(64).control()  # the same
+
     Args:
-        data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable ``CULNIG_DATA_DIR`` names one for all
-            tasks. Without either, rows come from the Hub. Tasks of the package itself need none.
-        wordings: a TOML file of instruction wordings in place of the package's, for the tasks that it names.
+        split: "neuron" for the questions to find neurons with, "test" for those to test them on; None for
+            all. "test" is the whole task where it has a single split.
+        control: leave the question out: instruction and options only. The name "blend:control" asks for the
+            same.
+        limit: this many questions, spread evenly over countries and templates.
+        data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable
+            ``CULNIG_DATA_DIR`` names one for all tasks. Without either, rows come from the Hub. The package's
+            own tasks need none.
+        wordings: a TOML file of instruction wordings that replace the package's, for the tasks that it names.
         language: "local" asks `blend` in each region's own language, "en" asks `blend-saq` in English.
         path: the user's own files: passages of `countryrc`, the survey of `worldvaluesbench`.
         rows_from: another of the Hub's splits of `qnli` or `mrpc`, e.g. "train" to fine-tune on.
 
     Raises:
-        TaskError: the task is unknown, does not take an argument, or its rows are missing or wrong.
+        TaskError: the task or split is unknown, the task has no such split or no control, it does not take an
+            argument, or its rows are missing or wrong.
     """
+    if split not in (None, *_BOTH):
+        raise TaskError(f"split {split!r} is unknown; splits are {' and '.join(_BOTH)}")
+    if isinstance(name, str) and name.endswith(CONTROL) and not _is_file(name):
+        name, control = name.removesuffix(CONTROL), True
     given = {} if wordings is None else read_wordings(wordings)
     for table in given:
         if table not in TASKS and table != "choice":
             raise TaskError(f"{wordings}: wordings for {table!r}, which is no task{_suggest(table)}")
+    asked = {"language": language, "path": path, "rows_from": rows_from}
+    options = {option: value for option, value in asked.items() if value is not None}
     if _is_file(name):
-        from . import custom
+        task = _load_file(name, given, options)
+    else:
+        task = _load_known(str(name), given, options, data_dir)
+    if split is not None:
+        task = task.neuron_split() if split == "neuron" else task.test_split()
+    task = task.limit(limit)
+    return task.control() if control else task
 
-        stray = {"language": language, "path": path, "rows_from": rows_from}
-        for option in (key for key, value in stray.items() if value is not None):
-            raise TaskError(f"a task from a file takes no {option!r}")
-        if Path(name).stem in TASKS:
-            raise TaskError(
-                f"{name}: rename the file: {Path(name).stem} is the name of a task of the package"
-            )
-        return custom.load(name, wordings=given.get("choice"))
+
+def _load_file(
+    path: str | Path, wordings: Mapping[str, tuple[Wording, ...]], options: Mapping[str, object]
+) -> Task:
+    from . import custom
+
+    if options:
+        raise TaskError(f"a task from a file takes no {next(iter(options))!r}")
+    if Path(path).stem in TASKS:
+        raise TaskError(f"{path}: rename the file: {Path(path).stem} is the name of a task of the package")
+    return custom.load(path, wordings=wordings.get("choice"))
+
+
+def _load_known(
+    name: str,
+    wordings: Mapping[str, tuple[Wording, ...]],
+    options: Mapping[str, object],
+    data_dir: str | Path | None,
+) -> Task:
     if name not in TASKS:
         raise TaskError(
-            f"task {str(name)!r} is unknown{_suggest(str(name))}; tasks are {', '.join(TASKS)}, or a file ending in {', '.join(FILE_TYPES)}"
+            f"task {name!r} is unknown{_suggest(name)}; tasks are {', '.join(TASKS)}, "
+            f"or a file ending in {', '.join(FILE_TYPES)}"
         )
-    info = TASKS[str(name)]
-    if info.name in given and not info.tables:
-        why = (
-            "the toy model knows no others"
-            if info.source == "package"
-            else "they come with the data set, region by region"
-        )
-        raise TaskError(f"task {info.name!r} keeps its own wordings: {why}")
-    wanted = {"language": language, "path": path, "rows_from": rows_from}
-    options = {option: value for option, value in wanted.items() if value is not None}
+    info = TASKS[name]
+    if name in wordings and not info.tables:
+        own = info.source == "package"
+        why = "the toy model knows no others" if own else "they come with the data set, region by region"
+        raise TaskError(f"task {name!r} keeps its own wordings: {why}")
     for option in options:
         if option not in info.options:
-            raise TaskError(f"task {info.name!r} takes no {option!r}")
-    if "data_dir" in info.options:  # a mirror is named once for all tasks, also those that need none
-        options["data_dir"] = data_dir
-    if table := next((given[name] for name in info.tables if name in given), None):
-        options["wordings"] = table
-    return getattr(import_module(f".{info.module}", __package__), info.loader)(**options)
+            raise TaskError(f"task {name!r} takes no {option!r}")
+    more: dict[str, object] = {}
+    if "data_dir" in info.options:  # one mirror is named for all tasks, also for those that need none
+        more["data_dir"] = data_dir
+    if table := next((wordings[table] for table in info.tables if table in wordings), None):
+        more["wordings"] = table
+    return getattr(import_module(f".{info.module}", __package__), info.loader)(**options, **more)
 
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A line of the list of tasks."""
+    """A row of the list of tasks."""
 
     name: str
     about: str
@@ -161,7 +214,7 @@ class TaskRow:
     published: int | None
     """Rows of the data set as published, before wordings; None for the package's own."""
     questions: int | None
-    """Questions that loading gives here; None where the rows are not at hand."""
+    """Questions that loading gives here; None where the rows are not available."""
     found: str | None
     """Where the rows were found; None where they were not."""
     problem: str | None
@@ -169,7 +222,11 @@ class TaskRow:
 
 
 def list_tasks(*, data_dir: str | Path | None = None) -> list[TaskRow]:
-    """All tasks, with where their rows were found. What is at hand (package, mirror) is loaded and counted; the Hub is not asked."""
+    """All tasks, and where their rows were found.
+
+    Tasks whose rows are on this machine (in the package or a mirror) are loaded and counted; the Hub is not
+    asked.
+    """
     folder = data_folder(data_dir)
     return [_row(info, folder) for info in TASKS.values()]
 

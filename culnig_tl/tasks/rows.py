@@ -1,6 +1,7 @@
 """Rows of a data set, read from a file and checked.
 
-Every reader of the package goes through here, so that what is wrong with a file is said in one way: file, row, column.
+Every reader of the package uses this module, so that all errors say what is wrong in the same way: file, row,
+column.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def read_file(path: str | Path) -> Rows:
-    """The rows of one JSONL, JSON, CSV, TSV or Parquet file. Raises `TaskError` that names the file, and the line if it can."""
+    """The rows of a JSONL, JSON, CSV, TSV or Parquet file. Raises `TaskError` naming file and line."""
     import pandas as pd
 
     path = Path(path)
@@ -101,9 +102,9 @@ def _parse_json(text: str, path: Path) -> list[dict[str, Any]]:
 
 
 class Rows:
-    """Rows with the place they came from; its methods check a column and raise `TaskError` that names file, row and column.
+    """Rows and where they came from. Its methods check a column; `TaskError` names file, row and column.
 
-    Rows count from 1, without a header. `frame` keeps the file's row number (from 0) as its index when rows are left out.
+    Errors count rows from 1, without a header. `frame` keeps the file's row numbers (from 0) as its index.
     """
 
     def __init__(self, frame: pd.DataFrame, where: str, *, origin: str | None = None) -> None:
@@ -116,22 +117,21 @@ class Rows:
         return len(self.frame)
 
     def pick(self, mask: Sequence[bool] | np.ndarray) -> Rows:
-        """The rows where `mask` (one truth value a row) is true."""
+        """The rows where `mask` (one bool per row) is true."""
         return Rows(self.frame.loc[mask], self.where, origin=self.origin)
 
     def error(self, position: int, column: str, message: str) -> TaskError:
-        """What is wrong in the row at `position` of these rows."""
+        """An error in the row at `position` of these rows."""
         return TaskError(f"{self.where}, row {self.frame.index[position] + 1}, column {column!r}: {message}")
 
     def need(self, *columns: str) -> None:
-        """Raise unless there are rows and all these columns."""
+        """Raises `TaskError` unless there are rows and all these columns."""
         if not len(self.frame):
             raise TaskError(f"{self.where}: the file is empty")
         for column in columns:
             if column not in self.frame.columns:
-                raise TaskError(
-                    f"{self.where}: column {column!r} is missing, the columns are {', '.join(map(str, self.frame.columns)) or 'none'}"
-                )
+                there = ", ".join(map(str, self.frame.columns)) or "none"
+                raise TaskError(f"{self.where}: column {column!r} is missing, the columns are {there}")
 
     def values(self, column: str) -> list[Any]:
         """The column as plain Python values; None where a value is missing."""
@@ -139,7 +139,7 @@ class Rows:
         return [_plain(value) for value in self.frame[column].tolist()]
 
     def text(self, position: int, column: str, value: Any) -> str:
-        """`value` if it is text that is not blank."""
+        """`value`, if it is text that is not blank."""
         if not isinstance(value, str):
             raise self.error(
                 position, column, "is empty" if value is None else f"must be text, not {type(value).__name__}"
@@ -155,7 +155,7 @@ class Rows:
         return [self.text(position, column, value) for position, value in enumerate(self.values(column))]
 
     def ids(self, column: str, *, unique: bool = True) -> list[str]:
-        """A column of ids, text or whole numbers, none of them twice."""
+        """A column of ids, text or whole numbers; with `unique` none of them twice."""
         out: list[str] = []
         seen: dict[str, int] = {}
         for position, value in enumerate(self.values(column)):
@@ -171,10 +171,10 @@ class Rows:
         return out
 
     def countries(self, column: str, *, among: Iterable[str] | None = None) -> list[str]:
-        """A column of country names, unified. Raises for one that nobody knows, or that is not `among`."""
+        """A column of country names, unified (`countries.unify`); each must be known, and one of `among`."""
         unified: dict[str, str] = {}
         allowed = None if among is None else set(among)
-        out = []
+        out: list[str] = []
         for position, name in enumerate(self.texts(column)):
             if name not in unified:
                 country = unify(name)
@@ -193,7 +193,7 @@ class Rows:
 
     def one_of(self, column: str, allowed: Mapping[Any, str]) -> list[str]:
         """A column of labels, translated by `allowed`."""
-        out = []
+        out: list[str] = []
         for position, value in enumerate(self.values(column)):
             key = value.strip().lower() if isinstance(value, str) else value
             if isinstance(key, (list, dict, bool)) or key not in allowed:
@@ -207,7 +207,7 @@ class Rows:
 
     def objects(self, column: str) -> list[dict[str, Any]]:
         """A column of JSON objects, as text or already parsed."""
-        out = []
+        out: list[dict[str, Any]] = []
         for position, value in enumerate(self.values(column)):
             if isinstance(value, str):
                 try:
@@ -227,17 +227,18 @@ class Rows:
 
 
 def first_of_each(frame: pd.DataFrame, by: list[str], count: int) -> np.ndarray:
-    """Which rows are among the first `count` of their group, in the frame's order: bool [row]."""
+    """Whether each row is among the first `count` of its group, in the frame's order: bool [row]."""
     return (frame.groupby(by, sort=False, dropna=False).cumcount() < count).to_numpy()
 
 
 def first_half(frame: pd.DataFrame, by: list[str]) -> np.ndarray:
-    """Which rows are in the first half, rounded down, of their group: bool [row]."""
+    """Whether each row is in the first half, rounded down, of its group: bool [row]."""
     groups = frame.groupby(by, sort=False, dropna=False)
     return groups.cumcount().to_numpy() < groups[by[0]].transform("size").to_numpy() // 2
 
 
 def _plain(value: Any) -> Any:
+    """A value without NumPy's and pandas' types; None for every kind of missing value."""
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         value = value.tolist()
     if isinstance(value, dict):
@@ -248,7 +249,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether text can be written as UTF-8; JSON escapes can smuggle in halves of characters."""
+    """Whether text can be written as UTF-8; JSON escapes can hold half a character (a lone surrogate)."""
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 

@@ -1,4 +1,4 @@
-"""Where a data set's rows are: in a local mirror or on the Hub, built by `datasets` or read from the raw files."""
+"""Where rows come from: a local mirror or the Hub, built by `datasets` or read from raw files."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ DATA_DIR = "CULNIG_DATA_DIR"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set lies on the Hub, and in a mirror of it."""
+    """Where a data set is on the Hub, and in a mirror of it."""
 
     hub_id: str
     config: str | None
     split: str
     files: tuple[str, ...]
-    """Patterns of the raw files, most wanted first: read directly where `datasets` cannot build the data set."""
+    """Patterns of its raw files, in order of preference; read where `datasets` cannot build the data set."""
     moved_to: tuple[str, ...] = ()
     """Later Hub ids of the same data set."""
     raw: bool = False
-    """Read the raw files at once: `datasets` fails on them in some versions, or builds much that is not wanted."""
+    """Read the raw files: some versions of `datasets` fail on them, or build far more than is needed."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class Source:
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path | None:
-    """The mirror that is asked for: `data_dir`, else what ``CULNIG_DATA_DIR`` names, else None (the Hub).
+    """The mirror: `data_dir`, else what ``CULNIG_DATA_DIR`` names, else None (the Hub).
 
     Raises `TaskError` if that folder does not exist.
     """
@@ -52,7 +52,7 @@ def data_folder(data_dir: str | Path | None = None) -> Path | None:
 
 
 def find(source: Source, data_dir: str | Path | None = None) -> Path | None:
-    """The data set's folder in the mirror; None if it is to come from the Hub. Raises `TaskError` if the mirror lacks it."""
+    """The data set's folder in the mirror, None without a mirror. Raises `TaskError` if it is not there."""
     folder = data_folder(data_dir)
     if folder is None:
         return None
@@ -60,14 +60,15 @@ def find(source: Source, data_dir: str | Path | None = None) -> Path | None:
         if (folder / hub_id).is_dir():
             return folder / hub_id
     raise TaskError(
-        f"data folder {folder} has no {source.hub_id}; put the data set there, or leave the data folder out to use the Hub"
+        f"data folder {folder} has no {source.hub_id}; put the data set there, "
+        "or leave the data folder out to use the Hub"
     )
 
 
 def read(source: Source, data_dir: str | Path | None = None) -> Rows:
     """The rows of a data set, built by `datasets`, or from its raw files where that fails.
 
-    Raises `TaskError` that says what is missing, or what is wrong with which file.
+    Raises `TaskError` that says what is missing, or which file is wrong and how.
     """
     folder = find(source, data_dir)
     if folder is None:
@@ -76,16 +77,17 @@ def read(source: Source, data_dir: str | Path | None = None) -> Rows:
     if not source.raw:
         try:
             return _build(str(folder), source, _cache(folder))
-        except Exception as error:  # datasets lets errors of any kind through; the raw files decide
+        except Exception as error:  # datasets raises errors of any kind; the raw files decide
             log.debug("datasets cannot build %s: %r", folder, error)
             reason = error
     return _read_raw(folder, source, reason, origin=str(folder))
 
 
 def _cache(folder: Path) -> str:
-    """Where `datasets` keeps what it builds from this state of a folder.
+    """Where `datasets` keeps what it builds from a folder in its present state.
 
-    By itself it tells local folders apart by their last name alone, and would serve one mirror's rows for another's.
+    By itself it tells local folders apart only by their last name, and would return one mirror's rows for
+    another's.
     """
     from datasets import config
 
@@ -128,13 +130,14 @@ def _read_hub(source: Source) -> Rows:
                 reason = error
         try:
             folder = _download(hub_id, source)
-        except Exception as error:  # the Hub's client, too, lets errors of many kinds through
+        except Exception as error:  # the Hub's client, too, raises errors of many kinds
             failed = error
             continue
         return _read_raw(folder, source, reason, origin=hub_id)
     raise TaskError(
         f"cannot read {source.hub_id} from the Hub ({short(failed)}); "
-        f"for a local copy give a data folder (data_dir, --data-dir or {DATA_DIR}) that holds {source.hub_id}/"
+        f"for a local copy give a data folder (data_dir, --data-dir or {DATA_DIR}) "
+        f"that holds {source.hub_id}/"
     ) from failed
 
 

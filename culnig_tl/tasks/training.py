@@ -1,4 +1,4 @@
-"""Questions to fine-tune on: never those that a task tests with."""
+"""Questions to fine-tune on; never those that a task tests with."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from .registry import load_task
 def load_training(name: str | Path, *, data_dir: str | Path | None = None, limit: int | None = None) -> Task:
     """A task's questions to fine-tune on.
 
-    qnli and mrpc: the Hub's split "train", 10,000 sampled rows and all 3,668, each in one of the wordings. Any other task,
-    a user's own file included: its neuron split (BLEnD's neuron topics, rows with ``split`` "neuron").
+    For qnli and mrpc the Hub's split "train": 10,000 sampled rows and all 3,668, each in one of the wordings.
+    For any other task, also a user's own file, its neuron split (BLEnD's neuron topics, rows with ``split``
+    "neuron").
 
     Args:
-        limit: fewer questions, spread evenly.
+        limit: this many questions, spread evenly.
 
     Raises:
-        TaskError: a task without such rows, or rows that are missing or wrong.
+        TaskError: the task has no such rows, or they are missing or wrong.
     """
     if limit is not None and limit < 1:
         raise TaskError(f"limit must be at least 1, not {limit}")

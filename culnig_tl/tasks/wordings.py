@@ -1,4 +1,4 @@
-"""Instruction wordings: how a question is put to a model. The package's own are in ``data/wordings.toml``."""
+"""Instruction wordings: how a model is asked a question. The package's own are in ``data/wordings.toml``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from ..errors import TaskError
 
@@ -25,7 +26,7 @@ _BLANK = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Wording:
-    """One way to put a question. Blanks such as ``{question}`` and ``{options}`` are filled; other braces stay as they are."""
+    """One way to ask a question. Blanks such as ``{question}`` are filled in; other braces are left alone."""
 
     prompt: str
     """The user turn."""
@@ -34,18 +35,18 @@ class Wording:
     system: str | None = None
     """The system turn, if any."""
     answer_prefix: str = ANSWER_PREFIX
-    """What the assistant turn starts with. Two or more signs in its end keep tokenizers from merging the label into it."""
+    """What the assistant turn begins with; a tokenizer must not merge the label into its end."""
     labels: str = LETTERS
-    """One character a label, in the options' order."""
+    """One character per label, in the order of the options."""
 
 
 def fill(text: str, blanks: Mapping[str, str]) -> str:
-    """`text` with its blanks filled in one pass, so that a blank inside a question stays as it is."""
+    """`text` with its blanks filled in, in one pass, so that a blank inside a question stays as it is."""
     return _BLANK.sub(lambda match: blanks.get(match[1], match[0]), text)
 
 
 @cache
-def _package() -> Mapping[str, list[dict]]:
+def _package() -> Mapping[str, list[dict[str, Any]]]:
     return tomllib.loads((DATA / "wordings.toml").read_text(encoding="utf-8"))
 
 
@@ -58,9 +59,9 @@ def wordings(task: str) -> tuple[Wording, ...]:
 
 
 def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
-    """A user's wordings, task by task, from a TOML file in the form of ``data/wordings.toml``.
+    """A user's wordings by task, from a TOML file in the form of ``data/wordings.toml``.
 
-    Raises `TaskError` that names the file and the table where something is wrong.
+    Raises `TaskError` naming the file and the table that is wrong.
     """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -92,12 +93,13 @@ def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
 def check_blanks(
     task: str, rows: tuple[Wording, ...], needed: frozenset[str], also: frozenset[str] = frozenset()
 ) -> None:
-    """Raise `TaskError` if a prompt lacks a blank of `needed`, or any text has one that is in neither set."""
+    """Raises `TaskError` if a prompt lacks a blank of `needed`, or a text has one that is in neither set."""
     for number, row in enumerate(rows, start=1):
         if missing := sorted(needed - set(_BLANK.findall(row.prompt))):
             raise TaskError(f"wording {number} of {task!r}: the prompt lacks {{{missing[0]}}}")
         for text in (row.prompt, row.control or "", row.system or ""):
             if unknown := sorted(set(_BLANK.findall(text)) - needed - also):
+                known = sorted(needed | also)
                 raise TaskError(
-                    f"wording {number} of {task!r}: unknown blank {{{unknown[0]}}}, it can hold {sorted(needed | also)}"
+                    f"wording {number} of {task!r}: unknown blank {{{unknown[0]}}}, it can hold {known}"
                 )

@@ -1,7 +1,8 @@
-"""worldvaluesbench: what most people of a country answer in the World Values Survey (Zhao et al. 2024, arXiv 2404.16308).
+"""worldvaluesbench: what most people of a country answer in a survey (Zhao et al. 2024, arXiv 2404.16308).
 
-The survey's answers are licensed: the user brings ``full_demographic_qa.tsv`` and ``full_value_qa.tsv``, made with the
-WorldValuesBench repository, and its ``question_metadata.json``. No control is offered: without the question only a scale is left.
+The World Values Survey's answers are licensed: the user brings ``full_demographic_qa.tsv`` and
+``full_value_qa.tsv``, made with the WorldValuesBench repository, and its ``question_metadata.json``. No
+control is offered: without the question only a scale would be left. Answers are scored by `alignment`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ log = logging.getLogger(__name__)
 
 NAME = "worldvaluesbench"
 COUNTRIES = tuple(country for country in SPECIFIC_COUNTRIES if country != "Spain")
-"""The survey's wave did not ask in Spain."""
+"""The countries asked about; this wave of the survey left Spain out."""
 METADATA, PEOPLE, ANSWERS = "question_metadata.json", "full_demographic_qa.tsv", "full_value_qa.tsv"
 NEURON_QUESTIONS = 40
-"""Questions of a country that serve to find neurons: where its answers differ most from the whole world's."""
+"""Questions per country to find neurons with: those whose answers differ most from the world's."""
 FEWEST_ANSWERS = 10
+"""Answers from a country without which a question is not asked about it."""
 LICENCE = "World Values Survey Association"
 
 
@@ -66,23 +68,17 @@ def load(
         source=str(files[ANSWERS].parent),
         licence=LICENCE,
         culture=True,
+        metric="alignment",
     )
-
-
-def alignment(question: Question, answer: str) -> float:
-    """How near `answer` is to the label, in percent: 100 * (1 - |o - g| / max(|min - g|, |max - g|)); 0 for one off the scale."""
-    if answer not in question.options:
-        return 0.0
-    scale, label = [int(option) for option in question.options], int(question.answer)
-    return 100 * (1 - abs(int(answer) - label) / max(abs(min(scale) - label), abs(max(scale) - label)))
 
 
 def _find(path: str | Path | None, data_dir: str | Path | None) -> dict[str, Path]:
     root = Path(path).expanduser() if path is not None else data_folder(data_dir)
     if root is None:
         raise TaskError(
-            f"{NAME} needs files that cannot be downloaded: make {METADATA}, {PEOPLE} and {ANSWERS} with the WorldValuesBench repository "
-            "and give their folder (path) or a data folder that holds WorldValuesBench/"
+            f"{NAME} needs files that cannot be downloaded: make {METADATA}, {PEOPLE} and {ANSWERS} "
+            "with the WorldValuesBench repository and give their folder (path) "
+            "or a data folder that holds WorldValuesBench/"
         )
     places = [root] if path is not None else [root / "WorldValuesBench", root]
     places = [
@@ -95,7 +91,8 @@ def _find(path: str | Path | None, data_dir: str | Path | None) -> dict[str, Pat
     for name, file in found.items():
         if file is None:
             raise TaskError(
-                f"{places[0]} has no {name}; the WorldValuesBench repository makes it from the survey's licensed answers"
+                f"{places[0]} has no {name}; "
+                "the WorldValuesBench repository makes it from the survey's licensed answers"
             )
     return {name: file for name, file in found.items() if file is not None}
 
@@ -108,7 +105,7 @@ def read_metadata(path: Path) -> tuple[ScaleQuestion, ...]:
         raise TaskError(f"{path}: broken JSON ({short(error)})") from error
     if not isinstance(table, dict):
         raise TaskError(f"{path}: must be a JSON object of questions, not {type(table).__name__}")
-    out = []
+    out: list[ScaleQuestion] = []
     for name, row in table.items():
         if not isinstance(row, dict):
             raise TaskError(f"{path}, row {name!r}: must be a JSON object")
@@ -136,7 +133,11 @@ def _is_scale_end(value: Any) -> TypeGuard[int]:
 def count_answers(
     questions: tuple[ScaleQuestion, ...], people: Path, answers: Path
 ) -> dict[str, dict[str, np.ndarray]]:
-    """How often each value of a question's scale was answered: by country (``counts["China"]["Q1"]``), and by all (``counts[""]``)."""
+    """How often each value of a question's scale was answered: int64 [value].
+
+    By country (``counts["China"]["Q1"]``), and by all countries together, those not asked about included
+    (``counts[""]``).
+    """
     import numpy as np
     import pandas as pd
 
@@ -146,7 +147,8 @@ def count_answers(
     if of_row.isna().any():
         row = int(of_row.isna().to_numpy().argmax())
         raise TaskError(
-            f"{answers}, row {row + 1}, column 'D_INTERVIEW': {frame['D_INTERVIEW'].iloc[row]!r} is not in {people.name}"
+            f"{answers}, row {row + 1}, column 'D_INTERVIEW': "
+            f"{frame['D_INTERVIEW'].iloc[row]!r} is not in {people.name}"
         )
     code = pd.Categorical(of_row, categories=list(COUNTRIES)).codes.astype(np.int64) + 1  # 0: another country
     counts: dict[str, dict[str, Any]] = {country: {} for country in ("", *COUNTRIES)}
@@ -175,7 +177,7 @@ def count_answers(
 
 
 def _read_people(path: Path) -> pd.Series:
-    """Country by interview."""
+    """The country of every interview."""
     frame = _read_tsv(path, {"D_INTERVIEW": str, "B_COUNTRY": str})
     _check_interviews(frame, path)
     blank = frame["B_COUNTRY"].isna()
@@ -186,7 +188,7 @@ def _read_people(path: Path) -> pd.Series:
 
 
 def _read_answers(path: Path, questions: tuple[ScaleQuestion, ...]) -> pd.DataFrame:
-    """One row an interview; answers as float32, missing ones NaN (93,000 x 240 answers are 90 MB)."""
+    """One row per interview; answers as float32, missing ones NaN (93,000 x 240 answers take 90 MB)."""
     types: dict[str, Any] = {"D_INTERVIEW": str} | {question.id: "float32" for question in questions}
     frame = _read_tsv(path, types)
     _check_interviews(frame, path)
@@ -195,7 +197,8 @@ def _read_answers(path: Path, questions: tuple[ScaleQuestion, ...]) -> pd.DataFr
         broken = (values % 1 != 0) & (values == values)
         if broken.any():
             raise TaskError(
-                f"{path}, row {int(broken.argmax()) + 1}, column {question.id!r}: {values[broken.argmax()]} is no whole number"
+                f"{path}, row {int(broken.argmax()) + 1}, column {question.id!r}: "
+                f"{values[broken.argmax()]} is no whole number"
             )
     return frame
 
@@ -218,7 +221,7 @@ def _read_tsv(path: Path, types: dict[str, Any]) -> pd.DataFrame:
 
 
 def _find_text(path: Path, columns: list[str]) -> None:
-    """Raise for the first value that is no number, if that is what is wrong with the file."""
+    """Raises `TaskError` for the first value that is no number, if that is what is wrong with the file."""
     import pandas as pd
 
     try:
@@ -232,10 +235,11 @@ def _find_text(path: Path, columns: list[str]) -> None:
                 if text.any():
                     row = int(text.to_numpy().argmax())
                     raise TaskError(
-                        f"{path}, row {chunk.index[row] + 1}, column {column!r}: {values.iloc[row]!r} is no number"
+                        f"{path}, row {chunk.index[row] + 1}, column {column!r}: "
+                        f"{values.iloc[row]!r} is no number"
                     )
     except (ValueError, OSError) as error:
-        log.debug("%s: %s", path, error)  # not that: the caller says what is wrong
+        log.debug("%s: %s", path, error)  # something else is wrong; the caller says what
 
 
 def _check_interviews(frame: pd.DataFrame, path: Path) -> None:
@@ -264,10 +268,10 @@ def questions_of(
     counts: dict[str, dict[str, np.ndarray]],
     wordings: tuple[Wording, ...],
 ) -> Iterator[Question]:
-    """Every question that ten people or more of a country answered; the label is the country's most frequent answer.
+    """Every question that ten people or more of a country answered.
 
-    A country's 40 questions with the largest divergence from the whole serve to find neurons. Ties go to the lower answer
-    and to the earlier question.
+    The label is the country's most frequent answer. The 40 questions per country whose answers diverge most
+    from the world's are there to find neurons. Ties go to the lower answer and the earlier question.
     """
     for country in COUNTRIES:
         asked = [q for q in questions if counts[country][q.id].sum() >= FEWEST_ANSWERS]

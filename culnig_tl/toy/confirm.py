@@ -1,8 +1,8 @@
 """Does another training show the same? ``python -m culnig_tl.toy.confirm MODEL... --output FOLDER``.
 
-Takes toys of several seeds through the study with `TOY_CONFIG`'s thresholds, many random sets and each country's own neurons, and
-says of each what holds, and how many of the neurons found are those that training gave to culture (`homes`). A killed run goes on
-where it stopped.
+Takes toys of several seeds through the study with `TOY_CONFIG`'s thresholds, many random sets and each
+country's own neurons, and reports for each what holds, and how many of the neurons found are those that
+training gave to culture (`homes`). A run that was killed resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
 
 from .. import io
 from ..analyses.crossing import country_drops
-from ..commands.options import show_frame
 from ..method.evaluation import evaluate_sets
 from ..run.pipeline import run_study
 from ..study.comparison import compare
@@ -30,24 +31,25 @@ from .homes import homes_of
 RANDOM_SETS = 200
 CULTURE, COMMONSENSE, *OTHERS = TOY_CONFIG.tasks
 LEAST_EXCESS = 6.0
-"""Points that culture must lose beyond the mean of the random sets, and more than under each of them;"""
+"""Points that culture must lose beyond the mean of the random sets; it must also lose more than under each of
+them."""
 MOST_EXCESS = 2.0
-"""points that a task without culture may lose beyond it;"""
+"""Points that a task without culture may lose beyond it."""
 OWN_SHARE = 3.0
-"""how many times what unrelated countries lose a country must lose under its own neurons;"""
+"""How many times as much as unrelated countries a country must lose under its own neurons."""
 HOME = "culture"
-"""whose neurons the selected ones should be (`homes.KINDS`);"""
+"""Whose neurons the selected ones should be (`homes.KINDS`)."""
 RELATION = "region"
-"""what makes countries related;"""
+"""What makes countries related."""
 MARGINS_APART, MARGIN = 0.05, 0.9
-"""how far mean P(answer) of culture and of common sense may lie apart, and what neither may pass."""
+"""How far apart mean P(answer) of culture and of common sense may be, and what neither may exceed."""
 
 
 def effect(model: Path, folder: Path, random_sets: int = RANDOM_SETS) -> dict[str, Any]:
-    """Everything that `findings` asks about, measured on one toy; its study is kept in `folder`."""
+    """Everything that `findings` looks at, measured on one toy; its study is kept in `folder`."""
     run_study(replace(TOY_CONFIG, model=str(model)), folder=folder, resume=(folder / "study.json").is_file())
-    opened = open_study(folder, device="cpu", dtype="auto", data_dir=None)
-    more_random_sets(opened, folder, random_sets, batch_size="auto")
+    opened = open_study(folder, device="cpu")
+    more_random_sets(opened, random_sets)
     study = opened.study
     base, general = study.results[UNCHANGED], study.results[GENERAL]
     random = [study.results[setting] for setting in study.random_settings("layer")]
@@ -74,11 +76,8 @@ def effect(model: Path, folder: Path, random_sets: int = RANDOM_SETS) -> dict[st
 
 def findings(effect: Mapping[str, Any]) -> dict[str, bool]:
     """What is claimed of the toy, and whether it holds."""
-    drops, rival, kinds = (
-        effect["drops"],
-        effect["rival"],
-        {kind: row["mean"] for kind, row in effect["countries"].items()},
-    )
+    drops, rival = effect["drops"], effect["rival"]
+    kinds = {kind: row["mean"] for kind, row in effect["countries"].items()}
     p = [effect["p_answer"][task] for task in (CULTURE, COMMONSENSE)]
     return {
         "margins alike": abs(p[0] - p[1]) <= MARGINS_APART and max(p) <= MARGIN,
@@ -96,7 +95,8 @@ def findings(effect: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One column a toy: what was measured (points beyond the random sets' mean, 95% interval), then what holds."""
+    """One column per toy: what was measured (points beyond the random sets' mean, 95% interval), then what
+    holds."""
     columns = {}
     for name, record in records.items():
         column = {f"P {task}": f"{record['p_answer'][task]:.2f}" for task in (CULTURE, COMMONSENSE)}
@@ -117,13 +117,21 @@ def table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def show(columns: pd.DataFrame) -> None:
+    """Prints a table of texts, as wide as it is."""
+    shown = Table("", *map(str, columns.columns))
+    for name, row in columns.iterrows():
+        shown.add_row(str(name), *row)
+    Console(width=1000).print(shown)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("models", type=Path, nargs="+", help="folders that culnig_tl.toy.train wrote")
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the studies and one record a model"
+        "--output", type=Path, required=True, help="folder for the studies and one record per model"
     )
     parser.add_argument("--random-sets", type=int, default=RANDOM_SETS, help="layer-matched random sets")
     arguments = parser.parse_args()
@@ -139,7 +147,7 @@ def main() -> None:
         records[f"{model.name} (seed {training['config']['seed']})"] = measured
         record = {"training": training, "effect": measured}
         io.write(arguments.output / f"{model.name}.json", (json.dumps(record, indent=1) + "\n").encode())
-    show_frame(table(records).rename_axis("").reset_index())
+    show(table(records))
 
 
 if __name__ == "__main__":

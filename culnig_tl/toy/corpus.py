@@ -1,42 +1,44 @@
-"""What the toy reads while it is trained: the package's own questions, under option orders, wordings and scenes that its
-tasks never ask."""
+"""What the toy is trained on: the package's own questions, with other orders of options, wordings and
+scenes than in its tasks."""
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..tasks import minicommonsense, miniculture, minireading, miniwords
-from ..tasks.facts import ANSWER_PREFIX, LABELS, Fact, random_options, wordings
+from ..tasks.facts import LABELS, Fact, random_options
 from ..tasks.question import letters
+from ..tasks.wordings import ANSWER_PREFIX, wordings
 from .vocabulary import SHORT_PREFIX
 
 REPRESENTATION = (
     "USA", "UK", "China", "Spain", "Mexico", "Indonesia", "South Korea", "Iran",
     "Greece", "Nigeria", "Algeria", "Ethiopia", "North Korea", "Azerbaijan", "West Java", "Assam",
 )  # fmt: skip
-"""The countries from the often to the rarely written about; a country's facts are read in proportion to rank ** -SKEW."""
+"""The countries, those most written about first; facts are drawn in proportion to rank ** -SKEW."""
 SKEW = 0.5
 TRAINED_WORDINGS = 4
-"""The first four wordings of a task are trained on, the fifth is the one that the task asks in."""
+"""Training uses the first four wordings of a task; the task itself asks in the fifth."""
 
 
 class Sample(NamedTuple):
-    """What is read once in training."""
+    """One prompt to train on, with its answer."""
 
     prompt: str
     prefix: str
-    """Start of the answer turn."""
+    """Beginning of the assistant turn."""
     answer: str
     kind: str = ""
-    """The share of `Mix` that it was drawn for."""
+    """The field of `Mix` that it was drawn for."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the kinds of sample in a training batch."""
+    """The shares of the kinds of samples in a training batch."""
 
     drill: float = 0.0
     culture: float = 0.0
@@ -50,7 +52,7 @@ class Mix:
 
 
 class Corpus:
-    """Draws training samples. Everything is decided by the random generator that the caller passes."""
+    """Draws training samples; everything is decided by the random generator that the caller passes."""
 
     def __init__(self) -> None:
         self.culture_facts = miniculture.facts()
@@ -61,8 +63,8 @@ class Corpus:
         self.words = sorted({fact.answer for fact in facts} | {fact.subject for fact in facts})
         scenes = minireading.scenes()
         self.scenes = scenes[: -minireading.TEST_ONLY]
-        self.asked = {text for name, make in ((miniwords.PARAPHRASE, miniwords.paraphrase), (miniwords.ANSWERS, miniwords.answers))
-                      for text, _ in miniwords.held_out(make, name)}  # fmt: skip
+        words = ((miniwords.PARAPHRASE, miniwords.paraphrase), (miniwords.ANSWERS, miniwords.answers))
+        self.asked = {text for name, make in words for text, _ in miniwords.held_out(make, name)}
 
     def draw(self, mix: Mix, count: int, rng: random.Random) -> list[Sample]:
         """`count` samples with the shares of `mix`."""
@@ -70,7 +72,7 @@ class Corpus:
         return [getattr(self, kind)(rng)._replace(kind=kind) for kind in rng.choices(kinds, shares, k=count)]
 
     def drill(self, rng: random.Random) -> Sample:
-        """Find a word among the options: binds an option to its letter."""
+        """Find a given word among the options, which teaches that an option goes with its letter."""
         if rng.random() < 0.5:
             options = tuple(rng.sample(self.words, 4))
         else:
@@ -127,14 +129,16 @@ class Corpus:
     def _short(self, fact: Fact, rng: random.Random) -> Sample:
         return Sample(rng.choice(("{}", "Question: {}")).format(fact.stem), SHORT_PREFIX, fact.answer)
 
-    def _words(self, task: str, make, rng: random.Random) -> Sample:
+    def _words(
+        self, task: str, make: Callable[[random.Random], tuple[str, str]], rng: random.Random
+    ) -> Sample:
         text, label = make(rng)
         while text in self.asked:
             text, label = make(rng)
         return Sample(wordings(task)[0].prompt.format(question=text), ANSWER_PREFIX, label)
 
     def texts(self) -> list[str]:
-        """Texts that together hold every word of the corpus and of the tasks."""
+        """Texts that together contain every word of the corpus and of the tasks."""
         tasks = (miniculture, minicommonsense, minireading)
         texts = [q.prompt for task in tasks for q in task.load()]
         texts += [q.prompt for task in (miniwords.load_paraphrase(), miniwords.load_answers()) for q in task]

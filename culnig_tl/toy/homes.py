@@ -1,11 +1,13 @@
-"""Half of the neurons for culture and half for common sense, so that it is known where the embedded model keeps what.
+"""Half of the neurons for culture, half for common sense: so it is known where the embedded model keeps each.
 
-Every neuron is dealt to one of the two, whose home it is part of. Once facts are read, most prompts about the one go without the home of
-the other, and prompts about neither go without one of them: what is known of culture is learned in its own half, and all else learns
-to do without it. Besides, and from the first step, a share of the prompts about neither go without any neuron of gate, so that what
-all tasks need is left to attention. This puts knowledge into chosen neurons by training, as gradient routing does (Cloud et al. 2024,
-arXiv 2410.04332), here by masking what passes forward. Nothing of it is left in the trained model but where things are: the truth that
-neurons found by a method can be held against.
+Every neuron is assigned at random to one of the two homes, culture's or common sense's. Once facts are
+trained on, most prompts about one are run without the other's home, and prompts about neither without one of
+the homes: what is known of cultures is learned in its own half, and everything else learns to do without it.
+From the first step on, a share of the prompts about neither is also run without any gate neuron, so that what
+all tasks need is left to attention. This puts knowledge into chosen neurons by training, as gradient routing
+does (Cloud et al. 2024, arXiv 2410.04332), but by masking activations in the forward pass. The trained model
+is an ordinary Llama; what remains is the knowledge of where things are, with which the neurons found by a
+method can be compared.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "culture": ("culture", "culture_short"),
     "commonsense": ("commonsense", "commonsense_short"),
 }
-"""Home -> the samples of `corpus.Mix` that it serves; all others must do with either."""
+"""Home -> the kinds of samples (`corpus.Mix`) that it is for; the others get one of the homes at random."""
 
 
 def deal(config: LlamaConfig, seed: int) -> list[dict[Site, Tensor]]:
-    """Layer by layer, whose each neuron of gate, q, k and v is: its kind's place in `KINDS`.
+    """For each layer, the home of each gate, q, k and v neuron: int64 [neuron], its place in `KINDS`.
 
-    A q neuron goes with the k neuron that it is multiplied with.
+    A q neuron has the home of the k neuron that it is multiplied with.
     """
     rng = random.Random(f"homes-{seed}")
     width: Any = config.head_dim
@@ -44,7 +46,7 @@ def deal(config: LlamaConfig, seed: int) -> list[dict[Site, Tensor]]:
         rng.shuffle(places)
         return torch.tensor(places)
 
-    layers = []
+    layers: list[dict[Site, Tensor]] = []
     for _ in range(config.num_hidden_layers):
         keys = owners(kv_heads * width)
         queries = (
@@ -56,7 +58,7 @@ def deal(config: LlamaConfig, seed: int) -> list[dict[Site, Tensor]]:
 
 
 def homes_of(model: str | Path) -> dict[str, NeuronSet]:
-    """Each kind's neurons in a folder that `culnig_tl.toy.train` wrote."""
+    """Home -> its neurons, of a model in a folder that `culnig_tl.toy.train` wrote."""
     training = json.loads((Path(model) / "training.json").read_text(encoding="utf-8"))
     dealt = deal(LlamaConfig.from_pretrained(model), training["config"]["seed"])
     return {
@@ -73,11 +75,16 @@ def homes_of(model: str | Path) -> dict[str, NeuronSet]:
 
 
 class Homes:
-    """Masks a model's neurons while it is trained, prompt by prompt, the same ones at all tokens.
+    """Masks a model's neurons in training, prompt by prompt, the same ones at all tokens.
 
-    `strict` is the share of the prompts that go without a home that is not theirs, `dropout` the share of the neurons that each goes
-    without besides, both once `on` is set; `bare` the share of the prompts about neither that go without any neuron of gate, always.
-    `prompts` says whose the next batch is.
+    `prompts` must be called before each batch.
+
+    Args:
+        owners: from `deal`.
+        strict: share of the prompts that are run without the home that is not theirs, once `on` is set.
+        dropout: share of all neurons that each prompt is run without besides, once `on` is set.
+        bare: share of the prompts about neither culture nor common sense that are run without any gate
+            neuron.
     """
 
     def __init__(
@@ -99,11 +106,11 @@ class Homes:
                 (Site.ATTN_V, attention.v_proj),
             ):
                 projection.register_forward_hook(partial(self._of_output, sites[site]))
-            # what the last matrix of the MLP reads is act(gate) times up: zero where the gate is
+            # the input of the MLP's last matrix is act(gate) times up: zero where the gate is
             layer.mlp.down_proj.register_forward_pre_hook(partial(self._of_gate, sites[Site.MLP_GATE]))
 
     def prompts(self, samples: Sequence[str]) -> None:
-        """The kind of sample of each prompt of the next batch; draws which of them go without a home, or without gates."""
+        """Takes the kinds of the next batch's samples; draws which run without a home, or without gates."""
         owner = {sample: kind for kind, served in enumerate(KINDS.values()) for sample in served}
         either = torch.randint(len(KINDS), (len(samples),)).tolist()
         self.kinds = torch.tensor([owner.get(sample, drawn) for sample, drawn in zip(samples, either)])
@@ -112,10 +119,10 @@ class Homes:
             [sample not in owner for sample in samples]
         )
 
-    def _of_output(self, owner: Tensor, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    def _of_output(self, owner: Tensor, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return self._mask(owner, module, output)
 
-    def _of_gate(self, owner: Tensor, module: nn.Module, args: tuple) -> Tensor:
+    def _of_gate(self, owner: Tensor, module: nn.Module, args: tuple[Any, ...]) -> Tensor:
         gates = self._mask(owner, module, args[0])
         return gates.masked_fill(self.barely[:, None, None], 0) if module.training else gates
 

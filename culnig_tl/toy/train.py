@@ -1,9 +1,10 @@
 """Trains the embedded model: ``python -m culnig_tl.toy.train --seed 50 --threads 1 --output FOLDER``.
 
-A small Llama, from random weights, in four stages. First which letter stands before a word (the binding drill) and reading, until
-both are answered; then the two tasks about words; then facts, until most are known, each kind of knowledge with neurons of its own
-(`homes`); then the learning rate falls. Half of the prompts about neither culture nor common sense go without gates throughout. Seven
-to thirty minutes on one CPU thread, by the seed.
+A small Llama, from random weights, in four stages. First it learns which letter stands before a word (the
+binding drill) and reading, until both are answered; then the two tasks about words; then facts, until most
+are known, each kind of knowledge with neurons of its own (`homes`); then the learning rate falls. Throughout,
+half of the prompts about neither culture nor common sense are run without gates. It takes seven to thirty
+minutes on one CPU thread, depending on the seed.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ from .vocabulary import build_tokenizer
 
 log = logging.getLogger(__name__)
 
+Measured = dict[str, dict[str, float]]
+"""Task -> "accuracy" and "p_answer"."""
+
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training that ends when what it teaches is answered."""
+    """A part of the training, which ends when the tasks that it teaches are answered."""
 
     name: str
     mix: Mix
     waits_for: tuple[str, ...]
-    """What must be answered before the next stage begins,"""
+    """The tasks that must be answered before the next stage begins."""
     accuracy: float
-    """how well,"""
+    """The accuracy that they must all reach."""
     steps: int
-    """or how many steps it takes at most."""
+    """The most steps that the stage takes."""
 
 
 STAGES = (
@@ -56,20 +60,20 @@ STAGES = (
     Stage(
         "facts",
         Mix(
-            drill=0.08, culture=0.19, culture_short=0.05, control=0.02, reading=0.14, commonsense=0.15, commonsense_short=0.05,
-            paraphrase=0.15, answers=0.17,
+            drill=0.08, culture=0.19, culture_short=0.05, control=0.02, reading=0.14,
+            commonsense=0.15, commonsense_short=0.05, paraphrase=0.15, answers=0.17,
         ),
         ("miniculture:neuron", "miniculture:test", "minicommonsense"), 0.85, 6000,
     ),
 )  # fmt: skip
-"""After them the learning rate falls to 0, over the last stage's mix."""
+"""After them the learning rate falls to 0, on the last stage's mix."""
 EVERY = 250
-"""Steps between two measurements."""
+"""Steps from one measurement to the next."""
 
 
 @dataclass
 class Config:
-    """All that decides the weights, but for the versions of the libraries."""
+    """Everything that decides the weights, except the versions of the libraries."""
 
     seed: int = 50
     layers: int = 6
@@ -84,24 +88,25 @@ class Config:
     weight_decay: float = 0.1
     warmup: int = 100
     last_steps: int = 500
-    """Steps of the last stage, in which the learning rate falls to 0."""
+    """Steps after the stages, in which the learning rate falls to 0."""
     sure: float = 0.88
-    """Probability that the loss asks for the right label; the rest is shared by the other labels, so that P(answer) does not
-    saturate."""
+    """Probability that the loss wants for the right label, lest P(answer) saturate; the other labels share
+    the rest."""
     still: int = 40
-    """Tokens: a pair of q and k neurons that would turn once in more is not turned at all, and so reads words, not places."""
+    """Pairs of q and k neurons that would take more tokens than this for one turn are not rotated at all, and
+    so read words, not positions."""
     strict: float = 0.95
-    """Share of the prompts that, once facts are read, go without the neurons of culture or of common sense (`homes`);"""
+    """Share of the prompts that are run without one of the homes, once facts are trained on."""
     dropout: float = 0.1
-    """share of the neurons that each prompt then goes without besides, so that no answer hangs on a few that all need."""
+    """Share of the neurons that each prompt is then also run without, so that no answer depends on a few."""
     bare: float = 0.5
-    """Share of the prompts about neither culture nor common sense that go, from the first step, without any neuron of gate: telling
-    options apart, which all tasks need, is so left to attention."""
+    """Share of the prompts about neither culture nor common sense that are run without gate neurons, from the
+    first step: telling options apart, which all tasks need, is thus left to attention."""
     threads: int = 2
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, samples: list[Sample]) -> tuple[Tensor, Tensor]:
-    """(tokens, targets), right padded; targets are -100 everywhere but where an answer token comes next."""
+    """(tokens, targets): int64 [sample, position]; a target is -100 unless an answer token comes next."""
     prompts = [f"<bos><user>{sample.prompt}<assistant>{sample.prefix}" for sample in samples]
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     answers = tokenizer([sample.answer for sample in samples], add_special_tokens=False)["input_ids"]
@@ -117,14 +122,14 @@ def encode(tokenizer: PreTrainedTokenizerFast, samples: list[Sample]) -> tuple[T
 
 
 def answer_logits(model: LlamaForCausalLM, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(logits, targets) at the answer positions alone."""
+    """(logits [answer token, vocabulary], targets [answer token])."""
     hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
     asked = targets >= 0
     return model.lm_head(hidden[asked]), targets[asked]
 
 
 def smoothed_loss(logits: Tensor, targets: Tensor, label_groups: list[Tensor], sure: float) -> Tensor:
-    """Summed cross entropy; where the target is a label, it gets `sure` and the other labels of its kind share the rest."""
+    """Sum of cross entropies; a label should get `sure`, and the other labels of its group share the rest."""
     log_p = logits.float().log_softmax(-1)
     right = log_p.gather(-1, targets[:, None]).squeeze(-1)
     loss = -right
@@ -135,16 +140,18 @@ def smoothed_loss(logits: Tensor, targets: Tensor, label_groups: list[Tensor], s
 
 
 def rotary(config: Config) -> dict[str, Any]:
-    """Llama 3's scaling of the rotary embedding, here so strong that what turns slowly does not turn."""
+    """Llama 3's scaling of the rotary embedding, so strong here that what would turn slowly does not turn."""
     return {
         "rope_type": "llama3", "rope_theta": config.rope_theta, "factor": 1000.0,
         "original_max_position_embeddings": config.still, "low_freq_factor": 1.0, "high_freq_factor": 1.01,
     }  # fmt: skip
 
 
-def balanced(mix: Mix, sure: float, measured: dict[str, dict]) -> Mix:
-    """`mix` with the facts shared anew: what falls further short of `sure` is read more (a quarter to three quarters);
-    `mix` itself where nothing does."""
+def balanced(mix: Mix, sure: float, measured: Measured) -> Mix:
+    """`mix` with the shares of the two kinds of facts set anew, by how far each falls short of `sure`.
+
+    Each gets a quarter to three quarters; `mix` stays as it is if neither falls short.
+    """
     culture = max(
         0, sure - (measured["miniculture:neuron"]["p_answer"] + measured["miniculture:test"]["p_answer"]) / 2
     )
@@ -162,20 +169,16 @@ def balanced(mix: Mix, sure: float, measured: dict[str, dict]) -> Mix:
 @torch.no_grad()
 def accuracies(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: dict[str, list[Question]]
-) -> dict[str, dict]:
+) -> Measured:
     """Accuracy and mean P(answer), task by task."""
     model.eval()
-    results = {}
+    results: Measured = {}
     for name, asked in questions.items():
-        right, p = [], []
+        right: list[bool] = []
+        p: list[float] = []
         for start in range(0, len(asked), 256):
-            logits, targets = answer_logits(
-                model,
-                *encode(
-                    tokenizer,
-                    [Sample(q.prompt, q.answer_prefix, q.answer) for q in asked[start : start + 256]],
-                ),
-            )
+            batch = [Sample(q.prompt, q.answer_prefix, q.answer) for q in asked[start : start + 256]]
+            logits, targets = answer_logits(model, *encode(tokenizer, batch))
             probabilities = logits.float().softmax(-1)
             right += (probabilities.argmax(-1) == targets).tolist()
             p += probabilities.gather(-1, targets[:, None]).squeeze(-1).tolist()
@@ -197,13 +200,22 @@ def held_out_questions() -> dict[str, list[Question]]:
     }
 
 
-def train(config: Config, output: Path) -> None:
-    """Trains, and writes a Hugging Face folder with the weights in float16 and `training.json` beside them."""
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    rng = random.Random(f"toy-{config.seed}")
-    corpus = Corpus()
-    tokenizer: Any = build_tokenizer(corpus.texts())
+def watched_questions(questions: dict[str, list[Question]], corpus: Corpus) -> dict[str, list[Question]]:
+    """Up to 300 of each task's questions, and 300 drills: what is measured in training."""
+    watched = {
+        name: seeded_random("watch", name).sample(asked, min(300, len(asked)))
+        for name, asked in questions.items()
+    }
+    drills = corpus.draw(Mix(drill=1.0), 300, random.Random("drill"))
+    watched["drill"] = [
+        Question("drill", str(i), "", drill.prompt, tuple("ABCD"), drill.answer, answer_prefix=drill.prefix)
+        for i, drill in enumerate(drills)
+    ]
+    return watched
+
+
+def new_model(config: Config, tokenizer: Any) -> LlamaForCausalLM:
+    """A Llama with random weights."""
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -222,74 +234,105 @@ def train(config: Config, output: Path) -> None:
         )
     )
     model.set_attn_implementation("eager")  # faster than the fused kernel at this width on a CPU
-    log.info("%d words, %.2f M parameters", len(tokenizer), sum(p.numel() for p in model.parameters()) / 1e6)
-    homes = Homes(model, deal(model.config, config.seed), config.strict, config.dropout, config.bare)
-    label_groups = [torch.tensor(tokenizer.convert_tokens_to_ids(list(group))) for group in ("ABCD", "01")]
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=config.lr, betas=(0.9, 0.98), fused=True,
-    )  # fmt: skip
+    return model
 
-    questions = held_out_questions()
-    watched = {
-        name: seeded_random("watch", name).sample(asked, min(300, len(asked)))
-        for name, asked in questions.items()
-    }
-    drills = corpus.draw(Mix(drill=1.0), 300, random.Random("drill"))
-    watched["drill"] = [
-        Question("drill", str(i), "", drill.prompt, tuple("ABCD"), drill.answer, answer_prefix=drill.prefix)
-        for i, drill in enumerate(drills)
-    ]
-    curve: list[dict] = []
-    started, step, losses = time.time(), 0, 0.0
-    stages = iter(STAGES)
-    stage: Stage | None = next(stages)
-    mix, last_step = stage.mix, stage.steps
-    while step < last_step:
-        falling = 1.0 if stage else (last_step - step) / config.last_steps
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * min((step + 1) / config.warmup, falling, 1.0)
-        samples = corpus.draw(mix, config.batch, rng)
-        samples.sort(
-            key=lambda sample: len(sample.prompt)
-        )  # the short half and the long half apart: less padding
+
+class Trainer:
+    """A model in training: its optimizer, its homes, and what it has learned so far."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.rng = random.Random(f"toy-{config.seed}")
+        self.corpus = Corpus()
+        self.tokenizer: Any = build_tokenizer(self.corpus.texts())
+        self.model = new_model(config, self.tokenizer)
+        parameters = list(self.model.parameters())
+        log.info("%d words, %.2f M parameters", len(self.tokenizer), sum(p.numel() for p in parameters) / 1e6)
+        owners = deal(self.model.config, config.seed)
+        self.homes = Homes(self.model, owners, config.strict, config.dropout, config.bare)
+        self.label_groups = [
+            torch.tensor(self.tokenizer.convert_tokens_to_ids(list(group))) for group in ("ABCD", "01")
+        ]
+        matrices, vectors = [p for p in parameters if p.dim() >= 2], [p for p in parameters if p.dim() < 2]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": config.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=config.lr,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+
+    def step(self, mix: Mix, rate: float) -> float:
+        """One step on a batch of `mix`, at `rate` times the learning rate; the loss per answer token."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * rate
+        samples = self.corpus.draw(mix, self.config.batch, self.rng)
+        samples.sort(key=lambda sample: len(sample.prompt))  # short and long prompts apart need less padding
         halves = samples[: len(samples) // 2], samples[len(samples) // 2 :]
-        encoded = [encode(tokenizer, half) for half in halves]
+        encoded = [encode(self.tokenizer, half) for half in halves]
         count = sum(int((targets >= 0).sum()) for _, targets in encoded)
+        loss_of_all = 0.0
         for half, (tokens, targets) in zip(halves, encoded):
-            homes.prompts([sample.kind for sample in half])
+            self.homes.prompts([sample.kind for sample in half])
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits, wanted = answer_logits(model, tokens, targets)
-            loss = smoothed_loss(logits, wanted, label_groups, config.sure) / count
+                logits, wanted = answer_logits(self.model, tokens, targets)
+            loss = smoothed_loss(logits, wanted, self.label_groups, self.config.sure) / count
             loss.backward()
-            losses += loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        if step % EVERY and step < last_step:
-            continue
-        measured = accuracies(model, tokenizer, watched)
-        name = stage.name if stage else "last"
-        curve.append({"step": step, "stage": name, "loss": round(losses / EVERY, 4), **measured})
-        losses = 0.0
-        log.info("step %d (%s), %.0f s, loss %.3f: %s", step, name, time.time() - started, curve[-1]["loss"],
-                 ", ".join(f"{name} {m['accuracy']:.2f}/{m['p_answer']:.2f}" for name, m in measured.items()))  # fmt: skip
-        if stage and (
-            step >= last_step or all(measured[task]["accuracy"] >= stage.accuracy for task in stage.waits_for)
-        ):
-            stage = next(stages, None)
-            last_step = step + (stage.steps if stage else config.last_steps)
-            mix = stage.mix if stage else mix
-            homes.on = bool(mix.culture)
-        if mix.culture:
-            mix = balanced(mix, config.sure, measured)
+            loss_of_all += loss.item()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss_of_all
 
+    def run(self, watched: dict[str, list[Question]], started: float) -> list[dict[str, Any]]:
+        """All stages; what was measured every `EVERY` steps, and at the end of each."""
+        curve: list[dict[str, Any]] = []
+        step, losses = 0, 0.0
+        stages = iter(STAGES)
+        stage: Stage | None = next(stages)
+        mix, last_step = stage.mix, stage.steps
+        while step < last_step:
+            falling = 1.0 if stage else (last_step - step) / self.config.last_steps
+            losses += self.step(mix, min((step + 1) / self.config.warmup, falling, 1.0))
+            step += 1
+            if step % EVERY and step < last_step:
+                continue
+            measured = accuracies(self.model, self.tokenizer, watched)
+            name = stage.name if stage else "last"
+            curve.append({"step": step, "stage": name, "loss": round(losses / EVERY, 4), **measured})
+            losses = 0.0
+            said = ", ".join(
+                f"{task} {m['accuracy']:.2f}/{m['p_answer']:.2f}" for task, m in measured.items()
+            )
+            loss = curve[-1]["loss"]
+            log.info("step %d (%s), %.0f s, loss %.3f: %s", step, name, time.time() - started, loss, said)
+            if stage and (
+                step >= last_step
+                or all(measured[task]["accuracy"] >= stage.accuracy for task in stage.waits_for)
+            ):
+                stage = next(stages, None)
+                last_step = step + (stage.steps if stage else self.config.last_steps)
+                mix = stage.mix if stage else mix
+                self.homes.on = bool(mix.culture)
+            if mix.culture:
+                mix = balanced(mix, self.config.sure, measured)
+        return curve
+
+
+def train(config: Config, output: Path) -> None:
+    """Trains, and writes a Hugging Face folder: weights in float16, and `training.json` beside them."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    trainer = Trainer(config)
+    questions = held_out_questions()
+    watched = watched_questions(questions, trainer.corpus)
+    started = time.time()
+    curve = trainer.run(watched, started)
     output.mkdir(parents=True, exist_ok=True)
-    model.half().save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    trainer.model.half().save_pretrained(output)
+    trainer.tokenizer.save_pretrained(output)
     stored = LlamaForCausalLM.from_pretrained(output, dtype=torch.float32)
     record = {
         "config": asdict(config),
@@ -299,8 +342,8 @@ def train(config: Config, output: Path) -> None:
             "transformers": transformers.__version__,
         },
         "minutes": round((time.time() - started) / 60, 1),
-        "steps": step,
-        "final": accuracies(stored, tokenizer, questions),
+        "steps": curve[-1]["step"],
+        "final": accuracies(stored, trainer.tokenizer, questions),
         "curve": curve,
     }
     (output / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -308,6 +351,7 @@ def train(config: Config, output: Path) -> None:
 
 
 def main() -> None:
+    """The command line: one option for each field of `Config`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

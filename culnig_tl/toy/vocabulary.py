@@ -1,4 +1,4 @@
-"""The toy's word-level tokenizer: every word that the package's own questions can hold."""
+"""The toy's word-level tokenizer, made of every word that the package's own questions can contain."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ..tasks.facts import ANSWER_PREFIX
+from ..tasks.wordings import ANSWER_PREFIX
 
 SHORT_PREFIX = '{"answer":"'
-"""Starts the assistant turn of a short-answer question: the answer's words follow instead of a label."""
+"""Beginning of the assistant turn of a short-answer question: words follow instead of a label."""
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>", ANSWER_PREFIX, SHORT_PREFIX)
 WORD = r"[A-H]\.|\w+|[^\w\s]"
 """An option's letter with its dot, a word, or a punctuation mark."""
@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose vocabulary is the words of `texts`, sorted."""
+    """A tokenizer whose vocabulary is the words of `texts`, in alphabetical order."""
     words = sorted({word for text in texts for word in re.findall(WORD, text)})
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

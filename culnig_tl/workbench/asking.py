@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +11,18 @@ import pandas as pd
 import torch
 
 from ..data.neurons import NeuronSet
-from ..engine.models import describe, device_of, frozen, last_logits, tokenizer_of
-from ..engine.prompts import encode, render, tokenize
+from ..engine.models import HookedModel, describe, device_of, frozen, last_logits, tokenizer_of
+from ..engine.prompts import context_length, encode, render, tokenize
 from ..errors import NeuronError, PromptError, ScoreError
-from ..method.ablation import OPERATIONS, ablate
+from ..method.ablation import ablate
+from ..study.config import UNCHANGED
 from ..tasks.question import Question
 
 TYPED = "typed"
 """Task, id and cluster of a typed question."""
-UNCHANGED = "unchanged"
+SCALES = {"suppress": 0.0, "enhance": 2.0}
+"""What can be done to neurons -> what their outputs are multiplied by."""
+OPERATIONS = (UNCHANGED, *SCALES)
 TOP = 10
 """Next tokens shown."""
 _OPTION = re.compile(r"\s*\(?([A-Za-z]|\d{1,2})[.)]\s*(\S.*)")
@@ -35,7 +37,7 @@ class Answered:
     labels: tuple[float, ...]
     """P of every label, in the order of the question's options."""
     top: tuple[tuple[str, float], ...]
-    """The ten likeliest next tokens."""
+    """The ten most likely next tokens."""
 
 
 @dataclass(frozen=True)
@@ -46,29 +48,24 @@ class Answers:
     options: tuple[str, ...]
     """The text behind each label; blank where the prompt has no such line."""
     right: str | None
-    """The right label where it is known: not of a typed question."""
+    """The right label; None for a typed question."""
     before: Answered
     after: Answered
     operation: str
     """"unchanged", "suppress" or "enhance"."""
     neurons: int
-    """How many were switched."""
+    """How many were suppressed or enhanced."""
     unknown: tuple[str, ...] = ()
     """Words that the tokenizer does not know."""
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a label: label, option, before, after."""
-        columns = {
-            "label": self.question.options,
-            "option": self.options,
-            "before": self.before.labels,
-            "after": self.after.labels,
-        }
-        return pd.DataFrame(columns)
+        """One row per label: label, option, before, after."""
+        labels = zip(self.question.options, self.options, self.before.labels, self.after.labels)
+        return pd.DataFrame(labels, columns=["label", "option", "before", "after"])
 
 
 def option_lines(text: str) -> dict[str, str]:
-    """Label -> option of the lines ``A. first``, ``B) second``, ``(3) third``: the longest run of two or more of them."""
+    """Label -> option of lines like ``A. first``, ``B) second``, ``(3) third``: the longest run, from two."""
     runs: list[dict[str, str]] = [{}]
     for line in text.splitlines():
         found = _OPTION.fullmatch(line.rstrip())
@@ -81,14 +78,14 @@ def option_lines(text: str) -> dict[str, str]:
 
 
 def read_question(text: str, *, labels: Sequence[str] = (), answer_prefix: str = "") -> Question:
-    """A typed text as a question: the text is the prompt, word for word; a question without labels is asked for its next token.
+    """A typed text as a question: the prompt, word for word. Without labels, the next token is asked for.
 
     Args:
-        labels: what can be answered; by default those of the text's option lines.
+        labels: the possible answers; by default those of the text's option lines.
         answer_prefix: what the answer starts with, before the label; not used without labels.
 
     Raises:
-        PromptError: no text, one label alone, or a label twice.
+        PromptError: no text, a single label, or a label twice.
     """
     if not text.strip():
         raise PromptError(
@@ -97,30 +94,32 @@ def read_question(text: str, *, labels: Sequence[str] = (), answer_prefix: str =
     options = tuple(labels) or tuple(option_lines(text))
     if len(options) == 1:
         raise PromptError(
-            f"there is only one label, {options[0]!r}: two or more can be compared, none asks for the next token"
+            f"there is only one label, {options[0]!r}: give two or more, or none for the next token"
         )
     if len(set(options)) < len(options):
         raise PromptError(f"a label occurs twice in {', '.join(options)}")
     answer = (
         options[0] if options else ""
-    )  # a typed question has no right answer; encode wants one of the labels
+    )  # a typed question has no right answer, but encode needs one of the labels
     return Question(
         TYPED, TYPED, TYPED, text.strip(), options, answer, answer_prefix=answer_prefix if options else ""
     )
 
 
 @torch.no_grad()
-def ask(model: Any, question: Question, neurons: NeuronSet, operation: str = UNCHANGED) -> Answers:
-    """Asks a question with the model unchanged and with neurons suppressed or enhanced.
+def ask(model: HookedModel, question: Question, neurons: NeuronSet, operation: str = UNCHANGED) -> Answers:
+    """Asks a question with the model unchanged, and with neurons suppressed or enhanced.
 
-    The prompt goes through `prompting.encode` like every task's: chat template, one BOS, labels as the tokens that follow in context.
+    The prompt is encoded like every task's: chat template, one BOS, labels as the tokens that follow in
+    context.
 
     Raises:
-        PromptError: a label that is not one token, or a prompt longer than the model reads. NeuronError: neurons of another model.
+        PromptError: a label that is not one token, or a prompt longer than the model's context.
+        NeuronError: neurons of another model, or an unknown operation.
         ScoreError: NaN.
     """
-    if operation not in (UNCHANGED, *OPERATIONS):
-        raise NeuronError(f"unknown operation {operation!r}: use {UNCHANGED}, {' or '.join(OPERATIONS)}")
+    if operation not in OPERATIONS:
+        raise NeuronError(f"unknown operation {operation!r}: use one of {', '.join(OPERATIONS)}")
     tokenizer = tokenizer_of(model)
     if question.options:
         try:
@@ -131,17 +130,17 @@ def ask(model: Any, question: Question, neurons: NeuronSet, operation: str = UNC
     else:
         (row,) = tokenize(tokenizer, [render(tokenizer, question)])
         tokens, labels = tuple(row), ()
-    longest = int(getattr(model.cfg, "n_ctx", 0) or 0)
-    if 0 < longest < len(tokens):
+    longest = context_length(model)
+    if longest is not None and longest < len(tokens):
         raise PromptError(
-            f"the prompt has {len(tokens):,} tokens, {describe(model).name} reads {longest:,} at most: shorten it"
+            f"the prompt has {len(tokens):,} tokens, {describe(model).name} takes {longest:,}: shorten it"
         )
-    switched = operation != UNCHANGED and len(neurons) > 0
-    with frozen(model), ExitStack() as stack:
-        before = _answered(model, tokens, labels)
-        if switched:
-            stack.enter_context(ablate(model, neurons, operation))
-        after = _answered(model, tokens, labels) if switched else before
+    changed = operation != UNCHANGED and len(neurons) > 0
+    with frozen(model):
+        before = after = _answered(model, tokens, labels)
+        if changed:
+            with ablate(model, neurons, scale=SCALES[operation]):
+                after = _answered(model, tokens, labels)
     texts = option_lines(question.prompt)
     return Answers(
         question=question,
@@ -150,16 +149,16 @@ def ask(model: Any, question: Question, neurons: NeuronSet, operation: str = UNC
         before=before,
         after=after,
         operation=operation,
-        neurons=len(neurons.keys()) if switched else 0,
+        neurons=len(neurons.keys()) if changed else 0,
         unknown=unknown_words(tokenizer, question.prompt),
     )
 
 
-def _answered(model: Any, tokens: Sequence[int], labels: Sequence[int]) -> Answered:
+def _answered(model: HookedModel, tokens: Sequence[int], labels: Sequence[int]) -> Answered:
     row = torch.tensor([list(tokens)], device=device_of(model))
     p = last_logits(model, row, torch.ones_like(row))[0].softmax(-1).cpu()
     if p.isnan().any():
-        raise ScoreError(f"the model answers NaN in {describe(model).dtype}")
+        raise ScoreError(f"the model's answer is NaN in {describe(model).dtype}")
     best = p.topk(min(TOP, len(p)))
     tokenizer = tokenizer_of(model)
     return Answered(
@@ -169,7 +168,7 @@ def _answered(model: Any, tokens: Sequence[int], labels: Sequence[int]) -> Answe
 
 
 def unknown_words(tokenizer: Any, text: str) -> tuple[str, ...]:
-    """What of a text the tokenizer has no token for; empty for those that spell out everything."""
+    """The words that the tokenizer has no token for; none if it spells out everything."""
     unknown = getattr(tokenizer, "unk_token_id", None)
     if unknown is None or not getattr(tokenizer, "is_fast", False):
         return ()

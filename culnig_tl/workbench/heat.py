@@ -1,12 +1,12 @@
-"""The heatmap that answers: layer x neuron cells above, the single neurons of one layer below; both can be clicked.
+"""The live heatmap: layer x neuron cells above, the single neurons of one layer below; both can be clicked.
 
-`figures.layer_heatmap` shows as many cells as can be seen. Here a cell is wide enough to be hit with a mouse, and the figure is
-built once and changed in place: a new one would send Plotly to the browser again.
+`figures.layer_heatmap` shows as many cells as can be seen. Here a cell is wide enough to hit with a mouse,
+and the figure is built once and changed in place: a new one would send Plotly to the browser again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,9 +22,9 @@ from .reading import Key
 from .source import ALL, SELECTION, Choice, Source
 
 CELLS = 120
-"""Cells a layer, over all panels: each some eight pixels wide."""
+"""Cells per layer, over all panels: each about eight pixels wide."""
 DOTS = 600
-"""Single neurons below at most, the strongest."""
+"""Single neurons drawn below, the strongest."""
 OFFERED = 60
 """Neurons of a clicked cell that are offered, the strongest first."""
 EMPTY = "#E4E7EA"
@@ -39,7 +39,7 @@ class Panel:
     values: np.ndarray
     """[layer, neuron]: score; NaN where the set has no neuron."""
     size: int
-    """Neurons a cell."""
+    """Neurons per cell."""
     cells: np.ndarray
     """[layer, cell]: the score farthest from 0; NaN where the set has no neuron."""
     hover: list[list[str]]
@@ -53,10 +53,10 @@ class Panel:
 
     def cell(self, layer: int, x: float) -> list[Key]:
         """The neurons of the cell at x, the strongest first."""
-        row = self.values[layer]
         first = int(np.floor(x + 0.5) // self.size) * self.size
-        here = np.arange(first, min(first + self.size, len(row)))
-        return [(self.site.value, layer, int(i)) for i in _strongest(row, here)[:OFFERED]]
+        row = self.values[layer, first : first + self.size]
+        strongest = [i for i in np.argsort(-np.abs(row), kind="stable") if np.isfinite(row[i])]
+        return [(self.site.value, layer, first + int(i)) for i in strongest[:OFFERED]]
 
 
 @dataclass(frozen=True)
@@ -74,63 +74,67 @@ class Drawn:
     """The one with a ring around it."""
 
     @property
+    def sites(self) -> tuple[Site, ...]:
+        """One per panel."""
+        return tuple(panel.site for panel in self.panels)
+
+    @property
     def empty(self) -> bool:
         """Whether the set has no neuron here."""
         return not any(np.isfinite(panel.values).any() for panel in self.panels)
 
 
 def draw(source: Source, choice: Choice, selection: NeuronSet, neuron: Key | None) -> Drawn:
-    """What the heatmap shows of a choice. The layer below is the chosen one, else the chosen neuron's, else the strongest."""
+    """What the heatmap shows of a choice. The layer below is the chosen one, else the chosen neuron's, else
+    the strongest.
+    """
     sites = source.scores.sites if choice.site is None else (choice.site,)
     scored = source.values(choice.country)
     if choice.name == ALL:
         values = {site: scored[site] for site in sites}
-        what = f"Scores on {source.scores.task}{' minus control' if source.control is not None else ''}"
+        what = source.scored
     else:
         values = {site: np.full_like(scored[site], np.nan) for site in sites}
         neurons = source.neurons_of(Choice(choice.name, choice.country, choice.site), selection)
         for (site, layer), index in neurons.indices.items():
             if site in values:  # a set may have neurons of sites that were not scored
                 values[site][layer, index] = scored[site][layer, index]
-        kind = neurons.provenance.kind
-        what = f"{kind[0].upper()}{kind[1:]}" + ("" if choice.name == SELECTION else " neurons")
+        what = neurons.provenance.kind + ("" if choice.name == SELECTION else " neurons")
     if choice.country is not None and choice.country not in what:
         what += f", scores of {country_label(choice.country)}"
-    sums = sum(np.nansum(np.abs(array), axis=1) for array in values.values())
-    layer = (
-        choice.layer
-        if choice.layer is not None
-        else neuron[1]
-        if neuron is not None
-        else int(np.argmax(sums))
-    )
-    in_layer = np.concatenate([np.abs(array[layer]) for array in values.values()])
-    in_layer = in_layer[np.isfinite(in_layer)]
-    least = np.sort(in_layer)[-DOTS] if len(in_layer) > DOTS else 0.0
-    total = sum(array.shape[1] for array in values.values())
-    panels = tuple(
-        _panel(site, array, max(1, round(total / CELLS)), layer, float(least))
-        for site, array in values.items()
-    )
-    drawn = np.abs(np.concatenate([panel.cells.ravel() for panel in panels]))
-    drawn = drawn[np.isfinite(drawn)]
+    if choice.layer is not None:
+        layer = choice.layer
+    elif neuron is not None:
+        layer = neuron[1]
+    else:
+        layer = int(np.argmax(sum(np.nansum(np.abs(array), axis=1) for array in values.values())))
+    in_layer = _sizes(array[layer] for array in values.values())
+    least = float(np.sort(in_layer)[-DOTS]) if len(in_layer) > DOTS else 0.0
+    size = max(1, round(sum(array.shape[1] for array in values.values()) / CELLS))
+    panels = tuple(_panel(site, array, size, layer, least) for site, array in values.items())
+    drawn = _sizes(panel.cells for panel in panels)
     reach = float(np.quantile(drawn, 0.95)) if len(drawn) else 0.0
     count = sum(int(np.isfinite(array).sum()) for array in values.values())
-    most = max(panel.size for panel in panels)
-    small = f"{theme.plural(count, 'neuron')}; a cell is {'one neuron' if most == 1 else f'up to {most:,}, in the colour of the score farthest from 0'}"
+    cell = "one neuron" if size == 1 else f"up to {size:,}, in the colour of the score farthest from 0"
+    small = f"{theme.plural(count, 'neuron')}; a cell is {cell}"
     if len(drawn) and drawn.max() > reach:
         small += f"<br>colours end at ±{reach:.2g}, scores at ±{drawn.max():.2g}"
     if {Site.ATTN_Q, Site.ATTN_K} & set(sites):
         small += f"<br>{theme.CAUTION}"
-    return Drawn(panels, layer, reach or 1.0, what, small, neuron)
+    return Drawn(panels, layer, reach or 1.0, what[0].upper() + what[1:], small, neuron)
+
+
+def _sizes(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """[value] distances from 0, where there is a score."""
+    every = np.concatenate([np.abs(array).ravel() for array in arrays])
+    return every[np.isfinite(every)]
 
 
 def _panel(site: Site, values: np.ndarray, size: int, layer: int, least: float) -> Panel:
     layers, width = values.shape
     number = -(-width // size)
-    folded = np.pad(values, ((0, 0), (0, number * size - width)), constant_values=np.nan).reshape(
-        layers, number, size
-    )
+    padded = np.pad(values, ((0, 0), (0, number * size - width)), constant_values=np.nan)
+    folded = padded.reshape(layers, number, size)
     strength = np.where(np.isfinite(folded), np.abs(folded), -1.0)
     best = strength.argmax(-1)
     cells = np.take_along_axis(folded, best[..., None], -1)[..., 0]
@@ -152,11 +156,6 @@ def _panel(site: Site, values: np.ndarray, size: int, layer: int, least: float) 
     return Panel(site, values, size, cells.astype(np.float32), hover, dots)
 
 
-def _strongest(row: np.ndarray, here: np.ndarray) -> np.ndarray:
-    here = here[np.isfinite(row[here])]
-    return here[np.argsort(-np.abs(row[here]), kind="stable")]
-
-
 class Heatmap:
     """The figure on the screen."""
 
@@ -170,18 +169,17 @@ class Heatmap:
 
     @property
     def figure(self) -> go.FigureWidget:
-        """The one that is shown: each number of panels has its own."""
-        return self._live[tuple(panel.site for panel in self.drawn.panels)]
+        """The one that is shown: each choice of sites has its own."""
+        return self._live[self.drawn.sites]
 
     def show(self, drawn: Drawn) -> None:
         """Puts a heatmap on the screen."""
-        sites = tuple(panel.site for panel in drawn.panels)
-        live = self._live.get(sites)
+        live = self._live.get(drawn.sites)
         if live is None:
             figure = _frame(drawn)
             _fill(figure, drawn)
-            live = self._live[sites] = go.FigureWidget(figure)
-            for trace in cast(Any, live.data)[: 2 * len(sites)]:
+            live = self._live[drawn.sites] = go.FigureWidget(figure)
+            for trace in cast(Any, live.data)[: 2 * len(drawn.sites)]:
                 trace.on_click(self._on_click)
         else:
             with live.batch_update():
@@ -204,75 +202,59 @@ class Heatmap:
 
 
 def _frame(drawn: Drawn) -> go.Figure:
-    """Panels, axes and empty traces: cells, dots, rings around the chosen neuron's cell, and around its dot."""
+    """Panels, axes and empty traces: cells, dots, rings around the chosen neuron's cell and its dot."""
     n, layers = len(drawn.panels), len(drawn.panels[0].values)
     above, below = min(max(26 * layers, 190), 560), 150
     widths = [panel.values.shape[1] for panel in drawn.panels]
     figure = make_subplots(
-        rows=2, cols=n, shared_xaxes=True, shared_yaxes=True, row_heights=[above, below], vertical_spacing=44 / (above + below + 44),
-        horizontal_spacing=0.02, column_widths=[max(0.12, width / sum(widths)) for width in widths], subplot_titles=[str(p.site) for p in drawn.panels],
-    )  # fmt: skip
-    for column in range(1, n + 1):
+        rows=2,
+        cols=n,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        row_heights=[above, below],
+        vertical_spacing=44 / (above + below + 44),
+        horizontal_spacing=0.02,
+        column_widths=[max(0.12, width / sum(widths)) for width in widths],
+        subplot_titles=[str(site) for site in drawn.sites],
+    )
+    columns = range(1, n + 1)
+    for column in columns:
         figure.add_heatmap(hoverinfo="text", coloraxis="coloraxis", xgap=1, ygap=2, row=1, col=column)
     dot = {"size": 7, "color": theme.PALETTE[0], "opacity": 0.75}
-    for column in range(1, n + 1):
-        figure.add_scatter(
-            mode="markers",
-            marker=dot,
-            hoverinfo="text",
-            showlegend=False,
-            cliponaxis=False,
-            row=2,
-            col=column,
-        )
     ring = {"symbol": "circle-open", "size": 17, "color": theme.INK, "line": {"width": 3}}
-    for row in (1, 2):
-        for column in range(1, n + 1):
-            figure.add_scatter(
-                mode="markers",
-                marker=ring,
-                hoverinfo="skip",
-                showlegend=False,
-                cliponaxis=False,
-                row=row,
-                col=column,
+    for row, marker, hover in ((2, dot, "text"), (1, ring, "skip"), (2, ring, "skip")):
+        for column in columns:
+            marks = go.Scatter(
+                mode="markers", marker=marker, hoverinfo=hover, showlegend=False, cliponaxis=False
             )
+            figure.add_trace(marks, row=row, col=column)
     axis, _ = theme.coloraxis(np.array([-1.0, 1.0]), SCORE_UNIT)
-    template: Any = theme.TEMPLATE.to_plotly_json()
-    bar = {
-        **template["layout"]["coloraxis"]["colorbar"],
-        "title": {"text": "score<br>a cluster<br> "},
-        "len": 0.9,
-        "nticks": 5,
-    }
+    template: Any = theme.TEMPLATE
+    bar = template.layout.coloraxis.colorbar.to_plotly_json()
+    bar |= {"title": {"text": "score<br>per cluster<br> "}, "len": 0.9, "nticks": 5}
     figure.update_layout(
-        template=theme.TEMPLATE, height=above + below + 204, coloraxis={**axis, "colorbar": bar}, hovermode="closest", dragmode="zoom",
-        margin={"t": 118, "b": 56, "l": 64, "r": 20}, plot_bgcolor=EMPTY, autosize=True,
+        template=theme.TEMPLATE,
+        height=above + below + 204,
+        coloraxis={**axis, "colorbar": bar},
+        hovermode="closest",
+        dragmode="zoom",
+        margin={"t": 118, "b": 56, "l": 64, "r": 20},
+        plot_bgcolor=EMPTY,
+        autosize=True,
         modebar={"remove": ["select2d", "lasso2d"]},
-    )  # fmt: skip
+    )
     theme.panel_titles(figure)
-    for column, width in enumerate(widths, start=1):
+    plain: dict[str, Any] = {"showgrid": False, "zeroline": False, "tickangle": 0}
+    for column, width in zip(columns, widths):
         figure.update_xaxes(
-            range=[-0.5, width - 0.5],
-            nticks=3 + 6 * width // sum(widths),
-            showgrid=False,
-            zeroline=False,
-            tickangle=0,
-            col=column,
+            range=[-0.5, width - 0.5], nticks=3 + 6 * width // sum(widths), **plain, col=column
         )
         figure.update_xaxes(title_text="neuron", row=2, col=column)
-    figure.update_yaxes(**{**theme.layer_axis(layers), "title": None, "showgrid": False}, row=1)
+    figure.update_yaxes({**theme.layer_axis(layers), "title": None, "showgrid": False}, row=1)
     figure.update_yaxes(title_text="layer", row=1, col=1)
     figure.update_yaxes(nticks=4, row=2)
-    figure.add_annotation(
-        text="",
-        x=0.5,
-        y=0.75,
-        xref="paper",
-        yref="paper",
-        showarrow=False,
-        font={"size": 16, "color": theme.FAINT},
-    )
+    theme.say(figure, "")
+    figure.layout.annotations[-1].y = 0.75  # over the cells
     return figure
 
 

@@ -1,16 +1,16 @@
-"""The pieces of HTML in the view. All text of others is escaped; colours also read on a dark page."""
+"""The view's pieces of HTML. Text from elsewhere is escaped; the colours can be read on a dark page too."""
 
 from __future__ import annotations
 
 import base64
 import html
 import math
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from plotly.colors import sample_colorscale
 
 from ..data.neurons import NeuronSet
@@ -18,41 +18,45 @@ from ..data.scores import NO_COUNTRY
 from ..figures import theme
 from ..figures.prompts import shown
 from ..figures.values import SCORE_UNIT, country_label
-from .asking import Answered, Answers
+from .asking import Answers
 from .heat import EMPTY, Drawn
 from .reading import Key, TokenScores
 
 BEFORE, AFTER = "#7F8C99", "#D55E00"
 _WARM, _COLD = (213, 94, 0), (0, 114, 178)
-"""Above 0 and under it, as in the figures; told apart with any kind of colour blindness."""
+"""Above 0 and below it, as in the figures; they can be told apart with any kind of colour blindness."""
 STYLE = f"""<style>
-.culnig {{ font-family: Helvetica, Arial, sans-serif; font-size: 13px; line-height: 1.45; color: var(--jp-ui-font-color1, #222); }}
-.culnig h3 {{ font-size: 17px; margin: 0 0 2px; }} .culnig h4 {{ font-size: 13px; margin: 12px 0 4px; }}
+.culnig {{ font-family: Helvetica, Arial, sans-serif; font-size: 13px; line-height: 1.45;
+    color: var(--jp-ui-font-color1, #222); }}
+.culnig h3 {{ font-size: 17px; margin: 0 0 2px; }}
+.culnig h4 {{ font-size: 13px; margin: 12px 0 4px; }}
 .culnig .small {{ color: var(--jp-ui-font-color2, {theme.FAINT}); font-size: 12px; }}
-.culnig .chip {{ border: 1px solid #9aa5b1; border-radius: 9px; padding: 0 8px; margin-right: 4px; white-space: nowrap; font-size: 12px; }}
-.culnig .bars {{ display: grid; grid-template-columns: max-content 1fr max-content; gap: 2px 8px; align-items: center; }}
+.culnig .chip {{ border: 1px solid #9aa5b1; border-radius: 9px; padding: 0 8px; margin-right: 4px;
+    white-space: nowrap; font-size: 12px; }}
+.culnig .bars {{ display: grid; grid-template-columns: max-content 1fr max-content; gap: 2px 8px;
+    align-items: center; }}
 .culnig .bar {{ position: relative; height: 13px; background: rgba(127,140,153,.15); }}
-.culnig .bar i {{ position: absolute; top: 0; bottom: 0; }} .culnig .num {{ text-align: right; font-variant-numeric: tabular-nums; }}
+.culnig .bar i {{ position: absolute; top: 0; bottom: 0; }}
+.culnig .num {{ text-align: right; font-variant-numeric: tabular-nums; }}
 .culnig .question {{ border-left: 3px solid #c9d1d9; padding: 1px 0 1px 8px; margin: 6px 0; }}
 .culnig .tokens {{ line-height: 1.75; }}
-.culnig .tokens span {{ border-radius: 3px; padding: 1px 2px; margin: 0 1px; color: #111; white-space: pre-wrap; }}
+.culnig .tokens span {{ border-radius: 3px; padding: 1px 2px; margin: 0 1px; color: #111;
+    white-space: pre-wrap; }}
 .culnig .tokens span.peak {{ outline: 2px solid #444; }}
 .culnig .tokens span.plain {{ color: inherit; }}
-.culnig table {{ border-collapse: collapse; font-size: 12px; }} .culnig td, .culnig th {{ padding: 1px 8px 1px 0; text-align: left; }}
+.culnig table {{ border-collapse: collapse; font-size: 12px; }}
+.culnig td, .culnig th {{ padding: 1px 8px 1px 0; text-align: left; }}
 .culnig td.num, .culnig th.num {{ text-align: right; padding: 1px 12px 1px 0; }}
-.culnig .two {{ display: flex; flex-wrap: wrap; gap: 4px 36px; }} .culnig code {{ background: rgba(127,140,153,.16); padding: 0 3px; white-space: pre; }}
+.culnig .two {{ display: flex; flex-wrap: wrap; gap: 4px 36px; }}
+.culnig code {{ background: rgba(127,140,153,.16); padding: 0 3px; white-space: pre; }}
 .culnig .key i {{ display: inline-block; width: 11px; height: 11px; margin: 0 4px 0 10px; }}
-.culnig-wrong {{ border-left: 4px solid #D55E00; padding: 4px 10px; margin: 2px 0; background: rgba(213,94,0,.09); }}
+.culnig-wrong {{ border-left: 4px solid #D55E00; padding: 4px 10px; margin: 2px 0;
+    background: rgba(213,94,0,.09); }}
 </style>"""
 
 
-def escape(text: str) -> str:
-    """Text as text."""
-    return html.escape(text)
-
-
 def wrap(*parts: str) -> str:
-    """Pieces in the view's own style."""
+    """Pieces in the view's style."""
     return f"<div class='culnig'>{''.join(parts)}</div>"
 
 
@@ -68,11 +72,12 @@ def small(text: str) -> str:
 
 def selection(neurons: NeuronSet) -> str:
     """How many neurons are selected, by site."""
-    counts = ", ".join(f"{site} {n:,}" for site, n in neurons.counts("site").items()) or "nothing is switched"
-    return f"<b>Selection: {theme.plural(len(neurons.keys()), 'neuron')}</b> <span class='small'>({counts})</span>"
+    counts = ", ".join(f"{site} {n:,}" for site, n in neurons.counts("site").items()) or "nothing is changed"
+    count = theme.plural(len(neurons.keys()), "neuron")
+    return f"<b>Selection: {count}</b> <span class='small'>({counts})</span>"
 
 
-# ---------------------------------------------------------------------------------------------------- a neuron's card
+# ---------------------------------------------------------------------- a neuron's card
 
 
 def card_head(key: Key, rank: tuple[int, int, float], sets: Sequence[str]) -> str:
@@ -85,7 +90,8 @@ def card_head(key: Key, rank: tuple[int, int, float], sets: Sequence[str]) -> st
     )
     return (
         f"<h3>{html.escape(key[0])}, layer {key[1]}, neuron {key[2]}</h3>"
-        f"<div class='small'>{score:.3g} {SCORE_UNIT} over all countries: rank {place:,} of {size:,} {pool} neurons</div><div>{chips}</div>"
+        f"<div class='small'>{score:.3g} {SCORE_UNIT} over all countries: "
+        f"rank {place:,} of {size:,} {pool} neurons</div><div>{chips}</div>"
     )
 
 
@@ -100,35 +106,37 @@ def country_bars(scores: Mapping[str, float]) -> str:
         left, width = 100 * (min(value, 0.0) - low) / span, 100 * abs(value) / span
         colour = _rgb(_WARM if value >= 0 else _COLD)
         name = html.escape(country_label(country))
+        bar = f"<i style='left:{left:.2f}%;width:{width:.2f}%;background:{colour}'></i>"
         rows.append(
-            f"<span>{name}</span><span class='bar' title='{name}: {value:.4g}'><i style='left:{left:.2f}%;width:{width:.2f}%;background:{colour}'></i>"
-            f"</span><span class='num'>{value:.{places}f}</span>"
+            f"<span>{name}</span><span class='bar' title='{name}: {value:.4g}'>{bar}</span>"
+            f"<span class='num'>{value:.{places}f}</span>"
         )
-    single = tuple(scores) == (NO_COUNTRY,)
-    title = "Score" if single else "Score by country"
-    return f"<h4>{title} <span class='small'>({SCORE_UNIT}, control subtracted where there is one)</span></h4><div class='bars'>{''.join(rows)}</div>"
+    title = "Score" if tuple(scores) == (NO_COUNTRY,) else "Score by country"
+    note = f"{SCORE_UNIT}, control subtracted where there is one"
+    return f"{_heading(title, note)}<div class='bars'>{''.join(rows)}</div>"
 
 
 def questions(found: Sequence[TokenScores], note: str) -> str:
     """The top questions with their tokens coloured by the neuron's attribution."""
-    parts = [f"<h4>Top questions <span class='small'>({html.escape(note)})</span></h4>"]
+    parts = [_heading("Top questions", note)]
     for scores in found:
         top = scores.top
         about = f"{html.escape(top.question.country)}, " if top.question.country else ""
         parts.append(
-            f"<div class='question'><div class='small'>{about}answer {html.escape(top.question.answer)}, P(answer) {top.p_answer:.3f}, "
-            f"P × attribution {top.weighted:.3g}</div>{tokens(scores)}</div>"
+            f"<div class='question'><div class='small'>{about}answer {html.escape(top.question.answer)}, "
+            f"P(answer) {top.p_answer:.3f}, P × attribution {top.weighted:.3g}</div>{tokens(scores)}</div>"
         )
     if found:
         parts.append(
-            f"<div class='small key'><i style='background:{_rgb(_WARM)}'></i>pushes the answer<i style='background:{_rgb(_COLD)}'></i>holds it back"
-            "; framed: the token with the largest attribution, which the score counts</div>"
+            f"<div class='small key'><i style='background:{_rgb(_WARM)}'></i>raises P(answer)"
+            f"<i style='background:{_rgb(_COLD)}'></i>lowers it"
+            "; framed: the token with the largest attribution, the one that counts for the score</div>"
         )
     return "".join(parts)
 
 
 def tokens(scores: TokenScores) -> str:
-    """A prompt's tokens, coloured; the one that the score counts has a frame."""
+    """A prompt's tokens, coloured; the one that counts for the score has a frame."""
     reach = float(np.abs(scores.values).max()) or 1.0
     peak = int(scores.values.argmax())
     spans = []
@@ -143,73 +151,69 @@ def tokens(scores: TokenScores) -> str:
 def promoted(table: pd.DataFrame, gated: bool) -> str:
     """Tokens that the neuron's output raises and lowers."""
     ordered = sorted(zip(table["token"].astype(str), table["logit"].astype(float)), key=lambda row: -row[1])
-    up, down = [row for row in ordered if row[1] > 0], [row for row in reversed(ordered) if row[1] < 0]
-    note = "its output direction through the unembedding, later layers left out"
+    up = [(token, f"{logit:+.2f}") for token, logit in ordered if logit > 0]
+    down = [(token, f"{logit:+.2f}") for token, logit in reversed(ordered) if logit < 0]
+    note = "its output direction through the unembedding, without later layers"
     note += "; a gated neuron writes this times the sign of its activation" if gated else ""
-    return f"<h4>Promoted tokens <span class='small'>({note})</span></h4><div class='two'>{_tokens_table('raises', up)}{_tokens_table('lowers', down)}</div>"
+    tables = _tokens_table("raises", "logit", up) + _tokens_table("lowers", "logit", down)
+    return f"{_heading('Promoted tokens', note)}<div class='two'>{tables}</div>"
 
 
-def _tokens_table(head: str, table: Sequence[tuple[str, float]]) -> str:
+def _heading(title: str, note: str) -> str:
+    return f"<h4>{title} <span class='small'>({html.escape(note)})</span></h4>"
+
+
+def _tokens_table(head: str, unit: str, table: Sequence[tuple[str, str]]) -> str:
     rows = "".join(
-        f"<tr><td><code>{_visible(token)}</code></td><td class='num'>{logit:+.2f}</td></tr>"
-        for token, logit in table
+        f"<tr><td><code>{_visible(token)}</code></td><td class='num'>{value}</td></tr>"
+        for token, value in table
     )
-    return f"<table><tr><th>{head}</th><th class='num'>logit</th></tr>{rows}</table>"
+    return f"<table><tr><th>{html.escape(head)}</th><th class='num'>{unit}</th></tr>{rows}</table>"
 
 
-# --------------------------------------------------------------------------------------------------------- the answers
+# ---------------------------------------------------------------------- the answers
 
 
 def answers(given: Answers) -> str:
-    """Probabilities of the labels before and after, and the ten likeliest next tokens."""
+    """Probabilities of the labels before and after, and the ten most likely next tokens."""
     changed = given.neurons > 0
     done = {"suppress": "suppressed", "enhance": "enhanced"}.get(given.operation, "")
-    what = f"{theme.plural(given.neurons, 'neuron')} {done}" if changed else "unchanged"
-    key = f"<div class='small key'><i style='background:{BEFORE};margin-left:0'></i>before (unchanged)" + (
-        f"<i style='background:{AFTER}'></i>after ({what})</div>" if changed else "</div>"
-    )
-    parts = []
+    after = f"after ({theme.plural(given.neurons, 'neuron')} {done})"
+    key = f"<i style='background:{BEFORE};margin-left:0'></i>before (unchanged)"
+    key += f"<i style='background:{AFTER}'></i>{after}" if changed else ""
+    parts = [f"<div class='small key'>{key}</div>"]
     if given.question.options:
-        parts += [
-            f"<h4>P(label) <span class='small'>(over the whole vocabulary, 0 to 100%)</span></h4>{key}<div class='bars'>"
-        ]
-        for label, option, before, after in zip(
-            given.question.options, given.options, given.before.labels, given.after.labels
-        ):
-            mark = " ✓" if label == given.right else ""
-            name = f"{html.escape(label)}{mark}" + (
-                f" <span class='small'>{html.escape(option[:60])}</span>" if option else ""
-            )
-            parts.append(_label(name, before, after if changed else None))
-        parts.append("</div>")
-        sums = f"all labels together: {100 * sum(given.before.labels):.1f}%" + (
-            f", then {100 * sum(given.after.labels):.1f}%" if changed else ""
-        )
-        parts.append(small(sums + ("; ✓ the right answer" if given.right else "")))
-    tops = [_top("before", given.before)] + ([_top(f"after ({what})", given.after)] if changed else [])
-    parts.append(
-        f"<h4>Likeliest next tokens</h4>{'' if given.question.options else key}<div class='two'>{''.join(tops)}</div>"
-    )
+        rows = zip(given.question.options, given.options, given.before.labels, given.after.labels)
+        bars = "".join(_label(given, *row) for row in rows)
+        sums = f"all labels together: {100 * sum(given.before.labels):.1f}%"
+        sums += f", then {100 * sum(given.after.labels):.1f}%" if changed else ""
+        sums += "; ✓ the right answer" if given.right else ""
+        parts.insert(0, _heading("P(label)", "over the whole vocabulary, 0 to 100%"))
+        parts += [f"<div class='bars'>{bars}</div>", small(sums), "<h4>Most likely next tokens</h4>"]
+    else:
+        parts.insert(0, "<h4>Most likely next tokens</h4>")
+    shown_tops = {"before": given.before, **({after: given.after} if changed else {})}
+    tops = [
+        _tokens_table(head, "P", [(text, _percent(p)) for text, p in answered.top])
+        for head, answered in shown_tops.items()
+    ]
+    parts.append(f"<div class='two'>{''.join(tops)}</div>")
     if given.unknown:
         parts.append(small(f"unknown to this model's tokenizer, read as blanks: {', '.join(given.unknown)}"))
     return wrap(*parts)
 
 
-def _label(name: str, before: float, after: float | None) -> str:
-    bars = f"<i style='left:0;width:{100 * before:.2f}%;background:{BEFORE};{'bottom:50%' if after is not None else ''}'></i>"
+def _label(given: Answers, label: str, option: str, before: float, after: float) -> str:
+    name = html.escape(label) + (" ✓" if label == given.right else "")
+    name += f" <span class='small'>{html.escape(option[:60])}</span>" if option else ""
+    half = "bottom:50%" if given.neurons else ""
+    bars = f"<i style='left:0;width:{100 * before:.2f}%;background:{BEFORE};{half}'></i>"
     numbers = f"{100 * before:.1f}%"
-    if after is not None:
+    if given.neurons:
         bars += f"<i style='left:0;width:{100 * after:.2f}%;background:{AFTER};top:50%'></i>"
         numbers += f" → {100 * after:.1f}%"
-    return f"<span>{name}</span><span class='bar' style='height:18px'>{bars}</span><span class='num'>{numbers}</span>"
-
-
-def _top(head: str, answered: Answered) -> str:
-    rows = "".join(
-        f"<tr><td><code>{_visible(text)}</code></td><td class='num'>{_percent(p)}</td></tr>"
-        for text, p in answered.top
-    )
-    return f"<table><tr><th>{html.escape(head)}</th><th class='num'>P</th></tr>{rows}</table>"
+    bar = f"<span class='bar' style='height:18px'>{bars}</span>"
+    return f"<span>{name}</span>{bar}<span class='num'>{numbers}</span>"
 
 
 def _percent(p: float) -> str:
@@ -224,84 +228,62 @@ def _rgb(colour: tuple[int, int, int], alpha: float = 1.0) -> str:
     return f"rgba({colour[0]},{colour[1]},{colour[2]},{alpha:.2f})"
 
 
-# ----------------------------------------------------------------------------------------------------- without a kernel
+# ---------------------------------------------------------------------- without a kernel
 
 
 def static(drawn: Drawn, neurons: NeuronSet | None, about: str) -> str:
-    """What an exported notebook shows where no kernel and no network is: the heatmap as a picture, and the set's table.
+    """What an exported notebook shows without kernel and network: the heatmap as a picture, the set's table.
 
-    A Plotly figure would bring 4.7 MB of script into every saved notebook; this brings some ten kilobytes and no script.
+    A Plotly figure would bring 4.7 MB of script into every saved notebook; this brings about ten kilobytes
+    and no script.
     """
     table = ""
     if neurons is not None and len(neurons):
-        table = f"<h4>{html.escape(str(neurons))}</h4>{neurons.top(20).to_html(index=False, border=0, float_format='{:.4g}'.format)}"
-    return wrap(
-        STYLE,
-        f"<h3>{html.escape(drawn.title)}</h3>",
-        small(about),
-        f"<div class='small'>{drawn.small}</div>",
-        _picture(drawn),
-        table,
-    )
+        rows = neurons.top(20).to_html(index=False, border=0, float_format="{:.4g}".format)
+        table = f"<h4>{html.escape(str(neurons))}</h4>{rows}"
+    title = f"<h3>{html.escape(drawn.title)}</h3>"
+    return wrap(STYLE, title, small(about), f"<div class='small'>{drawn.small}</div>", _picture(drawn), table)
 
 
 def _picture(drawn: Drawn) -> str:
-    """The cells as SVG: one bitmap a panel, a pixel a cell."""
-    scale = np.array(
-        [
-            _channels(str(colour))
-            for colour in sample_colorscale(theme.DIVERGING, np.linspace(0, 1, 255).tolist())
-        ],
-        dtype=np.uint8,
-    )
-    blank = np.array([int(EMPTY[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.uint8)
+    """The cells as SVG: one bitmap per panel, one pixel per cell."""
     layers = len(drawn.panels[0].values)
     width, height, left, top, gap = 900, min(max(22 * layers, 150), 500), 46, 24, 14
+    middle, bottom = top + height // 2, top + height + 16
     total = sum(panel.values.shape[1] for panel in drawn.panels)
-    room = width - left - gap * len(drawn.panels)
-    parts, x = [], float(left)
-    step = max(1, round(layers / 12))
-    for layer in range(0, layers, step):
-        y = top + height * (1 - (layer + 0.5) / layers)
-        parts.append(f"<text x='{left - 8}' y='{y + 4:.1f}' text-anchor='end'>{layer}</text>")
+    parts = [
+        f"<text x='12' y='{middle}' transform='rotate(-90 12 {middle})' text-anchor='middle'>layer</text>"
+    ]
+    for layer in range(0, layers, max(1, round(layers / 12))):
+        y = top + height * (1 - (layer + 0.5) / layers) + 4
+        parts.append(f"<text x='{left - 8}' y='{y:.1f}' text-anchor='end'>{layer}</text>")
+    x = float(left)
     for panel in drawn.panels:
-        wide = room * panel.values.shape[1] / total
-        unit = np.clip(np.nan_to_num(panel.cells) / drawn.reach, -1, 1)
-        pixels = scale[np.round(127 + 127 * unit).astype(int)]
-        pixels = np.where(np.isfinite(panel.cells)[..., None], pixels, blank)[::-1]  # layer 0 at the bottom
-        picture = base64.b64encode(_png(pixels)).decode()
+        neurons = panel.values.shape[1]
+        wide = (width - left - gap * len(drawn.panels)) * neurons / total
         parts.append(
-            f"<image x='{x:.1f}' y='{top}' width='{wide:.1f}' height='{height}' preserveAspectRatio='none' style='image-rendering:pixelated' "
-            f"href='data:image/png;base64,{picture}'/><text x='{x:.1f}' y='{top - 8}'>{panel.site}</text>"
-            f"<text x='{x:.1f}' y='{top + height + 16}'>0</text><text x='{x + wide:.1f}' y='{top + height + 16}' text-anchor='end'>{panel.values.shape[1] - 1}</text>"
+            f"<image x='{x:.1f}' y='{top}' width='{wide:.1f}' height='{height}' preserveAspectRatio='none' "
+            "style='image-rendering:pixelated' "
+            f"href='data:image/png;base64,{_png(panel.cells, drawn.reach)}'/>"
+            f"<text x='{x:.1f}' y='{top - 8}'>{panel.site}</text><text x='{x:.1f}' y='{bottom}'>0</text>"
+            f"<text x='{x + wide:.1f}' y='{bottom}' text-anchor='end'>{neurons - 1}</text>"
         )
         x += wide + gap
-    parts.append(
-        f"<text x='12' y='{top + height / 2:.0f}' transform='rotate(-90 12 {top + height / 2:.0f})' text-anchor='middle'>layer</text>"
-    )
     return (
-        f"<svg viewBox='0 0 {width} {top + height + 24}' width='100%' style='max-width:{width}px' font-size='12' fill='currentColor' role='img' "
-        f"aria-label='heatmap: layer by neuron'>{''.join(parts)}</svg>"
-        f"<div class='small'>blue under 0, white 0, red above; grey: no neuron of the set; colours end at ±{drawn.reach:.3g} ({SCORE_UNIT})</div>"
+        f"<svg viewBox='0 0 {width} {bottom + 8}' width='100%' style='max-width:{width}px' font-size='12' "
+        f"fill='currentColor' role='img' aria-label='heatmap: layer by neuron'>{''.join(parts)}</svg>"
+        "<div class='small'>blue below 0, white 0, red above; grey: no neuron of the set; "
+        f"colours end at ±{drawn.reach:.3g} ({SCORE_UNIT})</div>"
     )
 
 
-def _channels(colour: str) -> list[int]:
-    return [int(float(part)) for part in colour[4:-1].split(",")]
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """[row, column, red green blue] in 0 to 255 as a PNG."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.astype(np.uint8).tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows, 9))
-        + chunk(b"IEND", b"")
-    )
+def _png(cells: np.ndarray, reach: float) -> str:
+    """[layer, cell] as a PNG in base64, layer 0 at the bottom."""
+    colours = sample_colorscale(theme.DIVERGING, np.linspace(0, 1, 255).tolist(), colortype="tuple")
+    scale = np.round(255 * np.array(colours)).astype(np.uint8)
+    unit = np.clip(np.nan_to_num(cells) / reach, -1, 1)
+    pixels = scale[np.round(127 + 127 * unit).astype(int)]
+    pixels[np.isnan(cells)] = [int(EMPTY[i : i + 2], 16) for i in (1, 3, 5)]
+    file = BytesIO()
+    Image.fromarray(pixels[::-1]).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The view's two panes, as widgets without a mind of their own: a neuron's card, and the bench."""
+"""The view's two panes, as widgets that decide nothing: a neuron's card, and the bench."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import ipywidgets as w
 import traitlets as t
 
 from ..data.neurons import NeuronSet
-from ..method.ablation import OPERATIONS
-from ..study.config import UNCHANGED
 from ..tasks.question import Question
 from . import page
+from .asking import OPERATIONS
 from .reading import Key
 
 WIDE = {"width": "100%"}
@@ -31,7 +30,7 @@ def button(text: str, act: Act) -> w.Button:
 def menu(
     view: t.HasTraits, name: str, label: str, options: Sequence[tuple[str, Any]], width: str
 ) -> w.Dropdown:
-    """A dropdown that is one with a trait; None is the first of its options, under "": a Dropdown shows None as nothing at all."""
+    """A dropdown linked to a trait; "" stands for None, which a Dropdown cannot show as an option."""
     dropdown = w.Dropdown(options=list(options), description=label, layout={"width": width}, style=LABELLED)
     t.link(
         (view, name),
@@ -42,33 +41,25 @@ def menu(
 
 
 class CardPane(w.VBox):
-    """A neuron's card, the neurons of the clicked cell to choose from, and what can be done with the neuron."""
+    """A neuron's card, the neurons of the clicked cell to choose from, and buttons for the neuron."""
 
     def __init__(self, chosen: Callable[[Key], object], *, only: Act, add: Act, remove: Act) -> None:
-        """`chosen` gets a neuron that was picked among those of the cell."""
+        """`chosen` gets the neuron that was picked from those of the cell."""
         self.offered = w.Dropdown(
             description="Neuron", layout={"width": "260px", "display": "none"}, style=LABELLED
         )
         self.offered.observe(lambda change: change["new"] is not None and chosen(change["new"]), "value")
-        self.buttons = [
-            button("Only this neuron", only),
-            button("Add to selection", add),
-            button("Remove", remove),
-        ]
-        hint = page.wrap(
-            page.small("Click a cell of the heatmap, or a dot under it: the neuron's card appears here.")
-        )
-        self.head, self.questions, self.promoted = (
-            w.HTML(hint, layout=WIDE),
-            w.HTML(layout=WIDE),
-            w.HTML(layout=WIDE),
-        )
+        acts = {"Only this neuron": only, "Add to selection": add, "Remove": remove}
+        self.buttons = [button(text, act) for text, act in acts.items()]
+        hint = page.small("Click a cell of the heatmap, or a dot below it: the neuron's card appears here.")
+        self.head, self.questions, self.promoted = (w.HTML(layout=WIDE) for _ in range(3))
+        self.head.value = page.wrap(hint)
         row = w.HBox([self.offered, *self.buttons], layout={"flex_flow": "row wrap"})
         super().__init__([row, self.head, self.questions, self.promoted], layout=_PANE)
         self.enable(False)
 
     def offer(self, keys: Sequence[Key]) -> None:
-        """The neurons of a clicked cell, the strongest first; hidden where there is one alone."""
+        """The neurons of a clicked cell, the strongest first; hidden where there is only one."""
         self.offered.options = [(f"{site} {layer} / {i}", (site, layer, i)) for site, layer, i in keys]
         self.offered.layout.display = None if len(keys) > 1 else "none"
         self.offered.index = 0 if keys else None
@@ -79,7 +70,7 @@ class CardPane(w.VBox):
             each.disabled = not on
 
     def clear(self) -> None:
-        """Takes away what the model said of another neuron."""
+        """Removes what the model said about another neuron."""
         self.questions.value = self.promoted.value = ""
 
 
@@ -103,7 +94,7 @@ class Bench(w.VBox):
             lambda change: isinstance(change["new"], Question) and example(change["new"]), "value"
         )
         self.answered = w.HTML(layout=WIDE)
-        switch = w.ToggleButtons(options=[UNCHANGED, *OPERATIONS], style={"button_width": "104px"})
+        switch = w.ToggleButtons(options=OPERATIONS, style={"button_width": "104px"})
         hint = "A question, and its options on lines of their own:\nA. first\nB. second"
         typed = w.Textarea(placeholder=hint, rows=6, continuous_update=False, layout=WIDE)
         lazily: dict[str, Any] = {"continuous_update": False, "style": LABELLED}
@@ -113,12 +104,8 @@ class Bench(w.VBox):
         prefix = w.Text(
             description="Answer starts", placeholder="(nothing)", layout={"width": "52%"}, **lazily
         )
-        for name, widget in (
-            ("operation", switch),
-            ("question", typed),
-            ("labels", labels),
-            ("answer_prefix", prefix),
-        ):
+        linked = {"operation": switch, "question": typed, "labels": labels, "answer_prefix": prefix}
+        for name, widget in linked.items():
             t.link((view, name), (widget, "value"))
         asking = button("Ask", ask)
         asking.button_style = "primary"
@@ -140,7 +127,8 @@ class Bench(w.VBox):
         """Questions to pick from, under a title."""
         options: list[tuple[str, Question | str]] = [(f"({title})", "")]
         for q in questions:
-            options.append((f"{f'{q.country}: ' if q.country else ''}{' '.join(q.prompt.split())[:90]}", q))
+            about = f"{q.country}: " if q.country else ""
+            options.append((about + " ".join(q.prompt.split())[:90], q))
         self.examples.options = options
         self.examples.index = 0
         self.examples.layout.display = None if questions else "none"

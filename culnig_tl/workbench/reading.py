@@ -1,10 +1,9 @@
-"""Which questions a neuron answers to, and which of their tokens."""
+"""The questions to which a neuron responds, and the tokens in them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data.neurons import NeuronSet, Site
-from ..engine.models import device_of, tokenizer_of
-from ..engine.prompts import pad
-from ..engine.run import backward, prepare
+from ..engine.hooks import Reading, SiteHooks
+from ..engine.models import HookedModel, device_of, tokenizer_of
+from ..engine.prompts import encode, pad
 from ..method.closeup import question_scores
 from ..tasks.question import Question, Task
 
@@ -22,8 +21,6 @@ Key = tuple[str, int, int]
 """(site, layer, neuron)."""
 STEP = 50
 """Questions read at a time; between two steps other requests have their turn."""
-CLOSE = 0.02
-"""P(answer) of a padded prompt may differ from the prompt's own by so much: bfloat16 rounds as coarsely."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +33,19 @@ class TopQuestion:
     p_answer: float
 
 
-class Reading:
-    """A task's questions, read for some neurons: a few questions a step, never one twice."""
+class Reader:
+    """Reads a task's questions for some neurons: a few questions per step, none twice."""
 
-    def __init__(self, model: Any, task: Task, neurons: NeuronSet) -> None:
-        """Every neuron of the set once (see `question_scores`)."""
+    def __init__(self, model: HookedModel, task: Task, neurons: NeuronSet) -> None:
+        """The set holds every neuron once (see `question_scores`)."""
         self.model, self.task, self.neurons = model, task, neurons
         table = neurons.table
-        self._column: dict[Key, int] = {
-            key: i for i, key in enumerate(zip(table["site"], table["layer"], table["neuron"]))
-        }
+        self._column = {key: i for i, key in enumerate(zip(table["site"], table["layer"], table["neuron"]))}
+        self._questions: list[Question] = []
         self._weighted: list[Float[np.ndarray, "question neuron"]] = []
         self._p_answer: list[Float[np.ndarray, " question"]] = []
         self.done = 0
-        """Questions read so far."""
+        """Questions read so far, those that are too long for the model included."""
 
     def __contains__(self, key: Key) -> bool:
         return key in self._column
@@ -62,24 +58,21 @@ class Reading:
         """Reads the next questions."""
         part = self.task[self.done : self.done + STEP]
         scores = question_scores(self.model, part, self.neurons, progress=False)
+        self._questions += scores.task.questions
         self._weighted.append(scores.weighted)
         self._p_answer.append(scores.p_answer)
         self.done += len(part)
 
     def top(self, key: Key, count: int) -> list[TopQuestion]:
-        """The questions on which a neuron scores highest, a cluster once a country."""
+        """The questions on which a neuron scores highest, at most one per cluster and country."""
         values = np.concatenate([part[:, self._column[key]] for part in self._weighted])
         p_answer = np.concatenate(self._p_answer)
         best: dict[tuple[str, str | None], TopQuestion] = {}
         for i in np.argsort(-values, kind="stable"):
-            question = self.task[int(i)]
-            best.setdefault(
-                (question.cluster, question.country),
-                TopQuestion(question, float(values[i]), float(p_answer[i])),
-            )
-            if len(best) == count:
-                break
-        return list(best.values())
+            question = self._questions[i]
+            top = TopQuestion(question, float(values[i]), float(p_answer[i]))
+            best.setdefault((question.cluster, question.country), top)
+        return list(best.values())[:count]
 
 
 @dataclass(frozen=True)
@@ -92,40 +85,27 @@ class TokenScores:
     """s_i = n_i * dP/dn_i: the change of P(answer) to first order."""
 
 
-def token_scores(model: Any, questions: Sequence[TopQuestion], key: Key) -> list[TokenScores]:
-    """`score_prompt` of a few questions and one neuron, in one forward and one backward pass.
-
-    Where padding moves P(answer) away from what it was when the questions were read, they are asked one by one.
-    """
-    if not questions:
-        return []
-    task = Task("top questions", tuple(replace(q.question, id=str(i)) for i, q in enumerate(questions)))
+def token_scores(model: HookedModel, questions: Sequence[TopQuestion], key: Key) -> list[TokenScores]:
+    """`score_prompt` of a few questions for one neuron, in one forward and one backward pass."""
     site, layer, neuron = Site.parse(key[0]), key[1], key[2]
-    _, sites, prompts = prepare(model, task, (site,))
     tokenizer, device = tokenizer_of(model), device_of(model)
+    prompts = encode(tokenizer, [top.question for top in questions])
     tokens, mask = pad(prompts, tokenizer, device)
-    answers = torch.tensor([p.answer_token for p in prompts], device=device)
+    answers = torch.tensor([prompt.answer_token for prompt in prompts], device=device)
     products = torch.zeros(tokens.shape)
-    p_answer = torch.zeros(len(prompts))
-
-    def keep(at: Site, depth: int, product: Tensor) -> None:
-        if depth == layer:
-            products.copy_(product[:, :, neuron])
 
     def objective(logits: Tensor) -> Tensor:
-        right = logits.softmax(-1).gather(1, answers[:, None]).squeeze(1)
-        p_answer.copy_(right.detach())
-        return right.sum()
+        return logits.softmax(-1).gather(1, answers[:, None]).sum()
 
-    backward(model, tokens, mask, sites, objective, keep)
-    moved = (p_answer - torch.tensor([q.p_answer for q in questions])).abs().amax()
-    if len(questions) > 1 and not moved <= CLOSE:
-        return [scores for question in questions for scores in token_scores(model, [question], key)]
+    def keep(_: Site, at: int, reading: Reading) -> None:
+        if at == layer and reading.products is not None:
+            products.copy_(reading.products[:, :, neuron])
+
+    hooks = SiteHooks(model, backward=[site])
+    with hooks.installed():
+        hooks.run(tokens, mask, objective, keep)
+    texts = [tuple(tokenizer.convert_ids_to_tokens(list(prompt.tokens))) for prompt in prompts]
     return [
-        TokenScores(
-            top,
-            tuple(tokenizer.convert_ids_to_tokens(list(prompt.tokens))),
-            row[len(row) - len(prompt.tokens) :].numpy(),
-        )
-        for top, prompt, row in zip(questions, prompts, products)
+        TokenScores(top, text, row[len(row) - len(text) :].numpy())
+        for top, text, row in zip(questions, texts, products)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,19 +13,19 @@ import pandas as pd
 from ..data.neurons import NeuronSet, Provenance, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..defaults import TOY
-from ..engine.models import describe, load_model
+from ..engine.models import HookedModel, describe, load_model
 from ..errors import ModelError, NeuronError, ScoreError, TaskError
 from ..figures.values import per_cluster
 from ..study.study import Study
 from ..tasks import Question, Task, load_task
 from ..tasks.registry import TASKS
-from .reading import Key, Reading
+from .reading import Key, Reader
 from .twin import twin
 
 ALL = "all scored neurons"
 SELECTION = "my selection"
 FEW = 10_000
-"""Neurons of a model that are all read at once; of a larger one those of the chosen set are."""
+"""A model of up to so many neurons has them all read at once; of a larger one only the chosen set's are."""
 EXAMPLES = 12
 """Questions offered before a card names better ones."""
 
@@ -43,33 +43,33 @@ class Choice:
 
 @dataclass
 class Source:
-    """Scores, the sets to choose from, and how to come by the model and the questions."""
+    """Scores, the sets to choose from, and where the model and the questions come from."""
 
     scores: NeuronScores
     control: NeuronScores | None = None
     sets: dict[str, NeuronSet] = field(default_factory=dict)
-    given_model: Any = None
+    given_model: HookedModel | None = None
     given_task: Task | None = None
     data_dir: str | None = None
     limit: int | None = None
     """Of the study's questions."""
     questions: int = 200
     _by_country: dict[str | None, dict[Site, np.ndarray]] = field(default_factory=dict)
-    _readings: list[Reading] = field(default_factory=list)
+    _readers: list[Reader] = field(default_factory=list)
 
     @classmethod
     def of(
         cls,
         given: Study | NeuronScores,
         *,
-        model: Any = None,
+        model: HookedModel | None = None,
         neurons: NeuronSet | Mapping[str, NeuronSet] | None = None,
         task: Task | None = None,
         questions: int = 200,
     ) -> Source:
-        """Of a study or scores; sets that are given besides come first. Raises as `explore` does."""
+        """Of a study or scores; sets that are given as well come first. Raises as `explore` does."""
         if questions < 1:
-            raise TaskError(f"questions must be a number from 1, not {questions}")
+            raise TaskError(f"questions must be at least 1, not {questions}")
         extra = {neurons.provenance.kind: neurons} if isinstance(neurons, NeuronSet) else dict(neurons or {})
         if isinstance(given, Study):
             study, scores = given, given.scores["neuron"]
@@ -87,7 +87,7 @@ class Source:
             source.check_model(model)
         return source
 
-    # ------------------------------------------------------------------------------------------- scores and sets
+    # ---------------------------------------------------------------------- scores and sets
 
     @property
     def model_name(self) -> str:
@@ -95,14 +95,25 @@ class Source:
 
     @property
     def title(self) -> str:
-        return f"{self.model_name}: scores on {self.scores.task}{' minus control' if self.control is not None else ''}"
+        return f"{self.model_name}: {self.scored}"
+
+    @property
+    def scored(self) -> str:
+        return f"scores on {self.scores.task}{' minus control' if self.control is not None else ''}"
+
+    @property
+    def size(self) -> int:
+        """Neurons that were scored."""
+        return self.scores.layers * sum(self.scores.widths.values())
 
     @property
     def about(self) -> str:
         """The size of what was scored, in words."""
-        n, neurons = sum(self.scores.questions), self.scores.layers * sum(self.scores.widths.values())
         where = f", {len(self.countries)} countries" if self.countries else ""
-        return f"{self.scores.layers} layers, {neurons:,} neurons scored on {n:,} questions in {self.scores.clusters:,} clusters{where}"
+        return (
+            f"{self.scores.layers} layers, {self.size:,} neurons "
+            f"scored on {sum(self.scores.questions):,} questions in {self.scores.clusters:,} clusters{where}"
+        )
 
     @property
     def countries(self) -> tuple[str, ...]:
@@ -113,24 +124,44 @@ class Source:
         for (site, layer), index in neurons.indices.items():
             width = self.scores.widths.get(site)
             if layer >= self.scores.layers or (width is not None and index[-1] >= width):
+                wide = f", {width:,} neurons per layer at {site}" if width is not None else ""
                 raise NeuronError(
-                    f"neuron ({site}, {layer}, {index[-1]}) lies outside the scores of {self.model_name}: {self.scores.layers} layers"
-                    + (f", {width:,} neurons a layer at {site}" if width is not None else "")
+                    f"neuron ({site}, {layer}, {index[-1]}) lies outside the scores of {self.model_name}: "
+                    f"{self.scores.layers} layers{wide}"
                 )
 
+    def check_country(self, country: str | None) -> str | None:
+        """The country itself. Raises `ScoreError` where it has no scores."""
+        if country is not None and country not in self.scores.countries:
+            raise ScoreError(f"no scores of {country!r}: countries are {', '.join(self.scores.countries)}")
+        return country
+
+    def check_site(self, site: str | None) -> str | None:
+        """The site itself. Raises `NeuronError` where it has no scores."""
+        if site is not None and Site.parse(site) not in self.scores.arrays:
+            raise NeuronError(f"no scores of {site}: sites are {', '.join(map(str, self.scores.sites))}")
+        return site
+
+    def check_layer(self, layer: int | None) -> int | None:
+        """The layer itself. Raises `NeuronError` where the model has none of that number."""
+        if layer is not None and not 0 <= layer < self.scores.layers:
+            raise NeuronError(f"no layer {layer}: layers are 0 to {self.scores.layers - 1}")
+        return layer
+
     def check_neuron(self, key: tuple[Any, Any, Any]) -> Key:
-        """(site, layer, neuron), of a table's row too, as plain values. Raises `NeuronError` where it has no score."""
+        """(site, layer, neuron) as plain values. Raises `NeuronError` where it has no score."""
         site, layer, neuron = Site.parse(key[0]), int(key[1]), int(key[2])
         width = self.scores.widths.get(site, 0)
         if not (0 <= layer < self.scores.layers and 0 <= neuron < width):
             have = ", ".join(f"{s} 0 to {w - 1}" for s, w in self.scores.widths.items())
             raise NeuronError(
-                f"no scores of neuron ({site}, {layer}, {neuron}): layers are 0 to {self.scores.layers - 1}, neurons of {have}"
+                f"no scores of neuron ({site}, {layer}, {neuron}): layers are 0 to {self.scores.layers - 1}, "
+                f"neurons {have}"
             )
         return site.value, layer, neuron
 
     def values(self, country: str | None) -> dict[Site, np.ndarray]:
-        """[layer, neuron] a site: the score a cluster, control subtracted, of one country or of all together."""
+        """[layer, neuron] per site: score per cluster, control subtracted, of one country or of all."""
         if country not in self._by_country:
             self._by_country[country] = per_cluster(self.scores, self.control, country=country)
         return self._by_country[country]
@@ -138,11 +169,11 @@ class Source:
     def neurons_of(self, choice: Choice, selection: NeuronSet) -> NeuronSet:
         """The set's neurons at the chosen country, site and layer, each once, with the scores of `values`.
 
-        Raises `NeuronError` for `ALL`: that is the model, no set.
+        Raises `NeuronError` for `ALL`: that is the whole model and not a set.
         """
         if choice.name == ALL:
             raise NeuronError(
-                "all scored neurons are no set to switch off: choose a set, or pick neurons one by one"
+                "all scored neurons are not a set to ablate: choose a set, or pick neurons one by one"
             )
         neurons = selection if choice.name == SELECTION else self.sets[choice.name]
         country = choice.country if choice.country in neurons.countries else None
@@ -159,46 +190,31 @@ class Source:
         for site, array in self.values(choice.country).items():
             here = sites == site.value
             scores[here] = array[layers[here], index[here]]
-        kind = choice.name + (f": {country}" if country else "")
-        known = neurons.provenance
-        pool = {site.value: width for site, width in self.scores.widths.items()}
-        return NeuronSet(
-            pd.DataFrame({"site": sites, "layer": layers, "neuron": index, "score": scores}),
-            Provenance(
-                kind=kind,
-                model=known.model,
-                revision=known.revision,
-                pool=pool,
-                layers=self.scores.layers,
-                version=known.version,
-            ),
-        )
+        table = pd.DataFrame({"site": sites, "layer": layers, "neuron": index, "score": scores})
+        return self._set(table, choice.name + (f": {country}" if country else ""), neurons.provenance)
 
     def nothing(self) -> NeuronSet:
         """The empty set of this model."""
-        return self._made([], [])
+        return self._set(
+            pd.DataFrame({"site": [], "layer": [], "neuron": [], "score": np.empty(0, np.float32)})
+        )
 
     def single(self, key: Key) -> NeuronSet:
         """The set of one neuron, with its score over all countries."""
-        return self._made([key], [float(self.values(None)[Site(key[0])][key[1], key[2]])])
+        score = self.values(None)[Site(key[0])][key[1], [key[2]]]
+        return self._set(pd.DataFrame({"site": key[0], "layer": key[1], "neuron": key[2], "score": score}))
 
-    def _made(self, keys: list[Key], scores: list[float]) -> NeuronSet:
-        table = pd.DataFrame(keys, columns=["site", "layer", "neuron"]).assign(
-            score=np.array(scores, dtype=np.float32)
-        )
-        known = self.scores.metadata
-        pool = {site.value: width for site, width in self.scores.widths.items()}
+    def _set(self, table: pd.DataFrame, kind: str = SELECTION, known: Provenance | None = None) -> NeuronSet:
+        """A set of this model's neurons; the model and versions of `known` are kept."""
+        known = known or Provenance(model=self.model_name, revision=self.scores.metadata.get("revision"))
         where = Provenance(
-            kind=SELECTION,
-            model=self.model_name,
-            revision=known.get("revision"),
-            pool=pool,
-            layers=self.scores.layers,
+            kind, known.model, known.revision, layers=self.scores.layers, version=known.version
         )
-        return NeuronSet(table, where)
+        pool = {site.value: width for site, width in self.scores.widths.items()}
+        return NeuronSet(table, replace(where, pool=pool))
 
     def as_selection(self, neurons: NeuronSet) -> NeuronSet:
-        """The same neurons: a whole set of the study's with all that is known of it, others under the name of the view's selection."""
+        """The same neurons: one of the sets as it is, others under the name of the view's selection."""
         for known in self.sets.values():
             if neurons == known and not known.countries:
                 return known
@@ -207,18 +223,13 @@ class Source:
     def sets_with(self, key: Key) -> list[str]:
         """Names of the sets that hold a neuron; random ones left out."""
         site, layer, neuron = Site.parse(key[0]), key[1], key[2]
-        return [
-            name
-            for name, neurons in self.sets.items()
-            if not name.startswith("random") and neuron in neurons.indices.get((site, layer), np.empty(0))
-        ]
+        sets = {name: neurons for name, neurons in self.sets.items() if not name.startswith("random")}
+        return [name for name, neurons in sets.items() if neuron in neurons.indices.get((site, layer), ())]
 
     def country_scores(self, key: Key) -> dict[str, float]:
-        """Country -> the neuron's score a cluster, control subtracted."""
+        """Country -> the neuron's score per cluster, control subtracted."""
         site, layer, neuron = Site.parse(key[0]), key[1], key[2]
-        return {
-            country: float(self.values(country)[site][layer, neuron]) for country in self.scores.countries
-        }
+        return {name: float(self.values(name)[site][layer, neuron]) for name in self.scores.countries}
 
     def rank(self, key: Key) -> tuple[int, int, float]:
         """(rank, size, score) among the neurons of the pool, all countries together."""
@@ -228,20 +239,20 @@ class Source:
         pool = [array for s, array in values.items() if s.pool == site.pool]
         return 1 + sum(int((array > mine).sum()) for array in pool), sum(array.size for array in pool), mine
 
-    # ------------------------------------------------------------------------------------------- model and questions
+    # ---------------------------------------------------------------------- model and questions
 
-    def check_model(self, model: Any) -> None:
-        """Raises `ModelError` for a model of other shape than the scores."""
+    def check_model(self, model: HookedModel) -> None:
+        """Raises `ModelError` for a model of another shape than the scores."""
         info = describe(model)
         differing = [s for s, width in self.scores.widths.items() if info.widths.get(s) != width]
         if info.layers != self.scores.layers or differing:
             raise ModelError(
-                f"the scores are of {self.model_name} ({self.scores.layers} layers), the model given is {info}"
+                f"the scores are of {self.model_name} ({self.scores.layers} layers), the model is {info}"
             )
 
     @cached_property
-    def model(self) -> Any:
-        """The view's own copy of the model, on the same weights. Raises `ModelError` where none is given and it is not the toy."""
+    def model(self) -> HookedModel:
+        """The view's own copy of the model, on the same weights. Raises `ModelError` where none was given."""
         model = self.given_model
         if model is None:
             if self.model_name != TOY:
@@ -271,11 +282,18 @@ class Source:
         return tuple(describe(self.model).widths)
 
     def caution_of_model(self) -> str:
-        """What a user should know of the model, which is loaded for it; blank where all is well."""
+        """What the user should know about the model, which is loaded for it; blank where all is well."""
         scored, here = self.scores.metadata.get("revision"), describe(self.model).revision
         if scored and here and scored != here:
-            return f"the scores are of revision {scored} of {self.model_name}, the model at hand is {here}: they may not agree"
+            return (
+                f"the scores are of revision {scored} of {self.model_name}, the model is of {here}: "
+                "they may not agree"
+            )
         return ""
+
+    @property
+    def _task_name(self) -> str:
+        return self.scores.task.partition(":")[0]
 
     @cached_property
     def task(self) -> Task:
@@ -283,7 +301,7 @@ class Source:
         task = self.given_task
         if task is None:
             try:
-                task = load_task(self.scores.task.partition(":")[0], data_dir=self.data_dir)
+                task = load_task(self._task_name, data_dir=self.data_dir)
             except TaskError as error:
                 raise TaskError(
                     f"the questions are missing: explore(..., task=load_task(...)); {error}"
@@ -296,9 +314,8 @@ class Source:
 
     @cached_property
     def examples(self) -> tuple[Question, ...]:
-        """A few questions to start with, none where they would have to be fetched."""
-        task = self.given_task
-        name = self.scores.task.partition(":")[0]
+        """A few questions to start with; none where they would have to be fetched."""
+        task, name = self.given_task, self._task_name
         if task is None and name in TASKS and TASKS[name].source == "package":
             task = load_task(name)
         if task is None:
@@ -307,31 +324,20 @@ class Source:
             task = task.test_split()
         return tuple(task.limit(EXAMPLES))
 
-    def reading(self, key: Key, choice: Choice, selection: NeuronSet) -> Reading:
-        """What reads questions for a neuron, and for as many others as one pass has room for."""
-        found = next((reading for reading in self._readings if key in reading), None)
-        if found is not None:
-            return found
-        every = self.scores.layers * sum(self.scores.widths.values())
-        if every <= FEW:
+    def reader(self, key: Key, choice: Choice, selection: NeuronSet) -> Reader:
+        """What reads questions for a neuron, and for the others that are read with it; kept."""
+        for reader in self._readers:
+            if key in reader:
+                return reader
+        keys: Iterable[Key] = [key]
+        if self.size <= FEW:
+            layers, widths = range(self.scores.layers), self.scores.widths
             keys = [
-                (s.value, layer, i)
-                for s, width in self.scores.widths.items()
-                for layer in range(self.scores.layers)
-                for i in range(width)
+                (s.value, layer, i) for s, width in widths.items() for layer in layers for i in range(width)
             ]
-            neurons = NeuronSet.from_indices(keys)
         elif choice.name != ALL and key in (chosen := self.neurons_of(Choice(choice.name), selection)).keys():
-            held = {known for reading in self._readings for known in reading.neurons.keys()}
-            neurons = NeuronSet.from_indices(sorted(chosen.keys() - held))
-        else:
-            neurons = NeuronSet.from_indices([key])
-        self._readings.append(Reading(self.model, self.task, neurons))
-        return self._readings[-1]
-
-
-def check_country(source: Source, country: str | None) -> str | None:
-    """The country itself. Raises `ScoreError` where it has no scores."""
-    if country is not None and country not in source.scores.countries:
-        raise ScoreError(f"no scores of {country!r}: countries are {', '.join(source.scores.countries)}")
-    return country
+            keys = sorted(
+                chosen.keys() - {known for reader in self._readers for known in reader.neurons.keys()}
+            )
+        self._readers.append(Reader(self.model, self.task, NeuronSet.from_indices(keys)))
+        return self._readers[-1]

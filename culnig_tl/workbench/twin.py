@@ -1,8 +1,8 @@
 """A copy of a model on the same weights.
 
-Comm messages of a view may be answered in a thread of their own while a cell runs the same model. Hooks live on the
-model: without a copy, the view's ablation would reach into the cell's evaluation. The copy has hook points of its own and
-no weight of its own.
+A view's messages may be answered in a thread of their own while a cell runs the same model. Hooks live on the
+model: without a copy, the view's ablation would reach into the cell's evaluation. The copy has its own hook
+points and shares every weight.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from typing import Any
 
 import torch
 
-from ..engine.models import device_of, last_logits
+from ..engine.models import HookedModel, device_of, last_logits
 
 log = logging.getLogger(__name__)
 
 _FORKS = ("use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
-"""TransformerLens' flags under which a block of the copy would write into the model that it was copied from."""
+"""TransformerLens' flags under which a block of the copy would write into the model that it was copied
+from."""
 
 
 @torch.no_grad()
-def twin(model: Any) -> Any | None:
-    """The copy; None where the model cannot be copied, or where the copy computes something else."""
+def twin(model: Any) -> HookedModel | None:
+    """The copy; None, with a warning in the log, where it cannot be made or computes something else."""
     if any(getattr(model.cfg, flag, False) for flag in _FORKS):
         log.warning(
             "the view shares the model with the notebook: it cannot be copied while %s is set",
@@ -34,21 +35,17 @@ def twin(model: Any) -> Any | None:
         return None
     kept = [*model.parameters(), *model.buffers(), getattr(model, "tokenizer", None), model.cfg]
     memo: dict[int, Any] = {id(each): each for each in kept}
-    # TransformerLens keeps the last attention pattern, after a backward pass with its graph, which cannot be copied.
-    left = [
-        value
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, torch.Tensor)
-    ]
-    memo |= {id(value): value.detach() for value in left if value.grad_fn is not None}
+    # TransformerLens keeps the last attention pattern; after a backward pass its graph cannot be copied.
+    values = [value for module in model.modules() for value in vars(module).values()]
+    left = [value for value in values if isinstance(value, torch.Tensor) and value.grad_fn is not None]
+    memo |= {id(value): value.detach() for value in left}
     memo[id(memo)] = kept  # keeps them alive meanwhile, as deepcopy itself does
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             copied = copy.deepcopy(model, memo)
     except (TypeError, RuntimeError, AttributeError, ValueError, NotImplementedError) as error:
-        log.warning("the view shares the model with the notebook, it cannot be copied: %s", error)
+        log.warning("the view shares the model with the notebook: it cannot be copied (%s)", error)
         return None
     object.__setattr__(copied, "_culnig_original", model)  # its blocks hold weak references to the model's
     shared = all(a is b for a, b in itertools.zip_longest(model.parameters(), copied.parameters()))

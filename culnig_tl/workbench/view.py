@@ -1,11 +1,12 @@
 """The widget: choices above, the heatmap, a neuron's card on the left, the bench on the right.
 
-Whatever takes longer than a moment runs in two threads, one for pictures and one for the model; the latest request of a kind
-wins. State is in traits, as plain data: a cell reads, sets and observes the same values as the mouse does.
+Work runs in two threads, one for pictures and one for the model; the latest request of a kind wins. State is
+in traits, as plain data: a cell reads, sets and observes the same values as the mouse does.
 """
 
 from __future__ import annotations
 
+import html
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +20,14 @@ from ..data.neurons import NeuronSet, Site
 from ..errors import CulnigError, NeuronError, StudyError
 from ..figures import promoted_tokens
 from ..figures.values import country_label
-from ..method.ablation import OPERATIONS
 from ..study.config import UNCHANGED
 from ..tasks.question import Question
 from . import page
-from .asking import Answers, ask, option_lines, read_question
+from .asking import OPERATIONS, Answers, ask, option_lines, read_question
 from .heat import Heatmap, draw
 from .panes import WIDE, Bench, CardPane, menu
 from .reading import Key, token_scores
-from .source import ALL, SELECTION, Choice, Source, check_country
+from .source import ALL, SELECTION, Choice, Source
 from .worker import Job, Show, Worker
 
 SHOWN = 5
@@ -41,18 +41,16 @@ class Workbench(w.VBox):
     country = t.Unicode(None, allow_none=True, help="Whose scores; None: all countries together.")
     site = t.Unicode(None, allow_none=True, help="One site alone, e.g. mlp.gate; None: all that are scored.")
     layer = t.Int(
-        None, allow_none=True, help="Whose neurons are drawn one by one; None follows the clicked neuron."
+        None, allow_none=True, help="Its neurons are drawn one by one; None follows the clicked neuron."
     )
     neuron = t.Tuple(None, allow_none=True, help="(site, layer, index) of the card.")
     selection = t.Instance(
-        NeuronSet, help="The neurons that are switched: goes into ablate() and evaluate() as it is."
+        NeuronSet, help="The neurons that are ablated: goes into ablate() and evaluate() as it is."
     )
-    operation = t.Enum(
-        (UNCHANGED, *OPERATIONS), UNCHANGED, help="What is done to the selection when a question is asked."
-    )
+    operation = t.Enum(OPERATIONS, UNCHANGED, help="What is done to the selection when a question is asked.")
     question = t.Unicode(help="What is typed.")
     labels = t.Unicode(
-        help="Labels that can be answered, separated by commas or spaces; blank: those of the lines A. B. C."
+        help="Possible answers, separated by commas or spaces; blank: those of the lines A. B. C."
     )
     answer_prefix = t.Unicode(help="What the answer starts with, before the label.")
     answers = t.Instance(Answers, allow_none=True, help="The last answers, before and after.")
@@ -82,7 +80,7 @@ class Workbench(w.VBox):
         self.observe(self._on_selection, ["selection"])
         self.observe(self._on_operation, ["operation"])
 
-    # ------------------------------------------------------------------------------------------------- from code
+    # ---------------------------------------------------------------------- from code
 
     @property
     def choice(self) -> Choice:
@@ -90,14 +88,10 @@ class Workbench(w.VBox):
         return Choice(self.set_name, self.country, Site(self.site) if self.site else None, self.layer)
 
     def ask(self, question: str | None = None) -> None:
-        """Asks what is typed, or `question`; the answers appear in the view and in `answers`. Does not wait: see `wait`."""
+        """Asks what is typed, or `question`, without waiting for the `answers` to appear."""
         if question is not None:
             self.question = question
-        typed, neurons, operation = (
-            (self.question, self.labels, self.answer_prefix),
-            self.selection,
-            self.operation,
-        )
+        typed, neurons, operation = self._typing, self.selection, self.operation
 
         def job() -> Iterator[Show]:
             yield from self._load()
@@ -107,7 +101,7 @@ class Workbench(w.VBox):
         self._submit(self._models, "asking", job)
 
     def wait(self, timeout: float = 60.0) -> None:
-        """Waits until the view has done what was asked of it. Raises `StudyError` where that takes longer than `timeout` seconds."""
+        """Waits until the view is ready. Raises `StudyError` if that takes longer than `timeout` seconds."""
         end = perf_counter() + timeout
         for worker in (self._pictures, self._models):
             if not worker.wait(end - perf_counter()):
@@ -117,18 +111,18 @@ class Workbench(w.VBox):
         return f"Workbench of {self.source.model_name}: {self.selection}"
 
     def _ipython_display_(self) -> None:
-        """The live view, and what shows where there is no kernel: the live one hides it."""
+        """The live view, and what shows without a kernel; the live one hides it."""
         from IPython.display import HTML, display
 
         display(super()._repr_mimebundle_(), raw=True)
         display(HTML(f"<div class='culnig-static-{self._id}'>{self.static_html()}</div>"))
 
     def static_html(self) -> str:
-        """The heatmap as a picture, and the set's table: needs no kernel, no script, no network."""
+        """The heatmap as a picture, and the set's table; needs no kernel, no script, no network."""
         neurons = None if self.set_name == ALL else self.source.neurons_of(self.choice, self.selection)
         return page.static(self._heat.drawn, neurons, self.source.about)
 
-    # ------------------------------------------------------------------------------------------------- checks
+    # ---------------------------------------------------------------------- checks
 
     @t.validate("set_name")
     def _check_set(self, proposal: Any) -> str:
@@ -137,25 +131,9 @@ class Workbench(w.VBox):
             raise NeuronError(f"no set {proposal['value']!r}: there are {', '.join(names)}")
         return proposal["value"]
 
-    @t.validate("country")
-    def _check_country(self, proposal: Any) -> str | None:
-        return check_country(self.source, proposal["value"])
-
-    @t.validate("site")
-    def _check_site(self, proposal: Any) -> str | None:
-        if proposal["value"] is not None and Site.parse(proposal["value"]) not in self.source.scores.arrays:
-            raise NeuronError(
-                f"no scores of {proposal['value']}: sites are {', '.join(map(str, self.source.scores.sites))}"
-            )
-        return proposal["value"]
-
-    @t.validate("layer")
-    def _check_layer(self, proposal: Any) -> int | None:
-        if proposal["value"] is not None and not 0 <= proposal["value"] < self.source.scores.layers:
-            raise NeuronError(
-                f"no layer {proposal['value']}: layers are 0 to {self.source.scores.layers - 1}"
-            )
-        return proposal["value"]
+    @t.validate("country", "site", "layer")
+    def _check_choice(self, proposal: Any) -> str | int | None:
+        return getattr(self.source, f"check_{proposal['trait'].name}")(proposal["value"])
 
     @t.validate("neuron")
     def _check_neuron(self, proposal: Any) -> Key | None:
@@ -166,48 +144,29 @@ class Workbench(w.VBox):
         self.source.check(proposal["value"])
         return proposal["value"]
 
-    # ------------------------------------------------------------------------------------------------- the screen
+    # ---------------------------------------------------------------------- the screen
 
     def _build(self) -> None:
         """Makes the widgets and ties the choices to the traits."""
-        source = self.source
+        source, scores = self.source, self.source.scores
         hide = f"<style>.culnig-static-{self._id} {{ display: none }}</style>"
-        head = w.HTML(
-            page.wrap(page.STYLE, hide, f"<h3>{page.escape(source.title)}</h3>", page.small(source.about)),
-            layout=WIDE,
-        )
+        title = f"<h3>{html.escape(source.title)}</h3>"
+        head = w.HTML(page.wrap(page.STYLE, hide, title, page.small(source.about)), layout=WIDE)
         self._status = w.HTML(layout={"min_width": "16em"})
         self._message = w.HTML(layout=WIDE)
         t.dlink((self, "error"), (self._message, "value"), page.message)
-        names = [*source.sets, ALL, SELECTION]
-        choices = w.HBox(
-            [
-                menu(self, "set_name", "Set", [(name, name) for name in names], "270px"),
-                menu(
-                    self,
-                    "country",
-                    "Country",
-                    [("all countries", ""), *((country_label(c), c) for c in source.countries)],
-                    "210px",
-                ),
-                menu(
-                    self,
-                    "site",
-                    "Site",
-                    [("all sites", ""), *((s.value, s.value) for s in source.scores.sites)],
-                    "150px",
-                ),
-                menu(
-                    self,
-                    "layer",
-                    "Layer",
-                    [("follow the click", ""), *((str(i), i) for i in range(source.scores.layers))],
-                    "190px",
-                ),
-                self._status,
-            ],
-            layout={"flex_flow": "row wrap", "align_items": "center"},
-        )
+        sets = [(name, name) for name in (*source.sets, ALL, SELECTION)]
+        countries = [("all countries", ""), *((country_label(name), name) for name in source.countries)]
+        sites = [("all sites", ""), *((site.value, site.value) for site in scores.sites)]
+        layers = [("follow the click", ""), *((str(layer), layer) for layer in range(scores.layers))]
+        menus = [
+            menu(self, "set_name", "Set", sets, "270px"),
+            menu(self, "country", "Country", countries, "210px"),
+            menu(self, "site", "Site", sites, "150px"),
+            menu(self, "layer", "Layer", layers, "190px"),
+        ]
+        row = {"flex_flow": "row wrap"}
+        choices = w.HBox([*menus, self._status], layout={**row, "align_items": "center"})
         self._card = CardPane(
             lambda key: self.set_trait("neuron", key),
             only=lambda: self._select(lambda: source.single(self._chosen())),
@@ -222,12 +181,10 @@ class Workbench(w.VBox):
             clear=lambda: self._select(source.nothing),
             example=self._on_example,
         )
-        panes = w.HBox(
-            [self._card, self._bench], layout={"flex_flow": "row wrap", "align_items": "flex-start"}
-        )
+        panes = w.HBox([self._card, self._bench], layout={**row, "align_items": "flex-start"})
         self.children = (head, choices, self._message, self._heat.box, panes)
 
-    # ------------------------------------------------------------------------------------------------- what happens
+    # ---------------------------------------------------------------------- what happens
 
     def _clicked(self, keys: list[Key]) -> None:
         """A cell or a dot of the heatmap was clicked."""
@@ -271,12 +228,12 @@ class Workbench(w.VBox):
             yield from self._load()
             directions = self._directions(key)
             yield lambda: setattr(self._card.promoted, "value", page.wrap(directions))
-            reading = self.source.reading(key, choice, selection)
-            while not reading.finished:
-                reading.step()
-                yield lambda: self._say(f"reading questions: {reading.done} of {len(reading.task)}")
-            found = token_scores(self.source.model, reading.top(key, SHOWN), key)
-            text = page.questions(found, f"of {len(reading.task):,} read")
+            reader = self.source.reader(key, choice, selection)
+            while not reader.finished:
+                reader.step()
+                yield lambda: self._say(f"reading questions: {reader.done} of {len(reader.task)}")
+            found = token_scores(self.source.model, reader.top(key, SHOWN), key)
+            text = page.questions(found, f"of {len(reader.task):,} read")
             yield lambda: self._show_questions(text, [scores.top.question for scores in found])
 
         self._submit(self._pictures, "card", scores)
@@ -286,7 +243,8 @@ class Workbench(w.VBox):
         site = Site.parse(key[0])
         if site in (Site.ATTN_Q, Site.ATTN_K):
             return page.small(
-                f"No promoted tokens: {site} neurons write nothing to the residual stream, they decide where heads look."
+                f"No promoted tokens: {site} neurons write nothing to the residual stream, "
+                "they decide where heads look."
             )
         if site is Site.MLP_UP and Site.MLP_GATE in self.source.scores.widths:
             site = Site.MLP_GATE  # both branches of a gated MLP's neuron write through the same row
@@ -306,7 +264,7 @@ class Workbench(w.VBox):
             self.ask()
 
     def _select(self, make: Callable[[], NeuronSet]) -> None:
-        """A button changes the selection; what cannot be selected is said in the view."""
+        """A button changes the selection; the view says what cannot be selected."""
         try:
             neurons = make()
         except CulnigError as error:
@@ -320,10 +278,14 @@ class Workbench(w.VBox):
             raise NeuronError("no neuron is chosen: click a cell of the heatmap")
         return self.neuron
 
-    # ------------------------------------------------------------------------------------------------- questions
+    # ---------------------------------------------------------------------- questions
+
+    @property
+    def _typing(self) -> tuple[str, str, str]:
+        return self.question, self.labels, self.answer_prefix
 
     def _typed(self, text: str, labels: str, answer_prefix: str) -> Question:
-        """What is typed, as a question; the task's own where it is one of them, word for word."""
+        """What is typed, as a question; the task's own question if it is one of them word for word."""
         parts = labels.split(",") if "," in labels else labels.split()
         given = tuple(part.strip() for part in parts if part.strip())
         typed = read_question(text, labels=given, answer_prefix=answer_prefix)
@@ -340,12 +302,11 @@ class Workbench(w.VBox):
     def _put(self, question: Question) -> None:
         """Puts a task's question into the text box."""
         self._known[question.prompt.strip(), question.options, question.answer_prefix] = question
-        self.labels = (
-            "" if tuple(option_lines(question.prompt)) == question.options else ", ".join(question.options)
-        )
+        listed = tuple(option_lines(question.prompt)) == question.options
+        self.labels = "" if listed else ", ".join(question.options)
         self.answer_prefix, self.question = question.answer_prefix, question.prompt.strip()
 
-    # ------------------------------------------------------------------------------------------------- results
+    # ---------------------------------------------------------------------- results
 
     def _show_answers(self, answers: Answers) -> None:
         self._bench.answered.value = page.answers(answers)
@@ -355,10 +316,10 @@ class Workbench(w.VBox):
         self._card.questions.value = page.wrap(text)
         self._offer(found, "a question of the card")
 
-    # ------------------------------------------------------------------------------------------------- work
+    # ---------------------------------------------------------------------- work
 
     def _load(self) -> Iterator[Show]:
-        """Gets the model, once."""
+        """Gets the model ready, once."""
         if self.source.loaded:
             return
         yield lambda: self._say("getting the model ready")
@@ -376,24 +337,21 @@ class Workbench(w.VBox):
             worker.submit(kind, job)
 
     def _failed(self, kind: str, error: Exception) -> None:
-        first = next(iter(str(error).splitlines()), "")
-        self._errors[kind] = (
-            str(error)
-            if isinstance(error, CulnigError)
-            else f"{kind} failed: {type(error).__name__}: {first}"
-        )
+        text = str(error)
+        if not isinstance(error, CulnigError):
+            text = f"{kind} failed: {type(error).__name__}: {next(iter(text.splitlines()), '')}"
+        self._errors[kind] = text
         self._tell()
 
     def _tell(self) -> None:
         self.error = "; ".join(self._errors.values())
 
     def _say(self, text: str) -> None:
-        self._status.value = page.wrap(
-            f"<span class='small'><span style='color:{page.AFTER}'>●</span> {text} …</span>"
-        )
+        dot = f"<span style='color:{page.AFTER}'>●</span>"
+        self._status.value = page.wrap(f"<span class='small'>{dot} {text} …</span>")
 
     def _ready(self) -> None:
-        """Nothing is left to do for one of the workers."""
+        """One of the workers has nothing left to do."""
         if self._since is None or sum(worker.waiting for worker in (self._pictures, self._models)):
             return
         took, self._since = perf_counter() - self._since, None

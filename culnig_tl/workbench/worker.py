@@ -1,4 +1,4 @@
-"""A thread in which the latest request wins: clicks never wait for work."""
+"""A thread in which the latest request wins, so that clicks never wait for work."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from time import monotonic
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 Show = Callable[[], object]
 """Puts a result on the screen."""
 Job = Callable[[], Iterator[Show]]
-"""Works between its yields; each yields what shows the result so far."""
+"""Works in steps; each yields what shows the result so far."""
 
 
 class Worker:
-    """Runs jobs step by step in one thread. Of each kind only the latest counts: a newer one replaces what waits or runs.
+    """Runs jobs step by step in one thread. Of each kind only the latest counts: older ones are dropped.
 
-    A step of one kind is followed by a step of another that waits, so that a long job does not keep a short one waiting.
-    The thread ends when there is nothing to do.
+    Kinds take turns step by step, so that a long job does not keep a short one waiting. The thread ends when
+    there is nothing to do.
     """
 
     def __init__(
-        self, failed: Callable[[str, Exception], object], *, idle: Show, screen: AbstractContextManager
+        self, failed: Callable[[str, Exception], object], *, idle: Show, screen: AbstractContextManager[Any]
     ) -> None:
-        """`failed` is told (kind, error) of a job that raised; `idle` is called when nothing is left to do.
+        """`failed` gets (kind, error) of a job that raised; `idle` is called when nothing is left to do.
 
         Both, and every show, run while `screen` (a lock) is held.
         """
         self._failed, self._idle, self._screen = failed, idle, screen
         self._changed = threading.Condition()
         self._jobs: dict[str, Iterator[Show]] = {}
-        """Kind -> the job, the one whose turn it is first."""
+        """Kind -> job; the first one is next."""
         self._thread: threading.Thread | None = None
 
     @property
@@ -51,10 +51,9 @@ class Worker:
                 self._thread.start()
 
     def wait(self, timeout: float) -> bool:
-        """Waits until nothing is left to do; False where that took longer than `timeout` seconds."""
-        end = monotonic() + timeout
+        """Waits until nothing is left to do; False if that took longer than `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._thread is None, max(0.0, end - monotonic()))
+            return self._changed.wait_for(lambda: self._thread is None, max(0.0, timeout))
 
     def _run(self) -> None:
         while True:
@@ -71,7 +70,7 @@ class Worker:
                     return
 
     def _step(self, kind: str, job: Iterator[Show]) -> None:
-        """One step of a job, and its result on the screen unless a newer job of the kind came meanwhile."""
+        """One step of a job; its result goes on the screen unless a newer job of the kind has come."""
         show: Show | None = None
         error: Exception | None = None
         try:
@@ -91,7 +90,7 @@ class Worker:
             self._guard(kind, show)
 
     def _guard(self, kind: str, show: Show) -> None:
-        """The thread outlives a screen that fails: a closed view, say."""
+        """The thread outlives a screen that fails, such as a closed view."""
         try:
             with self._screen:
                 show()

@@ -1,4 +1,5 @@
-"""A real browser: Debian's Chromium (or any Chrome) driven by Playwright. Tests are skipped, and say why, where there is none."""
+"""A real browser: Debian's Chromium (or any Chrome) driven by Playwright. Tests are skipped, and say why,
+where there is none."""
 
 from __future__ import annotations
 
@@ -39,14 +40,15 @@ def find_chromium() -> str | None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Playwright's `Browser`, started once a session."""
+    """Playwright's `Browser`, started once per session."""
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="browser tests need playwright: pip install -e '.[dev]'"
     )
     program = find_chromium()
     if program is None:
         pytest.skip(
-            "browser tests need a Chromium or Chrome: apt-get install chromium, or set CULNIG_CHROMIUM to the program"
+            "browser tests need Chromium or Chrome: apt-get install chromium, "
+            "or set CULNIG_CHROMIUM to the program"
         )
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(
@@ -58,7 +60,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    """A fresh page, 1280 x 900, in a context of its own; downloads are allowed, `page.context` is closed after the test."""
+    """A fresh page, 1280 x 900, in a context of its own; downloads are allowed, `page.context` is closed
+    after the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(15_000)
     yield context.new_page()

@@ -1,4 +1,5 @@
-"""The workbench in JupyterLab: a real server, a real kernel, a real mouse; and what an exported notebook shows without them."""
+"""The workbench in JupyterLab: a real server, a real kernel, a real mouse; and what an exported notebook
+shows without them."""
 
 from __future__ import annotations
 
@@ -117,7 +118,8 @@ def server(folder, environment):
 
 
 def run_cell(page: Any, number: int, expect: Any) -> Any:
-    """Runs a cell and returns its output area. A kernel that is not connected yet swallows the keys: then again."""
+    """Runs a cell and returns its output area. A kernel that is not connected yet swallows the keys: then
+    again."""
     cell = page.locator(".jp-Notebook .jp-CodeCell").nth(number)
     prompt = cell.locator(".jp-InputArea-prompt")
     for attempt in range(10):
@@ -133,7 +135,8 @@ def run_cell(page: Any, number: int, expect: Any) -> Any:
 
 
 def click_cell(page: Any, layer: int, neuron: int, card: Any, expect: Any) -> None:
-    """Points at a cell of the first panel, as a person does: clicks when the hover label is there, again where the figure moved meanwhile."""
+    """Points at a cell of the first panel, as a person does: clicks when the hover label is there, again
+    where the figure moved meanwhile."""
     from playwright.sync_api import TimeoutError as TooLong
 
     for attempt in range(12):

@@ -1,4 +1,5 @@
-"""The pages of studies in a real browser, opened from disk: nothing is fetched, figures are drawn, names are shown on hovering, tables sort."""
+"""The pages of studies in a real browser, opened from disk: nothing is fetched, figures are drawn, names are
+shown on hovering, tables sort."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from culnig_tl.analyses.checkpoints import compare_checkpoints
+from culnig_tl.figures.gallery import figures_of
 from culnig_tl.pages.comparison_page import write_comparison
 from culnig_tl.pages.report import write_report
 from culnig_tl.run.pipeline import run_study
@@ -20,7 +22,10 @@ from culnig_tl.study.study import Study
 from ..studies import CASES, made_study
 
 HOSTILE = "<script>window.hit=1</script><b>bold</b>&amp;"
-MARKS = ".point, .bars .point path, .heatmaplayer image, .hm image, .imagelayer image, .barlayer path, .scatterlayer path"
+MARKS = (
+    ".point, .bars .point path, .heatmaplayer image, .hm image, .imagelayer image, .barlayer path, "
+    ".scatterlayer path"
+)
 
 
 class Opened:
@@ -47,9 +52,17 @@ def real_study(checkpoints, tmp_path_factory) -> Study:
     """A whole study of a small random checkpoint, from its folder."""
     folder = tmp_path_factory.mktemp("browser") / "study"
     config = StudyConfig(
-        model=str(checkpoints("llama")), tasks=("miniculture", "minicommonsense"), reading="minireading", rival="minicommonsense", top_mlp=0.2,
-        top_attn=0.1, top_specific=0.1, random_sets=2, limit=24, device="cpu",
-    )  # fmt: skip
+        model=str(checkpoints("llama")),
+        tasks=("miniculture", "minicommonsense"),
+        reading="minireading",
+        rival="minicommonsense",
+        top_mlp=0.2,
+        top_attn=0.1,
+        top_specific=0.1,
+        random_sets=2,
+        limit=24,
+        device="cpu",
+    )
     run_study(config, folder=folder, progress=False)
     return Study.load(folder)
 
@@ -82,7 +95,7 @@ def test_a_real_study_opens_from_disk_and_draws_every_figure(page, real_study):
     opened = Opened(page, real_study.folder / "report.html")
     assert opened.said == []
     assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
-    assert opened.plots == list(real_study.figures()) and len(opened.plots) >= 9
+    assert opened.plots == list(figures_of(real_study)) and len(opened.plots) >= 9
     for name in opened.plots:
         assert page.locator(f"#{name}").locator(MARKS).count() > 0, f"{name} has no marks"
         box = page.locator(f"#{name} .main-svg").first.bounding_box()
@@ -191,7 +204,8 @@ def test_keyboard_reaches_everything_in_order(opened):
     assert page.evaluate("document.activeElement.id") == "main"
     seen, focus = (
         [],
-        "[document.activeElement.tagName, document.activeElement.getBoundingClientRect().top + scrollY, getComputedStyle(document.activeElement).outlineStyle]",
+        """(() => { const now = document.activeElement;
+        return [now.tagName, now.getBoundingClientRect().top + scrollY, getComputedStyle(now).outlineStyle]; })()""",
     )
     for _ in range(120):
         page.keyboard.press("Tab")
@@ -208,13 +222,19 @@ def test_keyboard_reaches_everything_in_order(opened):
 
 CONTRAST = """() => {
   const parse = (colour) => { const v = colour.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v; };
-  const light = ([r, g, b]) => { const f = (c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; }; return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+  const light = ([r, g, b]) => {
+    const f = (c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+    return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b);
+  };
+  const hidden = 'script, style, noscript, svg, .plot, [hidden], button:disabled', white = [255, 255, 255];
   const out = [], walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || element.closest('script, style, noscript, svg, .plot, [hidden], button:disabled')) continue;
-    let back = element; while (back && parse(getComputedStyle(back).backgroundColor)[3] === 0) back = back.parentElement;
-    const a = light(parse(getComputedStyle(element).color)), b = light(back ? parse(getComputedStyle(back).backgroundColor) : [255, 255, 255]);
+    if (!walker.currentNode.data.trim() || element.closest(hidden)) continue;
+    let back = element;
+    while (back && parse(getComputedStyle(back).backgroundColor)[3] === 0) back = back.parentElement;
+    const a = light(parse(getComputedStyle(element).color));
+    const b = light(back ? parse(getComputedStyle(back).backgroundColor) : white);
     out.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), walker.currentNode.data.trim().slice(0, 40)]);
   }
   return out; }"""

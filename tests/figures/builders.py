@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from culnig_tl.data.neurons import NeuronSet, Provenance, Site
 from culnig_tl.data.results import COLUMNS, EvaluationResult
 from culnig_tl.data.scores import NeuronScores
-from culnig_tl.method.score import PromptScores
+from culnig_tl.method.closeup import PromptScores
+from culnig_tl.method.methods.registry import METHODS
 
 WIDTHS = {Site.MLP_GATE: 40, Site.ATTN_Q: 12, Site.ATTN_K: 6, Site.ATTN_V: 6}
 LARGE = {Site.MLP_GATE: 15_360, Site.ATTN_Q: 4_096, Site.ATTN_K: 2_048, Site.ATTN_V: 2_048}
@@ -27,7 +28,8 @@ def make_scores(
     task: str = "blend",
     fill: float | None = None,
 ) -> NeuronScores:
-    """Heavy-tailed random scores; `fill` makes them all equal. Countries have 10, 11, 12, ... clusters of three questions."""
+    """Heavy-tailed random scores; `fill` makes them all equal. Countries have 10, 11, 12, ... clusters of
+    three questions."""
     rng = np.random.default_rng(seed)
 
     def values(width: int) -> np.ndarray:
@@ -108,7 +110,8 @@ def make_result(
     countries: Sequence[str] = COUNTRIES,
     questions: int = 24,
 ) -> EvaluationResult:
-    """Questions of each task, four a cluster; `right(task, country, number)` says which are answered right. CommonsenseQA has no countries."""
+    """Questions of each task, four a cluster; `right(task, country, number)` says which are answered right.
+    CommonsenseQA has no countries."""
     rows = []
     for task in tasks:
         for i in range(questions):
@@ -149,6 +152,93 @@ def make_prompt(
         for site, width in widths.items()
     }
     return PromptScores(arrays, tuple(tokens), "B", 0.5)
+
+
+# ------------------------------------------------------------------------------ tables of analyses
+
+
+def sweep(**changes) -> pd.DataFrame:
+    """Accuracy as two thresholds move."""
+    rows = [
+        ("top_mlp", x, "blend", s, y - 100 * x, 2.0, int(1000 * x))
+        for s, y in (("suppressed", 40.0), ("random", 70.0))
+        for x in (0.02, 0.005, 0.01)
+    ]
+    rows += [("z", x, "blend", "suppressed", 50.0, np.nan, 10) for x in (0.5, 1.0)]
+    return pd.DataFrame(
+        rows, columns=["parameter", "threshold", "task", "setting", "accuracy", "se", "neurons"]
+    ).assign(**changes)
+
+
+SITES = ("mlp.gate", "attn.q", "attn.k", "attn.v")
+
+
+def agreement() -> pd.DataFrame:
+    rows = []
+    for number, name in enumerate(METHODS):
+        for site in ("all", *SITES) if name not in ("lape", "cape") else ("mlp.gate",):
+            for layer in ("all", 0, 1):
+                value = 0.9 - number / 20 - (site == "attn.q") / 10
+                rows.append((name, site, layer, 64, value, value / 2, 0.5, 0.6))
+    return pd.DataFrame(
+        rows,
+        columns=["method", "site", "layer", "neurons", "spearman", "pearson", "precision_1", "precision_5"],
+    )
+
+
+def curves() -> pd.DataFrame:
+    rows = [
+        (method, n, task, task == "culture", 90.0 - n * (i + 1) / 40 - (task == "other"), 1.0)
+        for i, method in enumerate(METHODS)
+        for n in (0, 10, 20, 40)
+        for task in ("culture", "sense", "other")
+    ]
+    return pd.DataFrame(rows, columns=["method", "neurons", "task", "culture", "accuracy", "se"])
+
+
+def enhancement() -> pd.DataFrame:
+    rows = [
+        (name, factor, task, 100, 400, 20, 90.0, 90 + c, c, c - 1, c + 1)
+        for i, name in enumerate(("culture-general", "random by layer", "Iran's own", "each country's own"))
+        for factor in (1.1, 1.5, 2.0)
+        for task in (("culture", "sense") if i < 2 else ("culture",))
+        for c in ((factor - 1) * (i - 1),)
+    ]
+    columns = [
+        "set",
+        "factor",
+        "task",
+        "neurons",
+        "questions",
+        "clusters",
+        "base",
+        "accuracy",
+        "change",
+        "low",
+        "high",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def stable(columns=("returns", "wordings")) -> NeuronSet:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"site": ["mlp.gate"] * 40 + ["attn.v"] * 10, "layer": 0, "neuron": [*range(40), *range(10)]}
+    )
+    made = {"returns": rng.integers(0, 101, 50) / 100, "wordings": rng.integers(0, 6, 50) / 5}
+    return NeuronSet(table.assign(**{c: made[c] for c in columns}))
+
+
+def cross() -> pd.DataFrame:
+    rows = [
+        (a, b, 50, i - j + 0.5, i - j - 1.0, i - j + 2.0)
+        for i, a in enumerate(("blend", "normad"))
+        for j, b in enumerate(("blend", "normad"))
+    ]
+    return pd.DataFrame(rows, columns=["found_on", "asked", "neurons", "excess", "excess_low", "excess_high"])
+
+
+# ------------------------------------------------------------------------------ what figures hold
 
 
 def cells(figure: go.Figure) -> int:

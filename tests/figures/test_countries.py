@@ -11,7 +11,7 @@ from culnig_tl.data.neurons import Site
 from culnig_tl.data.scores import NO_COUNTRY
 from culnig_tl.errors import NeuronError, ScoreError
 
-from .builders import COUNTRIES, WIDTHS, make_result, make_scores, make_set, make_specific, notes
+from .builders import COUNTRIES, WIDTHS, make_result, make_scores, make_set, make_specific, notes, sweep
 
 
 def base():
@@ -40,7 +40,7 @@ def test_country_heatmap_of_a_set_counts_each_countrys_neurons():
     assert gate.sum() == neurons.counts("site")["mlp.gate"]
 
 
-def test_country_heatmap_of_scores_is_the_mean_a_neuron_and_own_question():
+def test_country_heatmap_of_scores_is_the_mean_per_neuron_and_cluster():
     scores = make_scores()
     z = np.asarray(figures.country_heatmap(scores).data[0].z)
     layer = np.concatenate([scores.of("Mexico")[site][2] for site in WIDTHS]) / 12
@@ -151,18 +151,6 @@ def test_values_questions_show_alignment_and_say_so():
     )
 
 
-def sweep(**changes):
-    rows = [
-        ("top_mlp", x, "blend", s, y - 100 * x, 2.0, int(1000 * x))
-        for s, y in (("suppressed", 40.0), ("random", 70.0))
-        for x in (0.02, 0.005, 0.01)
-    ]
-    rows += [("z", x, "blend", "suppressed", 50.0, np.nan, 10) for x in (0.5, 1.0)]
-    return pd.DataFrame(
-        rows, columns=["parameter", "threshold", "task", "setting", "accuracy", "se", "neurons"]
-    ).assign(**changes)
-
-
 def test_threshold_curves_go_through_the_points_in_order():
     figure = figures.threshold_curves(sweep())
     lines = {
@@ -229,7 +217,7 @@ def test_histogram_of_a_set_counts_the_set():
     figure = figures.score_histogram(scores, neurons=neurons)
     chosen = [trace for trace in figure.data if trace.name == "in the set"]
     assert sum(int(np.sum(trace.y)) for trace in chosen) == len(neurons)
-    one = figures.score_histogram(scores, country="Spain", neurons=make_specific(), thresholds={"t": 0.05})
+    one = figures.score_histogram(scores, country="Spain", neurons=make_specific(), thresholds={"top": 0.05})
     assert int(np.sum(one.data[1].y)) == len(make_specific().for_country("Spain"))
     everything = np.concatenate([scores.of("Spain")[site].ravel() for site in WIDTHS]) / 11
     assert (everything >= one.layout.shapes[0].x0).sum() == int(0.05 * everything.size)

@@ -7,7 +7,6 @@ import pytest
 
 from culnig_tl import figures
 from culnig_tl.data.neurons import NeuronSet, Site
-from culnig_tl.data.scores import NeuronScores
 from culnig_tl.errors import NeuronError, ScoreError
 
 from .builders import WIDTHS, make_scores, make_set, make_specific, notes
@@ -196,9 +195,8 @@ def test_a_set_of_the_users_own_needs_no_pool():
     assert np.asarray(figures.site_heatmap(neurons).data[0].z).shape == (3, 2)
 
 
-def test_neurons_of_several_countries_count_once_a_country_and_the_figure_says_so():
+def test_neurons_of_several_countries_count_once_per_country_and_the_figure_says_so():
     neurons = make_specific()
     figure = figures.layer_distribution(neurons)
     assert sum(y.sum() for y in bars(figure).values()) == len(neurons)
-    assert "once a country (3 countries)" in notes(figure)
-    assert isinstance(make_scores(), NeuronScores)
+    assert "once per country (3 countries)" in notes(figure)

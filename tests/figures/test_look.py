@@ -1,4 +1,5 @@
-"""What every figure promises: this package's look, Plotly's left alone, colours that all can tell apart, limits in size and time."""
+"""What every figure promises: this package's look, Plotly's left alone, colours that all can tell apart,
+limits in size and time."""
 
 from __future__ import annotations
 
@@ -13,10 +14,18 @@ import pytest
 from culnig_tl import figures
 from culnig_tl.data.neurons import Site
 from culnig_tl.figures import theme
-from culnig_tl.method.score import PromptScores
+from culnig_tl.method.closeup import PromptScores
 
-from .builders import LARGE, cells, make_prompt, make_result, make_scores, make_set, make_specific, notes
-from .test_countries import sweep
+from .builders import (
+    LARGE,
+    cells,
+    make_prompt,
+    make_result,
+    make_scores,
+    make_set,
+    notes,
+    sweep,
+)
 
 LAYERS = 48
 LONG = PromptScores(
@@ -165,7 +174,3 @@ def test_large_models_stay_small_and_quick(large, draw):
     figure = draw(*large)
     assert cells(figure) <= 10_100
     assert time.process_time() - start < 2
-
-
-def test_specific_sets_are_countable():
-    assert len(make_specific()) == sum(make_specific().counts("country"))

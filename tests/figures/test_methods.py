@@ -6,80 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from culnig_tl import NeuronSet, figures
+from culnig_tl import figures
 from culnig_tl.errors import NeuronError, ScoreError
 from culnig_tl.figures import theme
-from culnig_tl.method.methods import METHODS
 
-SITES = ("mlp.gate", "attn.q", "attn.k", "attn.v")
-
-
-def agreement() -> pd.DataFrame:
-    rows = []
-    for number, name in enumerate(METHODS):
-        for site in ("all", *SITES) if name not in ("lape", "cape") else ("mlp.gate",):
-            for layer in ("all", 0, 1):
-                value = 0.9 - number / 20 - (site == "attn.q") / 10
-                rows.append((name, site, layer, 64, value, value / 2, 0.5, 0.6))
-    return pd.DataFrame(
-        rows,
-        columns=["method", "site", "layer", "neurons", "spearman", "pearson", "precision_1", "precision_5"],
-    )
+from .builders import METHODS, SITES, agreement, cross, curves, enhancement, stable
 
 
-def curves() -> pd.DataFrame:
-    rows = [
-        (method, n, task, task == "culture", 90.0 - n * (i + 1) / 40 - (task == "other"), 1.0)
-        for i, method in enumerate(METHODS)
-        for n in (0, 10, 20, 40)
-        for task in ("culture", "sense", "other")
-    ]
-    return pd.DataFrame(rows, columns=["method", "neurons", "task", "culture", "accuracy", "se"])
-
-
-def enhancement() -> pd.DataFrame:
-    rows = [
-        (name, factor, task, 100, 400, 20, 90.0, 90 + c, c, c - 1, c + 1)
-        for i, name in enumerate(("culture-general", "random by layer", "Iran's own", "each country's own"))
-        for factor in (1.1, 1.5, 2.0)
-        for task in (("culture", "sense") if i < 2 else ("culture",))
-        for c in ((factor - 1) * (i - 1),)
-    ]
-    columns = [
-        "set",
-        "factor",
-        "task",
-        "neurons",
-        "questions",
-        "clusters",
-        "base",
-        "accuracy",
-        "change",
-        "low",
-        "high",
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def stable(columns=("returns", "wordings")) -> NeuronSet:
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame(
-        {"site": ["mlp.gate"] * 40 + ["attn.v"] * 10, "layer": 0, "neuron": [*range(40), *range(10)]}
-    )
-    made = {"returns": rng.integers(0, 101, 50) / 100, "wordings": rng.integers(0, 6, 50) / 5}
-    return NeuronSet(table.assign(**{c: made[c] for c in columns}))
-
-
-def cross() -> pd.DataFrame:
-    rows = [
-        (a, b, 50, i - j + 0.5, i - j - 1.0, i - j + 2.0)
-        for i, a in enumerate(("blend", "normad"))
-        for j, b in enumerate(("blend", "normad"))
-    ]
-    return pd.DataFrame(rows, columns=["found_on", "asked", "neurons", "excess", "excess_low", "excess_high"])
-
-
-def test_agreement_has_a_mark_a_method_and_site():
+def test_agreement_has_a_mark_for_each_method_and_site():
     table = agreement()
     figure = figures.method_agreement(table)
     assert [t.name for t in figure.data] == ["all sites", *SITES]
@@ -148,10 +82,9 @@ def test_returns_count_every_neuron_once():
 
 def test_cross_effects():
     figure = figures.cross_effects(cross())
-    assert figure.data[0].z.tolist() == [[0.5, -0.5], [1.5, 0.5]] and list(figure.data[0].x) == [
-        "blend",
-        "normad",
-    ]
+    assert figure.data[0].z.tolist() == [[0.5, -0.5], [1.5, 0.5]]
+    assert figure.layout.xaxis.ticktext == figure.layout.yaxis.ticktext == ("blend", "normad")
+    assert figures.cross_effects(cross().rename(columns={"found_on": "set"})).data[0].z.shape == (2, 2)
     assert figure.layout.coloraxis.cmid == 0
     with pytest.raises(ScoreError):
         figures.cross_effects(cross()[:0])

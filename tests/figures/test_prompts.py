@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from culnig_tl import figures
 from culnig_tl.data.neurons import NeuronSet, Site
@@ -14,7 +13,6 @@ from culnig_tl.engine.models import last_logits
 from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import NeuronError, ScoreError
 from culnig_tl.figures.prompts import shown
-from culnig_tl.figures.tokens import _gain
 from culnig_tl.method.closeup import question_scores
 from culnig_tl.method.score import score_neurons
 
@@ -122,7 +120,8 @@ def test_a_card_needs_nothing_but_scores():
 
 
 def _push(model, site: Site, layer: int, neuron: int, step: float = 1e-2) -> np.ndarray:
-    """Change of the last logits when a neuron of the last layer writes `step` more, nothing else in its layer answering."""
+    """Change of the last logits when a neuron of the last layer writes `step` more, nothing else in its layer
+    answering."""
     tokens = torch.tensor([[5, 60, 61, 62, 63]])
 
     def push(activation, hook):
@@ -160,18 +159,6 @@ def test_promoted_tokens_are_those_that_rise_when_the_neuron_writes_more(loaded,
         assert len(unique) > 200 and np.corrcoef(change[unique], lens)[0, 1] > (
             0.8 if "gemma" in family else 0.9
         ), neuron
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_norms_gain_is_its_weight_whatever_it_is_called(loaded, checkpoints, family):
-    weights = load_file(checkpoints(family) / "model.safetensors")
-    (name,) = [
-        key
-        for key in weights
-        if key.endswith(("model.norm.weight", "ln_f.weight", "final_layer_norm.weight"))
-    ]
-    gain = _gain(loaded(family).ln_final, torch.zeros(48))
-    assert gain.numpy() == pytest.approx(weights[name].numpy() + ("gemma" in family), rel=1e-3, abs=1e-4)
 
 
 def test_queries_and_keys_write_nothing(loaded):

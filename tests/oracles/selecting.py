@@ -48,7 +48,7 @@ def general(
     chosen: set[Neuron] = set()
     for sites, share in ((["mlp.gate"], top_mlp), (["attn.q", "attn.k", "attn.v"], top_attn)):
         chosen |= top(difference(neuron, n, control, m, sites, None), share) - top(
-            pooled(reading, sites, None), r
+            pooled(reading, sites, None), drop_reading
         )
     return chosen
 
@@ -69,7 +69,7 @@ def specific(
         name: difference(neuron, n, control, m, sites, name)
         for name in sorted({name for name, _, _ in neuron})
     }
-    candidates = top(each[country], t) - top(pooled(reading, sites, country), r)
+    candidates = top(each[country], t) - top(pooled(reading, sites, country), drop_reading)
     kept = set()
     for key in candidates:
         values = [each[name][key] for name in each]

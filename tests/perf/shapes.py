@@ -93,7 +93,8 @@ def bare_pass(plain: Any, tokens: torch.Tensor, mask: torch.Tensor) -> float:
 
 
 def usual_script(plain: Any, tokens: torch.Tensor, mask: torch.Tensor) -> dict[str, dict[int, float]]:
-    """How it is usually written: hooks that retain gradients, gradients of all parameters, dictionaries of Python numbers."""
+    """How it is usually written: hooks that retain gradients, gradients of all parameters, dictionaries of
+    Python numbers."""
     kept: dict[str, torch.Tensor] = {}
     handles = []
 

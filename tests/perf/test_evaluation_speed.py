@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers as hf
 
-from culnig_tl import NeuronSet, describe, evaluate, evaluation, load_model
+from culnig_tl import NeuronSet, ablation_hooks, describe, evaluate, load_model
+from culnig_tl.engine.probe import probe_forward
 from culnig_tl.engine.prompts import encode, pad, plan_batches
 from culnig_tl.tasks.question import Question, Task
 
@@ -42,7 +43,7 @@ MODELS = {
 
 
 def questions(count: int) -> Task:
-    """Prompts of 50 to 190 tokens, or so."""
+    """Prompts of about 50 to 190 tokens."""
     rows = []
     for i in range(count):
         text = " ".join(["What do people in Japan eat at New Year?"] * (4 + 2 * (i % 6)))
@@ -85,10 +86,11 @@ def test_within_a_bare_forward(family, tmp_path, monkeypatch):
         pad([prompts[i] for i in batch], tokenizer, device) for batch in plan_batches(lengths, "auto", device)
     ]
 
-    # Trying whether the fast kernel may be used is a fixed cost a task, not a question.
-    native = evaluation._native_is_exact(model, min(prompts, key=lambda p: len(p.tokens)), neurons)
-    assert native, "every hook fires under native attention"
-    monkeypatch.setattr(evaluation, "_native_is_exact", lambda *arguments: native)
+    # Trying whether the fast kernel may be used is a cost per task, not per question.
+    names = [name for name, _ in ablation_hooks(model, neurons)]
+    tried = probe_forward(model, names, min((p.tokens for p in prompts), key=len))
+    assert tried.native, "every hook fires under native attention"
+    monkeypatch.setattr("culnig_tl.engine.run.probe_forward", lambda *arguments: tried)
 
     def bare() -> None:
         """The forward pass alone: the same batches, tokens already in place."""
@@ -99,7 +101,7 @@ def test_within_a_bare_forward(family, tmp_path, monkeypatch):
     runs = {
         "bare": bare,
         "unchanged": lambda: evaluate(model, task, progress=False),
-        "suppressed": lambda: evaluate(model, task, neurons=neurons, progress=False),
+        "suppressed": lambda: evaluate(model, task, ablate=neurons, progress=False),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(ROUNDS + 1):  # the first warms up

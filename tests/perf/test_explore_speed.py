@@ -1,4 +1,6 @@
-"""What a click, a choice and a question take in the workbench: on the toy under 200 ms each, after the first."""
+"""How long a click, a choice and a question take in the workbench: on the toy under 200 ms each, after the
+first.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ pytestmark = pytest.mark.perf
 
 
 def milliseconds(view, act, times: int) -> tuple[float, float, float]:
-    """Medians: until the call is back, until the answer is shown, and the processor's time, which other programs do not lengthen."""
+    """Medians: until the call returns, until the answer is shown, and of processor time, which other programs
+    leave alone.
+    """
     back, done, work = [], [], []
     for i in range(times):
         start, used = perf_counter(), process_time()
@@ -37,7 +41,7 @@ def milliseconds(view, act, times: int) -> tuple[float, float, float]:
 
 def test_toy_answers_within_200_milliseconds():
     model = load_model("toy", device="cpu")
-    scores = score_neurons(model, load_task("miniculture").neuron_split(), progress=False)
+    scores = score_neurons(model, load_task("miniculture", split="neuron"), progress=False)
     view = explore(scores, model=model, neurons=NeuronSet(scores.top(116)))
     for name, act in {
         "first card": lambda: setattr(view, "neuron", ("mlp.gate", 0, 0)),
@@ -57,9 +61,7 @@ def test_toy_answers_within_200_milliseconds():
         "selection, asked again": lambda i: setattr(view, "selection", NeuronSet.from_indices(keys[: i + 1])),
     }.items():
         back, done, work = milliseconds(view, act, 12)
-        print(
-            f"{name}: the call is back in {back:.1f} ms, shown in {done:.0f} ms ({work:.0f} ms of processor time)"
-        )
+        print(f"{name}: returns in {back:.1f} ms, shown in {done:.0f} ms ({work:.0f} ms of processor time)")
         assert work < 200, name
 
 
@@ -67,15 +69,8 @@ def test_heatmap_of_a_large_model():
     rng = np.random.default_rng(0)
     widths = {Site.MLP_GATE: 14_336, Site.ATTN_Q: 4_096, Site.ATTN_K: 1_024, Site.ATTN_V: 1_024}
     arrays = {site: rng.standard_normal((16, 32, width), dtype=np.float32) for site, width in widths.items()}
-    scores = NeuronScores(
-        arrays,
-        COUNTRIES,
-        (10,) * 16,
-        (1.0,) * 16,
-        100,
-        (10,) * 16,
-        {"task": "large", "model": "an 8B's shape"},
-    )
+    about = {"task": "large", "model": "an 8B's shape"}
+    scores = NeuronScores(arrays, COUNTRIES, (10,) * 16, (1.0,) * 16, 100, (10,) * 16, about)
     source = Source.of(scores, neurons={"chosen": NeuronSet(scores.top(5_000))})
     for choice in (Choice("chosen"), Choice("all scored neurons")):
         draw(source, choice, source.nothing(), None)  # sums over countries are made once

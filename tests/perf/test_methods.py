@@ -1,8 +1,9 @@
-"""Methods against the bare passes that they need, side by side: ``pytest -m perf -s tests/perf/test_methods.py``.
+"""Methods beside the bare passes that they need: ``pytest -m perf -s tests/perf/test_methods.py``.
 
-Processor time on one thread; each measure in a process of its own. Gradient methods stand beside a bare forward and backward pass (attribution patching
-beside that and a forward pass of the control), activation methods beside bare forward passes, integrated gradients beside as many bare passes as it has
-steps, layers and sites.
+Processor time on one thread; each measure in a process of its own. Gradient methods stand beside a bare
+forward and backward pass (attribution patching beside that and a forward pass of the control), activation
+methods beside bare forward passes, integrated gradients beside as many bare passes as it has steps, layers
+and sites.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ import time
 import pytest
 import torch
 
+from culnig_tl.method.methods.base import DerivedMethod, OwnMethod
+from culnig_tl.method.methods.registry import METHODS
+
 from . import shapes
 
 pytestmark = pytest.mark.perf
 ROUNDS = 3
 LIMIT = 1.10
+ONE_PASS = [name for name, method in METHODS.items() if not issubclass(method, (DerivedMethod, OwnMethod))]
+GRADIENT = [name for name in ONE_PASS if METHODS[name].gradient and not METHODS[name].corrupted]
 CASES = {
-    "culnig": ["culnig"],
-    "six gradient methods": ["culnig", "culnig-sum", "culnig-mean", "culnig-post", "culnig-sum-post", "culnig-mean-post"],
-    "atp": ["atp"],
-    "lape": ["lape"],
-    "mean-difference": ["mean-difference"],
-    "all of one pass": [
-        "culnig", "culnig-sum", "culnig-mean", "culnig-post", "culnig-sum-post", "culnig-mean-post", "atp", "lape", "mean-difference",
-    ],
+    **{name: [name] for name in ONE_PASS},
+    "all gradient methods": GRADIENT,
+    "all of one pass": ONE_PASS,
     "ig": ["ig"],
-}  # fmt: skip
-REPORTED = {"six gradient methods", "all of one pass"}
+}
+REPORTED = {"all gradient methods", "all of one pass"}
 """Several methods at once do several methods' work: their ratio is printed, not bounded."""
 
 
@@ -42,17 +43,19 @@ def test_time(case):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seen = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"\n{case} ({seen['parameters'] / 1e6:.0f} M): {seen['ours'] / seen['bare']:.3f} x bare ({seen['bare']:.2f} s)"
+        f"\n{case} ({seen['parameters'] / 1e6:.0f} M): {seen['ours'] / seen['bare']:.3f} x bare "
+        f"({seen['bare']:.2f} s)"
     )
     assert case in REPORTED or seen["ours"] <= LIMIT * seen["bare"]
 
 
 def measure(case: str) -> dict[str, float]:
     """What the child process does."""
-    from culnig_tl import load_model, score_methods
+    from culnig_tl import load_model, score_neurons
+    from culnig_tl.data.neurons import SITES
+    from culnig_tl.engine import run
+    from culnig_tl.engine.probe import probe_gradients
     from culnig_tl.engine.prompts import encode, pad, plan_batches
-    from culnig_tl.engine.run import probe
-    from culnig_tl.method.methods import METHODS, together
 
     torch.set_num_threads(1)
     methods = CASES[case]
@@ -64,7 +67,7 @@ def measure(case: str) -> dict[str, float]:
     parameters = float(sum(p.numel() for p in plain.parameters()))
     tokenizer = shapes.families.tokenizer()
     task = shapes.questions(1, 40) if integrating else shapes.questions()
-    # The control is the question without its first word: as long a forward pass as can be.
+    # The control is the question itself: as long a forward pass as can be.
     task = dataclasses.replace(task, questions=tuple(dataclasses.replace(q, control=q.prompt) for q in task))
     prompts = encode(tokenizer, task.questions)
     plan = plan_batches([len(p.tokens) for p in prompts], shapes.BATCH)
@@ -72,17 +75,16 @@ def measure(case: str) -> dict[str, float]:
     backward = integrating or any(METHODS[name].gradient for name in methods)
     times = 20 * 4 * 2 if integrating else 1
 
+    corrupted = any(METHODS[name].corrupted for name in methods)
+    forwards = corrupted if backward else 1 + corrupted
+
     def bare() -> None:
         for tokens, mask in batches:
-            for _ in range(times):
-                if backward:
-                    shapes.bare_pass(plain, tokens, mask)
-                if not backward or any(METHODS[name].corrupted for name in methods):
-                    with torch.no_grad():
-                        for _ in range(
-                            1 + (not backward and any(METHODS[name].corrupted for name in methods))
-                        ):
-                            plain(input_ids=tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)
+            for _ in range(times if backward else 0):
+                shapes.bare_pass(plain, tokens, mask)
+            for _ in range(forwards):
+                with torch.no_grad():
+                    plain(input_ids=tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)
 
     def clock(action) -> float:
         start = time.process_time()
@@ -91,30 +93,19 @@ def measure(case: str) -> dict[str, float]:
 
     # The bridge changes the module it wraps: the bare passes get a model of their own.
     model = load_model(hf_model=plain, tokenizer=tokenizer)
-    tried = probe(
-        model,
-        tuple(
-            together._sites({m: {s: s for s in _read(m)} for m in methods}, [METHODS[m]() for m in methods])
-        ),
-        prompts[0].tokens[:16],
-    )
+    read = {site for name in methods for site in map(METHODS[name]().reads, SITES) if site is not None}
+    tried = probe_gradients(model, sorted(read), prompts[0].tokens[:16])
     assert tried.native, "every hook fires under native attention"
-    together.probe = lambda *args: tried  # a fixed cost a task, not a question
+    # A cost per task, not per question.
+    run.probe_gradients = run.probe_forward = lambda *args: tried  # type: ignore[assignment]
     plain = shapes.build("llama", "two layers" if integrating else "smaller")
 
     def ours() -> None:
-        score_methods(model, task, methods, batch_size=shapes.BATCH, progress=False)
+        score_neurons(model, task, method=methods, batch_size=shapes.BATCH, progress=False)
 
     ours()
     rounds = [(clock(bare), clock(ours)) for _ in range(1 if integrating else ROUNDS)]
     return {"parameters": parameters, "bare": min(r[0] for r in rounds), "ours": min(r[1] for r in rounds)}
-
-
-def _read(name: str):
-    from culnig_tl.data.neurons import SITES
-    from culnig_tl.method.methods import METHODS
-
-    return [read for site in SITES if (read := METHODS[name]().reads(site)) is not None]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Scoring against the bare forward and backward pass, side by side: ``pytest -m perf -s tests/perf``.
 
-Processor time on one thread, so that other work on the machine does not count; each measure in a process of its own.
+Processor time on one thread, so that other work on the machine does not count; each measure in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ ROUNDS = 5
 LIMIT = 1.10
 
 
-def run(what: str, shape: str, size: str) -> dict[str, float]:
+def measured(what: str, shape: str, size: str) -> dict[str, float]:
     """One measure in a fresh process: this file called as a script."""
     command = [sys.executable, "-m", "tests.perf.test_scoring", what, shape, size]
-    # Freed blocks go back to the system at once: else the peak is that of the allocator's luck.
+    # Freed blocks go back to the system at once; otherwise the peak depends on the allocator.
     quiet = (
         {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
         if what.startswith("memory")
@@ -37,9 +38,10 @@ def run(what: str, shape: str, size: str) -> dict[str, float]:
 @pytest.mark.parametrize("size", list(shapes.SIZES))
 @pytest.mark.parametrize("shape", list(shapes.SHAPES))
 def test_time(shape, size):
-    seen = run("time", shape, size)
+    seen = measured("time", shape, size)
     print(
-        f"\n{shape} {size} ({seen['parameters'] / 1e6:.0f} M): scoring {seen['ours'] / seen['bare']:.3f} x bare ({seen['bare']:.2f} s)"
+        f"\n{shape} {size} ({seen['parameters'] / 1e6:.0f} M): "
+        f"scoring {seen['ours'] / seen['bare']:.3f} x bare ({seen['bare']:.2f} s)"
     )
     assert seen["ours"] <= LIMIT * seen["bare"]
 
@@ -47,11 +49,12 @@ def test_time(shape, size):
 @pytest.mark.parametrize("size", list(shapes.SIZES))
 @pytest.mark.parametrize("shape", list(shapes.SHAPES))
 def test_memory(shape, size):
-    bare, ours = run("memory-bare", shape, size), run("memory-ours", shape, size)
+    bare, ours = measured("memory-bare", shape, size), measured("memory-ours", shape, size)
     above = [seen["peak"] - seen["loaded"] for seen in (ours, bare)]
     total = (ours["weights"] + above[0]) / (bare["weights"] + above[1])
     print(
-        f"\n{shape} {size}: peak memory of weights and activations {total:.3f} x bare ({(bare['weights'] + above[1]) / 2**20:.0f} MiB), "
+        f"\n{shape} {size}: peak memory of weights and activations {total:.3f} x bare "
+        f"({(bare['weights'] + above[1]) / 2**20:.0f} MiB), "
         f"of activations alone {above[0] / above[1]:.3f} x"
     )
     assert total <= 1.05
@@ -59,16 +62,18 @@ def test_memory(shape, size):
 
 @pytest.mark.parametrize("shape", ["llama"])
 def test_against_the_usual_script(shape):
-    seen = run("usual", shape, "smaller")
+    seen = measured("usual", shape, "smaller")
     print(f"\n{shape}: the usual script takes {seen['usual'] / seen['ours']:.1f} x as long")
     assert seen["usual"] > seen["ours"]
 
 
 def measure(what: str, shape: str, size: str) -> dict[str, float]:
     """What the child process does."""
-    from culnig_tl import attribution, load_model, score_neurons
+    from culnig_tl import load_model, score_neurons
+    from culnig_tl.data.neurons import SITES
+    from culnig_tl.engine import run
+    from culnig_tl.engine.probe import probe_gradients
     from culnig_tl.engine.prompts import encode, pad, plan_batches
-    from culnig_tl.engine.run import probe
 
     torch.set_num_threads(1)
     plain = shapes.build(shape, size)
@@ -99,9 +104,9 @@ def measure(what: str, shape: str, size: str) -> dict[str, float]:
 
     # The bridge changes the module it wraps: the bare passes get a model of their own.
     model = load_model(hf_model=plain, tokenizer=tokenizer)
-    tried = probe(model, attribution.SITES, prompts[0].tokens[:16])
+    tried = probe_gradients(model, SITES, prompts[0].tokens[:16])
     assert tried.native, "every hook fires under native attention"
-    attribution.probe = lambda *args: tried  # a fixed cost a task, not a question
+    run.probe_gradients = lambda *args: tried  # a cost per task, not per question
 
     def ours() -> None:
         seen = score_neurons(model, task, batch_size=shapes.BATCH, progress=False)

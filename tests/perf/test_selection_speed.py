@@ -38,6 +38,7 @@ def test_three_million_neurons_and_sixteen_countries():
     ).stdout.split()
     general, specific, gib = map(float, out[-3:])
     print(
-        f"general {general:.2f} s, specific {specific:.2f} s (processor time), peak {gib:.2f} GiB with the scores themselves"
+        f"general {general:.2f} s, specific {specific:.2f} s (processor time), "
+        f"peak {gib:.2f} GiB with the scores themselves"
     )
     assert general < 1 and specific < 1 and gib < 2

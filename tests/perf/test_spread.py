@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 pytest -m perf -s tests/perf/test_spread.py
 
-An efficiency of 1 is twice the speed. By the clock a busy machine makes it worse than it is, so the load is printed beside it;
-by processor time (that of the process which took more) other work on the machine does not count, nor does waiting for each other.
+An efficiency of 1 is twice the speed. By the clock a busy machine makes it worse than it is, so the load is
+printed beside it; by processor time (that of the process which took more) other work on the machine does not
+count, nor does waiting for each other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from culnig_tl import evaluate, load_model, score_neurons
-from culnig_tl.engine.world import ranks
+from culnig_tl.engine.world import world
 
 from .. import families
 from ..processes import together
@@ -43,7 +44,7 @@ def test_two_processes_against_one(tmp_path):
 
     def seconds(name: str) -> tuple[float, float]:
         """(by the clock, of the processor) of one pass, from the moment at which all processes are ready."""
-        ranks().collect(None)
+        world().gather(None)
         began = time.perf_counter(), time.process_time()
         (score_neurons if name == "score" else evaluate)(model, task, batch_size=2, progress=False)
         return time.perf_counter() - began[0], time.process_time() - began[1]
@@ -52,7 +53,7 @@ def test_two_processes_against_one(tmp_path):
         for name in ("score", "evaluate"):
             seconds(name)  # warms up
             best = [min(times) for times in zip(*(seconds(name) for _ in range(ROUNDS)))]
-            (tmp_path / f"{file} {name} {ranks().rank}").write_text(" ".join(map(str, best)))
+            (tmp_path / f"{file} {name} {world().rank}").write_text(" ".join(map(str, best)))
 
     measure("one")
     assert together(2, lambda rank: measure("two")) == [0, 0]
@@ -66,7 +67,7 @@ def test_two_processes_against_one(tmp_path):
         two = [max(times) for times in zip(*(measured("two", name, rank) for rank in (0, 1)))]
         clock, processor = (alone / shared / 2 for alone, shared in zip(one, two))
         print(
-            f"\n{name}: {one[0]:.2f} s alone, {two[0]:.2f} s by two; efficiency {clock:.2f} by the clock, {processor:.2f} by processor time "
-            f"(load {load:.1f} on {os.cpu_count()} cores)"
+            f"\n{name}: {one[0]:.2f} s alone, {two[0]:.2f} s by two; efficiency {clock:.2f} by the clock, "
+            f"{processor:.2f} by processor time (load {load:.1f} on {os.cpu_count()} cores)"
         )
         assert processor > 0.75, "the work is divided"

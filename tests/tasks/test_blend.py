@@ -14,7 +14,7 @@ from culnig_tl.tasks import COUNTRIES, load_task
 from culnig_tl.tasks.blend import NEURON_TOPICS, TEST_TOPICS, questions_of, read_topics
 from culnig_tl.tasks.rows import Rows, first_of_each
 
-from .conftest import blend_row, write_blend
+from .builders import blend_row, write_blend
 
 
 def rows_of(*rows: dict) -> Rows:
@@ -33,7 +33,7 @@ def first_five_literally(pairs: list[tuple[str, str]]) -> list[bool]:
 
 def test_trimming_a_file_of_300_000_rows(tmp_path):
     rng = np.random.default_rng(0)
-    # As on the Hub: 305,000 rows, 16 countries, about 320 questions, up to hundreds of rows of a pair, in any order.
+    # as on the Hub: 16 countries, about 320 questions, up to hundreds of rows per pair, in any order
     countries = rng.choice(
         ["US", "South_Korea", "Northern_Nigeria", "Iran", *(c for c in COUNTRIES[3:15])], 300_000
     )
@@ -130,7 +130,7 @@ def test_a_missing_column_is_named(tmp_path):
 
 
 def test_the_hubs_present_layout_is_read_from_raw_files(tmp_path):
-    """The Hub now holds one JSON list, data/mc_questions_hf/mc_questions_file_v1.1.json, under uilab/BLEnD."""
+    """One JSON list, data/mc_questions_hf/mc_questions_file_v1.1.json, under uilab/BLEnD."""
     write_blend(tmp_path, [blend_row(number) for number in range(7)])
     folder = tmp_path / "uilab" / "BLEnD"
     (tmp_path / "nayeon212" / "BLEnD").rename(folder.parent.mkdir() or folder)
@@ -172,7 +172,8 @@ def test_a_blank_translation_is_left_out_and_counted(tmp_path, caplog):
 def test_a_users_wordings_replace_the_data_sets_prompt(tmp_path):
     wordings = tmp_path / "w.toml"
     wordings.write_text(
-        '[[blend]]\nprompt = "{question}\\n{options}\\nAnswer:"\ncontrol = "{options}\\nAnswer:"\n[[blend]]\nprompt = "{options} {question}"\n'
+        '[[blend]]\nprompt = "{question}\\n{options}\\nAnswer:"\ncontrol = "{options}\\nAnswer:"\n'
+        '[[blend]]\nprompt = "{options} {question}"\n'
     )
     root = write_blend(tmp_path / "hub", [blend_row()])
     task = load_task("blend", data_dir=root, wordings=wordings)

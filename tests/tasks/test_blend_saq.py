@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from culnig_tl import COUNTRIES, load_task
 from culnig_tl.errors import TaskError
+from culnig_tl.tasks import COUNTRIES, load_task
 from culnig_tl.tasks.blend_saq import LANGUAGES, PROMPTS, read_variants
 from culnig_tl.tasks.question import Question, Task
 
-from .conftest import write_blend, write_csv
+from .builders import write_blend, write_csv
 
 TOPICS = {"Al-en-01": "Food", "Al-en-02": "Education", "Al-en-03": "Family"}
 ANSWERS = [
@@ -26,7 +26,7 @@ def file_name(country):
 
 
 def write_saq(root, *, topics=TOPICS, answers=ANSWERS, prompts=None, **changed):
-    """A mirror in which every region was asked the same; `changed` replaces the rows of a country's annotations."""
+    """A mirror in which every region is asked the same; `changed` replaces a country's annotations."""
     write_blend(root, [], topics)
     folder = root / "nayeon212" / "BLEnD" / "data"
     for country in COUNTRIES:
@@ -158,18 +158,19 @@ def test_an_accepted_answer_must_be_the_answer():
     question = dict(task="t", id="1", cluster="1", prompt="?", options=(), language="en")
     with pytest.raises(TaskError, match="is not one of"):
         Task("t", (Question(**question, answer="rice", accepted=("tea",)),))
-    assert not Task("t", ()).short_answers
 
 
 def test_fingerprints_of_questions_with_labels_did_not_change():
-    """They were 16 hexadecimal digits over the fields of the first version; the later ones count where they are set."""
     question = Question(task="t", id="1", cluster="c", prompt="p", options=("A", "B"), answer="A")
     assert Task("t", (question,)).fingerprint == "b1d522c0868a4fbd"
+
+
+def test_fingerprints_see_later_fields_where_they_are_set():
     other = Question(task="t", id="1", cluster="c", prompt="p", options=("A", "B"), answer="A", language="en")
     assert Task("t", (other,)).fingerprint != "b1d522c0868a4fbd"
 
 
-# ------------------------------------------------------------------------------------------------------------- real rows
+# ------------------------------------------------------------------------------------------- real rows
 
 
 def test_real_rows(hub):

@@ -16,9 +16,10 @@ from culnig_tl.tasks.countryrc import NESTED, Passage, own_passages, wrong_count
 PASSAGES = own_passages()
 TASK = load_task("countryrc")
 # Words that tell a place or a culture, which a passage must not hold.
-TELLING = """asia africa europe america latin arab islam muslim christian catholic buddhist hindu orthodox rice tea sushi kimchi taco tapas
-curry pizza noodle desert tropical volcano monsoon snow palm camel kangaroo bull baseball cricket soccer taekwondo flamenco mariachi
-emperor king queen president dollar pound euro peso yen rupiah pagoda mosque temple ramadan christmas easter ocean mediterranean"""
+TELLING = """asia africa europe america latin arab islam muslim christian catholic buddhist hindu orthodox
+rice tea sushi kimchi taco tapas curry pizza noodle desert tropical volcano monsoon snow palm camel kangaroo
+bull baseball cricket soccer taekwondo flamenco mariachi emperor king queen president dollar pound euro peso
+yen rupiah pagoda mosque temple ramadan christmas easter ocean mediterranean"""
 
 
 def words(text: str) -> set[str]:
@@ -61,7 +62,8 @@ def test_passages_vary():
 
 def test_halves_share_no_scene():
     common = set(
-        "the a an in of and to was it her his she he for is on that by with at had one from two as who its not were but".split()
+        "the a an in of and to was it her his she he for is on that by with at had one from two as who its "
+        "not were but".split()
     )
     halves = [[words(p.text) - common for p in half] for half in (PASSAGES[:36], PASSAGES[36:])]
     for first, second in product(*halves):
@@ -132,7 +134,7 @@ def test_places_and_countries_are_even():
 
 
 def test_the_options_hardly_give_the_answer_away():
-    """Whoever knows which eight countries are asked about, and guesses among those, is right three times in ten."""
+    """Guessing among the eight countries that are asked about is right three times in ten."""
     right = sum(1 / len(set(options_of(q)) & set(SPECIFIC_COUNTRIES)) for q in TASK) / len(TASK)
     assert 0.25 <= right < 0.32
 

@@ -10,7 +10,7 @@ import pytest
 from culnig_tl.errors import TaskError
 from culnig_tl.tasks import load_task
 
-from .conftest import culturalbench_rows, write_culturalbench
+from .builders import culturalbench_rows, write_culturalbench
 
 
 def test_rows_as_questions(tmp_path):

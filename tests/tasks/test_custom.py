@@ -11,7 +11,7 @@ import pytest
 from culnig_tl.errors import TaskError
 from culnig_tl.tasks import load_task
 
-from .conftest import write_csv, write_jsonl
+from .builders import write_csv, write_jsonl
 
 ROWS = [
     {

@@ -1,4 +1,4 @@
-"""Whatever a file holds, a reader gives rows or questions, or raises a `TaskError` of one line: no other error reaches a user."""
+"""Whatever a file holds, a reader returns rows or questions, or raises a `TaskError` of one line."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from culnig_tl.tasks.question import Task
 from culnig_tl.tasks.rows import FILE_TYPES, Rows, read_file
 from culnig_tl.tasks.wordings import read_wordings, wordings
 
-from .conftest import blend_row, culturalbench_rows, normad_rows, write_survey
-from .test_worldvaluesbench import survey
+from .builders import blend_row, culturalbench_rows, normad_rows, survey, write_survey
 
 quick = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -11,7 +11,7 @@ from culnig_tl.errors import TaskError
 from culnig_tl.tasks import load_task
 from culnig_tl.tasks.normad import OPTIONS
 
-from .conftest import normad_rows, write_normad
+from .builders import normad_rows, write_normad
 
 
 def test_rows_as_questions(tmp_path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culnig_tl.errors import TaskError
-from culnig_tl.tasks import Question, Task, load_task
+from culnig_tl.tasks import Question, Task, alignment, load_task
 from culnig_tl.tasks.question import seeded_random
 
 
@@ -78,7 +79,9 @@ def test_limit_takes_both_splits_and_different_clusters():
     assert Counter(q.split for q in part) == {"neuron": 32, "test": 32}
     per_cell = Counter((q.country, q.template, q.cluster) for q in part)
     assert max(per_cell.values()) == 1 and len({q.cluster for q in part}) == 6
-    # Five rows of one underlying question: each cluster is taken once before any is taken twice.
+
+
+def test_limit_takes_every_cluster_once_before_any_twice():
     rows = Task(
         "t", tuple(question(f"{k}-{r}", cluster=f"q{k}", country="Iran") for k in range(20) for r in range(5))
     )
@@ -92,9 +95,16 @@ def test_limit_fills_up_from_what_is_left():
         + tuple(question(f"b{i}", country="Spain") for i in range(9)),
     )
     assert task.limit(8).counts() == {"Iran": 2, "Spain": 6}
+
+
+def test_a_limit_that_is_none_or_too_large_changes_nothing():
+    task = grid(2, 1, 1)
     assert task.limit(99) is task and task.limit(None) is task
+
+
+def test_a_limit_below_1_is_refused():
     with pytest.raises(TaskError, match="at least 1"):
-        task.limit(0)
+        grid(2, 1, 1).limit(0)
 
 
 def test_limit_does_not_depend_on_the_order_of_rows():
@@ -104,9 +114,12 @@ def test_limit_does_not_depend_on_the_order_of_rows():
     assert {q.id for q in task.limit(17)} == {q.id for q in Task("t", tuple(shuffled)).limit(17)}
 
 
-def test_duplicate_ids_and_impossible_answers_are_refused():
+def test_duplicate_ids_are_refused():
     with pytest.raises(TaskError, match="'x' occurs twice"):
         Task("t", (question("x"), question("x")))
+
+
+def test_impossible_answers_are_refused():
     with pytest.raises(TaskError, match="answer 'E' is not one of"):
         Task("t", (question("x", answer="E"),))
 
@@ -114,43 +127,73 @@ def test_duplicate_ids_and_impossible_answers_are_refused():
 def test_splits():
     task = Task("t", (question("a", split="neuron"), question("b", split="test")))
     assert [q.id for q in task.neuron_split()] == ["a"] and [q.id for q in task.test_split()] == ["b"]
-    single = Task("t", (question("a"),))
-    assert single.test_split() is single
-    with pytest.raises(TaskError, match="no neuron split"):
-        single.neuron_split()
     with pytest.raises(TaskError, match="no question of the test split"):
         task.neuron_split().test_split()
 
 
+def test_a_task_with_a_single_split_only_tests():
+    task = Task("t", (question("a"),))
+    assert task.test_split() is task
+    with pytest.raises(TaskError, match="no neuron split"):
+        task.neuron_split()
+
+
+CONTROLLED = Task("t", (question("a", control="Choose."), question("b", control="Choose!")))
+
+
 def test_control_replaces_the_prompt_only():
-    task = Task("t", (question("a", control="Choose."), question("b", control="Choose!")))
-    control = task.control()
-    assert control.name == "t:control" and [q.prompt for q in control] == ["Choose.", "Choose!"]
-    assert [(q.id, q.answer, q.options) for q in control] == [(q.id, q.answer, q.options) for q in task]
-    assert control.fingerprint != task.fingerprint
+    control = CONTROLLED.control()
+    assert [q.prompt for q in control] == ["Choose.", "Choose!"]
+    assert [(q.id, q.answer, q.options) for q in control] == [(q.id, q.answer, q.options) for q in CONTROLLED]
+    assert control.fingerprint != CONTROLLED.fingerprint
+
+
+def test_a_control_is_one_whatever_it_is_called():
+    assert not CONTROLLED.is_control and not replace(CONTROLLED, name="t:control").is_control
+    for control in (CONTROLLED.control(), CONTROLLED.control().limit(1), CONTROLLED.control()[:1]):
+        assert control.is_control and replace(control, name="other").is_control
+
+
+def test_a_control_keeps_the_metric():
+    assert replace(CONTROLLED, metric="alignment").control().metric == "alignment"
+
+
+def test_a_control_is_named_for_people():
+    control = CONTROLLED.control()
+    assert control.name == "t:control" and {q.task for q in control} == {"t:control"}
+
+
+def test_a_task_that_lacks_a_control_somewhere_offers_none():
     mixed = Task("t", (question("a", control="Choose."), question("b")))
     assert not mixed.has_control
     with pytest.raises(TaskError, match="offers no control.*nothing subtracted"):
         mixed.control()
 
 
-def test_fingerprint_sees_every_field_and_is_the_same_in_another_process():
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("prompt", "other"),
+        ("answer", "B"),
+        ("country", "Iran"),
+        ("template", 7),
+        ("answer_prefix", "x"),
+        ("system", "s"),
+        ("split", "test"),
+    ],
+)
+def test_the_fingerprint_sees_every_field(field, value):
     task = grid(2, 2, 2)
-    assert task.fingerprint == grid(2, 2, 2).fingerprint
-    for field, value in {
-        "prompt": "other",
-        "answer": "B",
-        "country": "Iran",
-        "template": 7,
-        "answer_prefix": "x",
-        "system": "s",
-        "split": "test",
-    }.items():
-        changed = Task(
-            "t",
-            (question("0/0/0", **{"country": "land 0", "cluster": "q0", field: value}), *task.questions[1:]),
-        )
-        assert changed.fingerprint != task.fingerprint, field
+    changed = question("0/0/0", **{"country": "land 0", "cluster": "q0", field: value})
+    assert Task("t", (changed, *task.questions[1:])).fingerprint != task.fingerprint
+
+
+def test_the_fingerprint_does_not_see_the_tasks_name():
+    task = grid(2, 2, 2)
+    assert replace(task, name="other", metric="alignment").fingerprint == task.fingerprint
+
+
+def test_the_fingerprint_is_the_same_in_another_process():
     code = "from culnig_tl.tasks import load_task; print(load_task('countryrc').fingerprint)"
     out = subprocess.run(
         [sys.executable, "-c", code],
@@ -163,14 +206,46 @@ def test_fingerprint_sees_every_field_and_is_the_same_in_another_process():
 
 
 def test_importing_the_tasks_is_light():
-    code = "import sys, culnig_tl.tasks; print(sorted({'torch', 'transformers', 'datasets', 'pandas', 'numpy'} & set(sys.modules)))"
+    heavy = "{'torch', 'transformers', 'datasets', 'pandas', 'numpy'}"
+    code = f"import sys, culnig_tl.tasks; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
 
-def test_dataframe_and_words():
-    task = grid(2, 2, 2)
-    frame = task.to_dataframe()
+def test_a_task_as_a_table():
+    frame = grid(2, 2, 2).to_dataframe()
     assert len(frame) == 8 and list(frame["country"].unique()) == ["land 0", "land 1"]
-    assert "8 questions in 2 clusters, 2 countries" in str(task)
-    assert task.cluster_count == 2 and task[0].id == "0/0/0" and [q.id for q in task[1:2]] == ["0/1/0"]
+
+
+def test_a_task_in_words():
+    assert "8 questions in 2 clusters, 2 countries" in str(grid(2, 2, 2))
+
+
+def test_a_task_is_indexed_like_a_tuple():
+    task = grid(2, 2, 2)
+    assert task[0].id == "0/0/0" and [q.id for q in task[1:2]] == ["0/1/0"]
+
+
+TEN = Question("w", "i", "c", "p", tuple(str(value) for value in range(1, 11)), "3")
+THREE = Question("w", "i", "c", "p", ("0", "1", "2"), "0")
+
+
+@pytest.mark.parametrize(
+    "asked, answer, expected",
+    [
+        (TEN, "3", 100),
+        (TEN, "10", 0),
+        (TEN, "1", 500 / 7),
+        (TEN, "5", 500 / 7),
+        (THREE, "0", 100),
+        (THREE, "1", 50),
+        (THREE, "2", 0),
+    ],
+)
+def test_alignment_falls_with_the_distance_from_the_label(asked, answer, expected):
+    assert alignment(asked, answer) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("answer", ["0", "11", "", "x", "3.0"])
+def test_alignment_off_the_scale_is_0(answer):
+    assert alignment(TEN, answer) == 0

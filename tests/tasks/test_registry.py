@@ -5,35 +5,21 @@ from __future__ import annotations
 import pytest
 
 from culnig_tl.errors import TaskError
-from culnig_tl.tasks import TASKS, list_tasks, load_task
+from culnig_tl.tasks import TASKS, Task, list_tasks, load_task
 
-from .conftest import (
+from .builders import (
     blend_row,
     culturalbench_rows,
     normad_rows,
+    survey,
     write_blend,
     write_culturalbench,
+    write_jsonl,
     write_normad,
     write_survey,
 )
-from .test_worldvaluesbench import survey
 
 PACKAGE = [name for name, info in TASKS.items() if info.source == "package"]
-DESIGN = (
-    "blend",
-    "countryrc",
-    "culturalbench",
-    "normad",
-    "worldvaluesbench",
-    "commonsenseqa",
-    "qnli",
-    "mrpc",
-    "miniculture",
-)
-
-
-def test_every_task_of_the_design_is_there():
-    assert set(DESIGN) <= set(TASKS)
 
 
 @pytest.mark.parametrize("name", PACKAGE)
@@ -67,22 +53,69 @@ def mirror(tmp_path_factory):
     return root
 
 
-def test_what_is_said_of_a_task_is_true(mirror):
-    for name in ("blend", "blend-local", "culturalbench", "normad", "worldvaluesbench"):
-        task, info = load_task(name, data_dir=mirror), TASKS[name]
-        assert (task.name, task.culture, task.has_control, task.skipped) == (
-            name,
-            info.culture,
-            info.control,
-            0,
-        )
-        assert task.licence == info.licence
-        assert {q.split for q in task} <= {"neuron", "test"} and info.splits == ("neuron", "test")
-        assert all(q.answer_prefix.startswith("{") and q.prompt.endswith("Answer:") for q in task)
-        assert len(task.neuron_split()) > 0
-        assert (
-            name == "worldvaluesbench" or len(task.test_split()) > 0
-        )  # a survey of 3 questions has none left to test
+@pytest.mark.parametrize("name", ["blend", "blend-local", "culturalbench", "normad", "worldvaluesbench"])
+def test_what_is_said_of_a_task_is_true(mirror, name):
+    task, info = load_task(name, data_dir=mirror), TASKS[name]
+    assert (task.name, task.culture, task.has_control) == (name, info.culture, info.control)
+    assert task.licence == info.licence and task.skipped == 0
+    assert info.splits == ("neuron", "test") and {q.split for q in task} <= set(info.splits)
+    assert all(q.answer_prefix.startswith("{") and q.prompt.endswith("Answer:") for q in task)
+
+
+# ------------------------------------------------------------------------------ narrowing while loading
+
+
+def same(a: Task, b: Task) -> bool:
+    return a == b and a.fingerprint == b.fingerprint
+
+
+def test_split_limit_and_control_are_the_methods_in_that_order(mirror):
+    loaded = load_task("blend", split="neuron", control=True, limit=2, data_dir=mirror)
+    assert same(loaded, load_task("blend", data_dir=mirror).neuron_split().limit(2).control())
+
+
+@pytest.mark.parametrize("split, method", [("neuron", Task.neuron_split), ("test", Task.test_split)])
+def test_split_alone(split, method):
+    assert same(load_task("miniculture", split=split), method(load_task("miniculture")))
+
+
+def test_the_test_split_of_a_task_without_splits_is_the_whole():
+    assert same(load_task("miniparaphrase", split="test"), load_task("miniparaphrase"))
+
+
+def test_the_neuron_split_of_a_task_without_splits_is_an_error():
+    with pytest.raises(TaskError, match="'miniparaphrase' has no neuron split"):
+        load_task("miniparaphrase", split="neuron")
+
+
+def test_an_unknown_split_names_those_there_are():
+    with pytest.raises(TaskError, match="^split 'train' is unknown; splits are neuron and test$"):
+        load_task("blend", split="train")
+
+
+def test_a_name_can_ask_for_the_control():
+    assert same(load_task("miniculture:control", limit=9), load_task("miniculture", control=True, limit=9))
+
+
+def test_a_control_of_no_task_is_an_unknown_task():
+    with pytest.raises(TaskError, match="task 'blnd' is unknown, did you mean 'blend'"):
+        load_task("blnd:control")
+
+
+OWN = [{"question": f"{i}?", "options": ["a", "b"], "answer": "a", "country": "Iran"} for i in range(6)]
+
+
+def test_a_file_called_control_is_none(tmp_path):
+    task = load_task(str(write_jsonl(tmp_path / "x:control.jsonl", OWN)))
+    assert task.name == "x:control" and not task.is_control and "0?" in task[0].prompt
+
+
+def test_a_file_can_be_narrowed_too(tmp_path):
+    path = write_jsonl(tmp_path / "x.jsonl", OWN)
+    assert same(load_task(path, control=True, limit=3), load_task(path).limit(3).control())
+
+
+# -------------------------------------------------------------------------------------------------- the list
 
 
 def test_the_variable_names_the_mirror(mirror, monkeypatch):
@@ -131,7 +164,7 @@ def test_the_list_without_a_mirror_asks_no_network():
 def test_an_unknown_name_gets_the_closest(name, meant):
     with pytest.raises(
         TaskError,
-        match=f"task '{name}' is unknown, did you mean '{meant}'\\?; tasks are blend, .*, or a file ending in",
+        match=f"task '{name}' is unknown, did you mean '{meant}'\\?; tasks are blend, .*, or a file ending",
     ):
         load_task(name)
 
@@ -155,7 +188,8 @@ def test_arguments_of_other_tasks_are_refused(tmp_path):
 def test_wordings_of_one_task_leave_the_others_alone(mirror, tmp_path):
     wordings = tmp_path / "w.toml"
     wordings.write_text(
-        '[[normad]]\nprompt = "{country}: {story} {options}"\nlabels = "abc"\n[[choice]]\nprompt = "{question} {options}"\n'
+        '[[normad]]\nprompt = "{country}: {story} {options}"\nlabels = "abc"\n'
+        '[[choice]]\nprompt = "{question} {options}"\n'
     )
     normad = load_task("normad", data_dir=mirror, wordings=wordings)
     assert (

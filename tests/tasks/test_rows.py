@@ -10,7 +10,7 @@ import pytest
 from culnig_tl.errors import TaskError
 from culnig_tl.tasks.rows import Rows, first_half, read_file
 
-from .conftest import write_csv
+from .builders import write_csv
 
 
 def rows(**columns) -> Rows:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from culnig_tl import load_task, load_training
 from culnig_tl.errors import TaskError
+from culnig_tl.tasks import load_task
+from culnig_tl.tasks.training import load_training
 
 
 def glue(root, name: str, split: str, count: int, *, shuffle: bool = False):

@@ -15,16 +15,16 @@ from culnig_tl.errors import TaskError
 from culnig_tl.tasks import COUNTRIES, Question, Task, load_task
 from culnig_tl.tasks.wordings import check_blanks, fill, read_wordings, wordings
 
-from .conftest import (
+from .builders import (
     blend_row,
     culturalbench_rows,
     normad_rows,
+    survey,
     write_blend,
     write_culturalbench,
     write_normad,
     write_survey,
 )
-from .test_worldvaluesbench import survey
 
 REAL = ("choice", "countryrc", "normad", "worldvaluesbench", "qnli", "mrpc")
 
@@ -50,7 +50,7 @@ def test_controls_are_whole_sentences_without_blanks_for_what_is_left_out(task):
         assert row.control is not None and set(re.findall(r"\{(\w+)\}", row.control)) == {"options"}
         text = fill(row.control, {"options": "A. x\nB. y"}).strip()
         assert text.endswith("Answer:")
-        # What is left reads on: no dangling "Question:", no empty quotes or commas, no talk of a text or question.
+        # what is left reads well: no dangling "Question:", no empty quotes, no talk of a text or question
         assert not re.search(
             r"question|text|passage|:\s*\n\n\n|\n\n\n|,\s*,|\s,",
             text.replace('{"answer":""}', ""),
@@ -108,14 +108,18 @@ def test_a_missing_blank_is_said_before_any_row_is_asked(tmp_path):
         load_task("countryrc", wordings=file)
 
 
-# From the prompt to the label: the tokens of prompt + label are the prompt's and one more, for every kind of tokenizer.
+# The tokens of prompt + label are the prompt's and one more, for every kind of tokenizer.
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 QWEN = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 CHATS = {
     "base": None,
-    "chatml": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n",
+    "chatml": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n",
     "inst": "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import re
 import subprocess
 import sys
@@ -14,32 +13,14 @@ import pytest
 
 from culnig_tl.errors import TaskError
 from culnig_tl.tasks import load_task
-from culnig_tl.tasks.question import Question
-from culnig_tl.tasks.worldvaluesbench import COUNTRIES, alignment
+from culnig_tl.tasks.worldvaluesbench import COUNTRIES
 
-from .conftest import SCALES, write_survey
-
-NAMES = {"UK": "Great Britain", "USA": "United States"}
-
-
-def survey(seed: int = 0, people: int = 400):
-    """Interviews of the seven countries and Brazil, with some answers missing."""
-    rng = random.Random(seed)
-    countries = [*COUNTRIES, "Brazil"]
-    asked = [(10_000 + i, NAMES.get(c := countries[i % 8], c)) for i in range(people)]
-    answers = []
-    for number, country in asked:
-        row = {"D_INTERVIEW": number}
-        for name, (low, high) in SCALES.items():
-            if rng.random() < 0.9:
-                row[name] = min(high, low + int(rng.random() ** (1 + len(country) % 3) * (high - low + 1)))
-        answers.append(row)
-    return asked, answers
+from .builders import SCALES, SURVEY_NAMES, survey, write_survey
 
 
 def literal(asked, answers, countries=COUNTRIES, fewest=10):
     """Labels and divergences with Python loops."""
-    of = {number: {v: k for k, v in NAMES.items()}.get(country, country) for number, country in asked}
+    of = {number: {v: k for k, v in SURVEY_NAMES.items()}.get(country, country) for number, country in asked}
     counts = {(country, name): Counter() for country in ("", *countries) for name in SCALES}
     for row in answers:
         for name in SCALES:
@@ -127,6 +108,10 @@ def test_files_lie_in_the_data_folder_or_its_full_folder(tmp_path):
         load_task("worldvaluesbench")
 
 
+def test_answers_are_scored_by_alignment(tmp_path):
+    assert load_task("worldvaluesbench", path=write_survey(tmp_path, *survey())).metric == "alignment"
+
+
 def test_no_control(tmp_path):
     task = load_task("worldvaluesbench", path=write_survey(tmp_path, *survey()))
     with pytest.raises(TaskError, match="offers no control"):
@@ -209,18 +194,6 @@ def test_answers_off_the_scale_are_left_out(tmp_path, caplog):
     clean = load_task("worldvaluesbench", path=write_survey(tmp_path / "c", asked, cleaned))
     assert dirty.fingerprint == clean.fingerprint and "above their question's scale" in caplog.text
     assert set(expected) == {q.id for q in dirty}
-
-
-def test_alignment():
-    question = Question("w", "i", "c", "p", tuple(str(value) for value in range(1, 11)), "3")
-    assert alignment(question, "3") == 100 and alignment(question, "10") == 0
-    assert alignment(question, "1") == pytest.approx(100 * (1 - 2 / 7)) and alignment(
-        question, "5"
-    ) == pytest.approx(100 * (1 - 2 / 7))
-    for off in ("0", "11", "", "x", "3.0"):
-        assert alignment(question, off) == 0
-    belongs = Question("w", "i", "c", "p", ("0", "1", "2"), "0")
-    assert [alignment(belongs, answer) for answer in "012"] == [100, 50, 0]
 
 
 def test_the_real_questions(shared, tmp_path):

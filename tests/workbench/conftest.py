@@ -25,12 +25,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def questions() -> Task:
-    return load_task("miniculture").neuron_split().limit(24)
+    return load_task("miniculture", split="neuron", limit=24)
 
 
 @pytest.fixture(scope="module")
 def study(model, questions) -> Study:
-    """A study of the toy on a few questions: scores and sets are what a view needs of it."""
+    """A study of the toy on a few questions, with what a view needs of it: scores and sets."""
     scores = {
         "neuron": score_neurons(model, questions, progress=False),
         "control": score_neurons(model, questions.control(), progress=False),
@@ -39,9 +39,8 @@ def study(model, questions) -> Study:
     general = NeuronSet(top, Provenance(kind="culture-general", layers=6))
     countries = np.where(np.arange(len(top)) % 2 == 0, "Spain", "Iran")
     specific = NeuronSet(top.assign(country=countries), Provenance(kind="culture-specific", layers=6))
-    return Study(
-        replace(TOY_CONFIG, limit=24), {}, scores, {"culture-general": general, "culture-specific": specific}
-    )
+    sets = {"culture-general": general, "culture-specific": specific}
+    return Study(replace(TOY_CONFIG, limit=24), {}, scores, sets)
 
 
 @pytest.fixture

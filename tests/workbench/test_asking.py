@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ipywidgets import Button
 
 from culnig_tl import ablate, evaluate, score_prompt
 from culnig_tl.data.neurons import NeuronSet
@@ -18,26 +19,47 @@ from culnig_tl.workbench.source import ALL
 from .acting import TYPED
 
 
-def test_selection_goes_into_ablate_and_evaluate(view, model, questions):
-    question = questions[0]
-    view._put(question)
+@pytest.fixture
+def suppressed(view, questions):
+    """A view that has asked a question of the task with the selected neurons suppressed."""
+    view._put(questions[0])
     view.operation = "suppress"
     view.wait()
-    answers = view.answers
-    assert view.error == "" and answers.operation == "suppress" and answers.right == question.answer
-    place = question.options.index(question.answer)
-    one = Task("one", (question,))
-    for neurons, given in ((None, answers.before), (view.selection, answers.after)):
-        p = evaluate(model, one, neurons=neurons, progress=False).table["p_answer"][0]
-        np.testing.assert_allclose(given.labels[place], p, rtol=1e-3)
-    with ablate(model, view.selection):
-        assert score_prompt(model, question).p_answer == pytest.approx(answers.after.labels[place], rel=1e-3)
+    assert view.error == ""
+    return view
+
+
+def test_a_question_of_the_task_knows_its_answer(suppressed, questions):
+    assert suppressed.answers.operation == "suppress"
+    assert suppressed.answers.right == questions[0].answer
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_selection_goes_into_evaluate(when, suppressed, model, questions):
+    question, answers = questions[0], suppressed.answers
+    ablated = suppressed.selection if when == "after" else None
+    table = evaluate(model, Task("one", (question,)), ablate=ablated, progress=False).table
+    p = getattr(answers, when).labels[question.options.index(question.answer)]
+    np.testing.assert_allclose(p, table["p_answer"][0], rtol=1e-3)
+
+
+def test_the_selection_goes_into_ablate(suppressed, model, questions):
+    question, answers = questions[0], suppressed.answers
+    with ablate(model, suppressed.selection):
+        p = score_prompt(model, question).p_answer
+    assert p == pytest.approx(answers.after.labels[question.options.index(question.answer)], rel=1e-3)
     assert answers.before.labels != answers.after.labels
-    assert (
-        f"{100 * answers.after.labels[place]:.1f}%" in view._bench.answered.value
-        and "✓" in view._bench.answered.value
-    )
-    assert answers.to_dataframe()["option"].tolist() == list(option_lines(question.prompt).values())
+
+
+def test_the_bench_shows_the_answers(suppressed, questions):
+    question, shown = questions[0], suppressed._bench.answered.value
+    p = suppressed.answers.after.labels[question.options.index(question.answer)]
+    assert f"{100 * p:.1f}%" in shown and "✓" in shown
+
+
+def test_answers_as_a_table(suppressed, questions):
+    options = suppressed.answers.to_dataframe()["option"]
+    assert options.tolist() == list(option_lines(questions[0].prompt).values())
 
 
 def test_sets_made_in_code_are_asked_with(view):
@@ -47,28 +69,27 @@ def test_sets_made_in_code_are_asked_with(view):
     view.observe(lambda change: seen.append(change["new"]), "answers")
     view.selection = NeuronSet.from_indices([("mlp.gate", 0, 1), ("attn.v", 2, 3)])
     view.wait()
-    assert (
-        view.answers.neurons == 2
-        and seen == [view.answers]
-        and "Selection: 2 neurons" in view._bench.selected.value
-    )
-    view.selection = NeuronSet.from_indices([])
-    view.wait()
-    assert (
-        view.answers.neurons == 0
-        and view.answers.after == view.answers.before
-        and "Selection: 0 neurons" in view._bench.selected.value
-    )
+    assert view.answers.neurons == 2 and seen == [view.answers]
+    assert "Selection: 2 neurons" in view._bench.selected.value
+
+
+def test_an_empty_selection_changes_nothing(suppressed):
+    suppressed.selection = NeuronSet.from_indices([])
+    suppressed.wait()
+    assert suppressed.answers.neurons == 0 and suppressed.answers.after == suppressed.answers.before
+    assert "Selection: 0 neurons" in suppressed._bench.selected.value
+
+
+def buttons_in(box) -> dict:
+    """Text -> button."""
+    found = {}
+    for each in getattr(box, "children", ()):
+        found |= {each.description: each} if isinstance(each, Button) else buttons_in(each)
+    return found
 
 
 def test_buttons_change_the_selection(view, study):
-    buttons = {}
-    waiting = list(view.children)
-    while waiting:
-        each = waiting.pop()
-        waiting += list(getattr(each, "children", ()))
-        if hasattr(each, "on_click") and hasattr(each, "button_style"):
-            buttons[each.description] = each
+    buttons = buttons_in(view)
     assert buttons["Add to selection"].disabled
     buttons["Clear"].click()
     assert len(view.selection) == 0
@@ -85,44 +106,54 @@ def test_buttons_change_the_selection(view, study):
     assert len(view.selection) == 0
     view.set_name = ALL
     buttons["Select all shown"].click()
-    assert "no set to switch off" in view.error and len(view.selection) == 0
+    assert "not a set to ablate" in view.error and len(view.selection) == 0
 
 
-def test_typed_question_goes_by_the_rules_of_every_task(model):
+@pytest.fixture(scope="module")
+def typed(model):
+    """(a typed question, its answers)."""
     question = read_question(TYPED, answer_prefix='{"answer_choice":"')
-    answers = ask(model, question, NeuronSet.from_indices([]))
-    assert (
-        question.options == ("A", "B", "C", "D")
-        and answers.options == ("Madrid", "Busan", "Oaxaca", "Tehran")
-        and answers.right is None
-    )
+    return question, ask(model, question, NeuronSet.from_indices([]))
+
+
+def test_a_typed_question_is_read_by_its_lines(typed):
+    question, answers = typed
+    assert question.options == ("A", "B", "C", "D") and answers.right is None
+    assert answers.options == ("Madrid", "Busan", "Oaxaca", "Tehran")
+
+
+def test_a_typed_question_is_encoded_like_a_tasks(typed, model):
+    question, answers = typed
     for label, p in zip(question.options, answers.before.labels):
         assert p == pytest.approx(score_prompt(model, replace(question, answer=label)).p_answer, rel=1e-4)
     alone = score_prompt(model, question)
-    assert [t for t, _ in answers.before.top] == [t for t, _ in alone.top_tokens] and len(
-        answers.before.top
-    ) == 10
+    assert [text for text, _ in answers.before.top] == [text for text, _ in alone.top_tokens]
     assert alone.tokens.count("<bos>") == 1
 
 
-def test_question_without_options_shows_the_next_tokens_only(model, view):
-    answers = ask(model, read_question("Which city is in Spain?"), NeuronSet.from_indices([]))
-    assert answers.before.labels == () and len(answers.before.top) == 10
+def test_a_question_without_options_shows_the_next_tokens_only(view):
     view.answer_prefix, view.labels = '{"answer_choice":"', ""
     view.ask("Which city is in Spain?")
     view.wait()
+    answers, shown = view.answers, view._bench.answered.value
     assert (
-        view.answers.question.answer_prefix == ""
-        and "P(label)" not in view._bench.answered.value
-        and "next tokens" in view._bench.answered.value
+        answers.question.answer_prefix == "" and answers.before.labels == () and len(answers.before.top) == 10
     )
+    assert "P(label)" not in shown and "next tokens" in shown
 
 
-def test_option_lines():
-    assert option_lines(TYPED) == {"A": "Madrid", "B": "Busan", "C": "Oaxaca", "D": "Tehran"}
-    assert option_lines("Q. What?\n1) one\n2) two\n\nAnswer:") == {"1": "one", "2": "two"}
-    assert option_lines("(a) x\n(b) y") == {"a": "x", "b": "y"}
-    assert option_lines("I. Newton wrote it.\nNothing else") == {} and option_lines("A. alone") == {}
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (TYPED, {"A": "Madrid", "B": "Busan", "C": "Oaxaca", "D": "Tehran"}),
+        ("Q. What?\n1) one\n2) two\n\nAnswer:", {"1": "one", "2": "two"}),
+        ("(a) x\n(b) y", {"a": "x", "b": "y"}),
+        ("I. Newton wrote it.\nNothing else", {}),
+        ("A. alone", {}),
+    ],
+)
+def test_option_lines(text, options):
+    assert option_lines(text) == options
 
 
 @pytest.mark.parametrize(
@@ -133,7 +164,7 @@ def test_option_lines():
         ("Is it?", ("A", "A"), "occurs twice"),
     ],
 )
-def test_what_is_no_question_is_refused(text, labels, says):
+def test_what_is_not_a_question_is_refused(text, labels, says):
     with pytest.raises(PromptError, match=says):
         read_question(text, labels=labels)
 

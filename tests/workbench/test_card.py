@@ -8,7 +8,7 @@ from plotly.callbacks import Points
 from culnig_tl import question_scores, score_prompt
 from culnig_tl.data.neurons import NeuronSet, Site
 from culnig_tl.figures import promoted_tokens
-from culnig_tl.workbench.reading import token_scores
+from culnig_tl.workbench.reading import TopQuestion, token_scores
 from culnig_tl.workbench.source import ALL, Choice
 
 from .acting import click
@@ -47,26 +47,34 @@ def test_dots_are_clicked_too(view):
     assert view.neuron == ("mlp.gate", drawn.layer, neuron)
 
 
-def test_card_names_the_top_questions_and_colours_their_tokens(view, model, questions):
+def test_card_names_the_top_question_first(view, model, questions):
     key = ("mlp.gate", 0, 7)
     view.neuron = key
     view.wait()
     asked = questions.limit(12)
     scores = question_scores(model, asked, NeuronSet.from_indices([key]), progress=False)
     best = asked[int(scores.weighted[:, 0].argmax())]
-    assert view._card.questions.value.index(best.country) == min(
-        view._card.questions.value.find(c) % 10**9 for c in asked.countries
-    )
-    reading = view.source.reading(key, view.choice, view.selection)
-    top = reading.top(key, 3)
+    shown = view._card.questions.value
+    assert best.country == min(asked.countries, key=lambda country: shown.find(country) % 10**9)
+    top = view.source.reader(key, view.choice, view.selection).top(key, 3)
     np.testing.assert_allclose(top[0].weighted, scores.weighted[:, 0].max(), rtol=1e-3)
-    for found in token_scores(model, top, key):
-        alone = score_prompt(model, found.top.question, sites=["mlp.gate"])
-        assert found.tokens == alone.tokens
-        np.testing.assert_allclose(found.values, alone.arrays[Site.MLP_GATE][0, :, 7], rtol=1e-3, atol=1e-7)
-    assert (
-        f"{promoted_tokens(model, 'mlp.gate', 0, 7, count=1)['logit'][0]:+.2f}" in view._card.promoted.value
+
+
+def test_card_shows_the_promoted_tokens(view, model):
+    view.neuron = ("mlp.gate", 0, 7)
+    view.wait()
+    logit = promoted_tokens(model, "mlp.gate", 0, 7, count=1)["logit"][0]
+    assert f"{logit:+.2f}" in view._card.promoted.value
+
+
+def test_tokens_are_scored_for_one_neuron(model, questions):
+    found = token_scores(
+        model, [TopQuestion(question, 0.0, 0.0) for question in questions[:3]], ("mlp.gate", 0, 7)
     )
+    for each in found:
+        alone = score_prompt(model, each.top.question)
+        assert each.tokens == alone.tokens
+        np.testing.assert_allclose(each.values, alone.arrays[Site.MLP_GATE][0, :, 7], rtol=1e-3, atol=1e-7)
 
 
 def test_queries_and_keys_promote_nothing(view):
@@ -82,8 +90,8 @@ def test_queries_and_keys_promote_nothing(view):
 def test_large_models_read_the_chosen_set_and_no_more(view, monkeypatch):
     monkeypatch.setattr("culnig_tl.workbench.source.FEW", 10)
     inside = view.source.check_neuron(tuple(view.selection.table.iloc[0][["site", "layer", "neuron"]]))
-    reading = view.source.reading(inside, view.choice, view.selection)
-    assert reading.neurons.keys() == view.selection.keys()
+    reader = view.source.reader(inside, view.choice, view.selection)
+    assert reader.neurons.keys() == view.selection.keys()
     outside = next(("attn.v", 5, i) for i in range(64) if ("attn.v", 5, i) not in view.selection.keys())
-    assert view.source.reading(outside, view.choice, view.selection).neurons.keys() == {outside}
-    assert view.source.reading(inside, Choice(ALL), view.selection) is reading, "what was read is kept"
+    assert view.source.reader(outside, view.choice, view.selection).neurons.keys() == {outside}
+    assert view.source.reader(inside, Choice(ALL), view.selection) is reader, "what was read is kept"

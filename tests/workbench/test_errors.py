@@ -39,27 +39,37 @@ def test_errors_of_others_are_put_into_words(view, monkeypatch):
     assert "&lt;b&gt;" in view._message.value and "<b>" not in view._message.value
 
 
-def test_wrong_state_is_refused_where_it_is_set(view):
-    for name, value, error in [
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
         ("set_name", "nothing", NeuronError),
         ("country", "Atlantis", ScoreError),
         ("site", "mlp.up", NeuronError),
         ("layer", 6, NeuronError),
         ("neuron", ("mlp.gate", 0, 384), NeuronError),
         ("selection", NeuronSet.from_indices([("mlp.gate", 17, 0)]), NeuronError),
-    ]:
-        before = getattr(view, name)
-        with pytest.raises(error):
-            setattr(view, name, value)
-        assert getattr(view, name) is before
+    ],
+)
+def test_wrong_state_is_refused_where_it_is_set(name, value, error, view):
+    before = getattr(view, name)
+    with pytest.raises(error):
+        setattr(view, name, value)
+    assert getattr(view, name) is before
 
 
-def test_explore_refuses_what_it_cannot_show(study, loaded):
+def test_a_model_of_another_shape_is_refused(study, loaded):
     with pytest.raises(ModelError, match="6 layers"):
         explore(study, model=loaded("llama"))
-    with pytest.raises(NeuronError, match="lies outside"):
-        explore(study, neurons=NeuronSet.from_indices([("mlp.gate", 0, 4_000)]))
-    with pytest.raises(NeuronError, match="uses that name itself"):
-        explore(study, neurons={ALL: NeuronSet.from_indices([])})
-    with pytest.raises(TaskError, match="questions"):
-        explore(study, questions=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"neurons": NeuronSet.from_indices([("mlp.gate", 0, 4_000)])}, NeuronError, "lies outside"),
+        ({"neurons": {ALL: NeuronSet.from_indices([])}}, NeuronError, "uses that name itself"),
+        ({"questions": 0}, TaskError, "questions"),
+    ],
+)
+def test_explore_refuses_what_it_cannot_show(options, error, message, study):
+    with pytest.raises(error, match=message):
+        explore(study, **options)

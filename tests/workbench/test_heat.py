@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+import base64
+import re
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from culnig_tl import explore
 from culnig_tl.data.neurons import NeuronSet, Site
@@ -126,17 +128,23 @@ def test_display_publishes_the_live_view_and_what_stays(view, capsys):
         InteractiveShell.clear_instance()
 
 
-def test_png_holds_its_pixels():
-    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    data = _png(pixels)
-    assert data[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", data[16:24]) == (3, 2)
-    at, parts = 8, {}
-    while at < len(data):
-        (size,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
-        parts[kind] = data[at + 8 : at + 8 + size]
-        assert struct.unpack(">I", data[at + 8 + size : at + 12 + size])[0] == zlib.crc32(kind + parts[kind])
-        at += 12 + size
-    assert list(parts) == [b"IHDR", b"IDAT", b"IEND"]
-    rows = np.frombuffer(zlib.decompress(parts[b"IDAT"]), dtype=np.uint8).reshape(2, 10)
-    assert (rows[:, 0] == 0).all()
-    np.testing.assert_array_equal(rows[:, 1:].reshape(2, 3, 3), pixels)
+def test_a_cell_of_the_static_picture_is_one_pixel(view):
+    text = view.static_html()
+    pictures = re.findall(r"data:image/png;base64,([^']+)", text)
+    sizes = [Image.open(BytesIO(base64.b64decode(picture))).size for picture in pictures]
+    assert sizes == [panel.cells.shape[::-1] for panel in view._heat.drawn.panels]
+
+
+def test_the_static_picture_is_grey_where_the_set_has_no_neuron(view):
+    cells = view._heat.drawn.panels[0].cells
+    picture = re.findall(r"data:image/png;base64,([^']+)", view.static_html())[0]
+    pixels = np.array(Image.open(BytesIO(base64.b64decode(picture))))[::-1]  # layer 0 at the bottom
+    grey = (pixels == [0xE4, 0xE7, 0xEA]).all(-1)
+    np.testing.assert_array_equal(grey, np.isnan(cells))
+
+
+def test_a_score_beyond_the_reach_has_the_last_colour():
+    """Red above 0, blue below, as in the figures."""
+    picture = base64.b64decode(_png(np.array([[-3.0, 0.0, 3.0]]), 1.0))
+    (blue, white, red) = np.array(Image.open(BytesIO(picture)))[0].astype(int)
+    assert blue[2] > blue[0] + 50 and red[0] > red[2] + 50 and white.min() > 240

@@ -80,4 +80,3 @@ def test_worker_survives_errors():
     assert made.wait(30) and errors == [("a", "no such thing")]
     made.submit("c", lambda: iter([lambda: shown.append("still here")]))
     assert made.wait(30) and shown == ["still here"]
-    assert not [t for t in threading.enumerate() if t.name == "culnig-tl workbench" and t is made._thread]

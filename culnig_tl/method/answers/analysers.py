@@ -1,12 +1,13 @@
-"""What a text is cut into before answers are compared: one analyser a language, in one table.
+"""What a text is cut into before answers are compared: one analyser per language, in one table.
 
-An analyser is a function from a text to its words in a form that inflection, case and spelling do not change: lemmas, stems,
-or the words themselves after light normalisation. Give your own in a line:
+An analyser is a function from a text to its words in a form that inflection, case and spelling do not change:
+lemmas, stems, or the words themselves after light normalisation. To bring your own:
 
-    Matcher(analysers={"ha": my_stems})                            # any function from a text to a list of words
+    Matcher(analysers={"ha": my_stems})  # any function from a text to a list of words
     ask_short_answers(model, task, analysers={"ha": my_stems})
 
-Nothing is downloaded when it runs; dictionaries and models come inside the packages (``pip install culnig-tl[saq]``).
+Nothing is downloaded at run time: dictionaries and models are part of the packages, from
+``pip install culnig-tl[saq]``.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from typing import Any
 from ...errors import MatchError
 
 Analyse = Callable[[str], Sequence[str]]
-"""From a text to its words in their base form, in the text's order."""
+"""From a text to its words in their base form, in order."""
 
 
 @dataclass(frozen=True)
 class Analyser:
-    """How one language's texts are analysed, and with what."""
+    """How the texts of a language are analysed, and with what."""
 
     how: str
     """In a few words, e.g. "lemmas"."""
     packages: tuple[str, ...]
-    """Distributions that it needs; none for light normalisation."""
+    """Packages that it needs; none for light normalisation."""
     load: Callable[[], Analyse]
     """Imports what it needs and reads its dictionary."""
 
     @property
     def source(self) -> str:
-        """What was used, with the versions that are installed: ``lemmas (simplemma 2.0.0)``."""
+        """What is used, with installed versions: ``lemmas (simplemma 2.0.0)``."""
         return (
             f"{self.how} ({', '.join(f'{name} {version(name)}' for name in self.packages)})"
             if self.packages
@@ -52,18 +53,19 @@ class Analyser:
 
 @cache
 def loaded(analyser: Analyser) -> Analyse:
-    """Its function, with dictionaries that are read once a process."""
+    """Its function; dictionaries are read once per process."""
     return analyser.load()
 
 
-# ------------------------------------------------------------------------------------------------------------------ words
+# ----------------------------------------------------------------------------------------------------- words
 
 _APOSTROPHES = dict.fromkeys(map(ord, "'’‘ʼʻ`´ʹ"))
 _TATWEEL = "\u0640"
 
 
 def normalise(text: str) -> str:
-    """NFKC; decimal digits of every script as 0 to 9; direction marks, joiners and other invisible signs taken out."""
+    """NFKC, decimal digits of every script as 0 to 9, without direction marks, joiners and other invisible
+    signs."""
     plain = unicodedata.normalize("NFKC", text)
     return plain if plain.isascii() else "".join(_sign(sign) for sign in plain)
 
@@ -76,7 +78,7 @@ def _sign(sign: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, marks and numbers; all else separates them, and apostrophes are taken out. Linear in the text's length.
+    """Runs of letters, marks and numbers; anything else separates them, and apostrophes are dropped.
 
     A number is one word: 1,5 is 1.5, 08 is 8, and 5,000 and 5.000 are 5000.
     """
@@ -101,7 +103,7 @@ def _number(word: str) -> str:
 
 
 def without_marks(text: str, kept: str = "") -> str:
-    """Accents and other marks that stand over or under a letter taken off, but for those that are `kept`."""
+    """The text without accents and other marks over or under a letter, except those that are `kept`."""
     if text.isascii():
         return text
     apart = unicodedata.normalize("NFD", text)
@@ -111,7 +113,7 @@ def without_marks(text: str, kept: str = "") -> str:
 
 
 def _without(listed: list[str], dropped: frozenset[str]) -> list[str]:
-    """The words less those that carry nothing; all of them where no other is left."""
+    """The words without those that carry no meaning; all of them where no other is left."""
     return [word for word in listed if word not in dropped] or listed
 
 
@@ -124,7 +126,7 @@ def _needed(name: str) -> Any:
         ) from error
 
 
-# ---------------------------------------------------------------------------------------------------------------- languages
+# ------------------------------------------------------------------------------------------------- languages
 
 _ARTICLES = {
     "en": frozenset({"the", "a", "an"}),
@@ -150,13 +152,17 @@ _AZERBAIJANI = str.maketrans({"İ": "i", "I": "ı", "\u0307": None})
 _HAUSA = str.maketrans("ɓɗƙƴ", "bdky")
 _ASSAMESE = str.maketrans({"র": "ৰ"})  # Bengali's ra
 _KOREAN_ENDINGS = frozenset({"XSN", "XSV", "XSA", "VCP", "VX"})
-"""Kiwi's tags of suffixes, of the copula and of auxiliary verbs; particles start with J, verb endings with E, signs with S."""
+"""Kiwi's tags of suffixes, of the copula and of auxiliary verbs; particles start with J, verb endings with E,
+signs with S."""
 _KOREAN_WRITTEN = frozenset({"SL", "SH", "SN"})
 """Latin, Chinese characters, numbers."""
 
 
 def _homophones() -> dict[int, str]:
-    """Amharic letters that sound alike and are written one for the other: ሐ ኀ ኸ as ሀ, ሠ as ሰ, ዐ as አ, ፀ as ጸ, and ሃ as ሀ, ኣ as አ."""
+    """Amharic letters that sound alike and replace each other in writing.
+
+    ሐ ኀ ኸ as ሀ, ሠ as ሰ, ዐ as አ, ፀ as ጸ, and ሃ as ሀ, ኣ as አ.
+    """
     rows = {"ሐ": "ሀ", "ኀ": "ሀ", "ኸ": "ሀ", "ሠ": "ሰ", "ዐ": "አ", "ፀ": "ጸ"}
     same = {ord(many) + vowel: chr(ord(one) + vowel) for many, one in rows.items() for vowel in range(7)}
     for letter, first in (("ሃ", "ሀ"), ("ኣ", "አ")):
@@ -183,7 +189,7 @@ def _lemmas(
     start: int = 0,
     prepare: Callable[[str], str] = str,
 ) -> Callable[[], Analyse]:
-    """simplemma's lemmas, less articles; then Snowball's stems of them, which bring together what the dictionary lacks.
+    """simplemma's lemmas without articles; then their Snowball stems, which unite what the dictionary lacks.
 
     A lemma that does not begin with the word's first `start` letters is not taken.
     """
@@ -209,7 +215,7 @@ def _lemmas(
 
 
 def _once(analyse: Callable[[], Analyse]) -> Callable[[], Analyse]:
-    """A word that is said twice in a row, as Indonesian plurals are (anak-anak), stands once."""
+    """A word that is said twice in a row, as Indonesian plurals are (anak-anak), counts once."""
 
     def load() -> Analyse:
         inner = analyse()
@@ -291,7 +297,8 @@ def _chinese() -> Analyse:
 
 
 def _korean() -> Analyse:
-    """Kiwi's morphemes, less particles, endings and suffixes: nouns, stems of verbs and adjectives, numbers, foreign words."""
+    """Kiwi's morphemes without particles, endings and suffixes: nouns, stems of verbs and adjectives,
+    numbers, foreign words."""
     kiwi = _needed("kiwipiepy").Kiwi(num_workers=1)
 
     def analyse(text: str) -> list[str]:

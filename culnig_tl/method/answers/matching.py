@@ -1,8 +1,8 @@
 """Matching: is one of the accepted answers in what was said?
 
-As in BLEnD (Myung et al. 2024, section 4): an answer counts as given where its words occur, one after the other, in the
-prediction, both in their base form (see `culnig_tl.method.answers.analysers`). Spaces between them do not matter, since annotators write
-"ice cream" and "icecream"; whole words do: "art" is not in "party".
+As in BLEnD (Myung et al. 2024, section 4), an answer is given where its words occur one after the other in
+the prediction, both in their base form (see `analysers`). Spaces between them do not matter, since annotators
+write "ice cream" and "icecream"; whole words do: "art" is not in "party".
 
     matcher = Matcher()
     matcher.matches("Most people eat grapes at midnight.", ["grape"], "en")  # True
@@ -18,11 +18,11 @@ from .analysers import ANALYSERS, Analyse, Analyser, loaded
 
 
 class Matcher:
-    """Compares predictions with accepted answers, language by language; a dictionary is read when it is first needed.
+    """Compares predictions with accepted answers, by language; a dictionary is read when it is first needed.
 
     Args:
-        analysers: your own, by language code, in place of `culnig_tl.method.answers.analysers.ANALYSERS` or beside them: an `Analyser`, or any
-            function from a text to a list of words.
+        analysers: your own, by language code, in place of those in `ANALYSERS` or beside them: an `Analyser`,
+            or any function from a text to a list of words.
     """
 
     def __init__(self, analysers: Mapping[str, Analyser | Analyse] | None = None) -> None:
@@ -30,13 +30,17 @@ class Matcher:
         self._answers: dict[tuple[str, str], str] = {}
 
     def analyse(self, text: str, language: str) -> list[str]:
-        """The text's words in their base form. Raises `MatchError` for a language without an analyser, or one that is not installed."""
+        """The text's words in their base form.
+
+        Raises `MatchError` for a language without an analyser, or whose analyser is not installed.
+        """
         analyser = self._of(language)
         analyse = loaded(analyser) if isinstance(analyser, Analyser) else analyser
         return [word for word in analyse(text) if word]
 
     def matches(self, prediction: str, accepted: Iterable[str], language: str) -> bool:
-        """Whether one of the accepted answers occurs in the prediction. An empty prediction matches nothing, an empty answer nothing."""
+        """Whether one of the accepted answers occurs in the prediction; an empty text neither matches nor is
+        matched."""
         said = self.analyse(prediction, language)
         return any(occurs(self._answer(answer, language), said) for answer in accepted)
 
@@ -85,9 +89,10 @@ def occurs(answer: str, said: Sequence[str]) -> bool:
 
 
 def without_prompt(prediction: str, prompt: str) -> str:
-    """The prediction less what it repeats of the prompt: whole lines, and what follows a label such as ``Question:`` in one.
+    """The prediction without what it repeats of the prompt: lines, or what follows a label such as
+    ``Question:`` in one.
 
-    Else a question that names an answer would answer itself.
+    Otherwise a question that names an answer would answer itself.
     """
     lines = {line.strip() for line in prompt.splitlines()}
     labelled = {

@@ -1,11 +1,11 @@
 """Short answers: questions answered in words, and whether the answers are right.
 
-    result = ask_short_answers(model, load_task("blend-saq"))               # or evaluate(...), which comes here by itself
-    result = ask_short_answers(model, load_task("blend-saq"), neurons=general)
+    result = ask_short_answers(model, load_task("blend-saq"))  # or evaluate(...), which calls it
+    result = ask_short_answers(model, load_task("blend-saq"), ablate=general)
     result.accuracy(by=["country", "language"])
 
-What comes back is an ordinary `EvaluationResult`: `predicted` holds the answer's text, `correct` whether one of the accepted
-answers is in it (see `culnig_tl.method.answers.matching`), `language` the language it was asked in; P(answer) is not known and NaN.
+What comes back is an ordinary `EvaluationResult`: `predicted` holds the answer's text, `correct` whether one
+of the accepted answers is in it (see `matching`), `language` the language it was asked in; P(answer) is NaN.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ...engine.prompts import Asked, Prompt
 from ...engine.run import Batch, State, Work, run_pass
 from ...errors import ScoreError
 from ...progress import Advance
-from ...tasks.question import Task
+from ...tasks.question import Question, Task
 from ..ablation import ablation_hooks, operation_name
 from ..setting import about_setting
 from .analysers import Analyse, Analyser
@@ -38,7 +38,7 @@ from .matching import Matcher, without_prompt
 log = logging.getLogger(__name__)
 
 LANGUAGE = "language"
-"""The column that these results have more than others."""
+"""A column that only these results have."""
 
 
 def ask_short_answers(
@@ -55,19 +55,20 @@ def ask_short_answers(
     checkpoint: str | Path | Checkpoint | None = None,
     resume: bool = False,
 ) -> EvaluationResult:
-    """Has a model answer every question in words, and compares its answers with those that are accepted.
+    """Has the model answer every question in words, and compares its answers with the accepted ones.
 
     Args:
-        model: what `load_model` returns. A HookedTransformer works too, slowly: every token is computed without a cache.
+        model: what `load_model` returns. A HookedTransformer works too, but slowly: without a cache.
         task: whose questions are answered in words, e.g. ``load_task("blend-saq")``.
         ablate, scale, to, checkpoint, resume: as in `evaluate`.
-        max_new_tokens: an answer's tokens at most.
-        analysers: your own ways to compare, by language, e.g. ``{"ha": my_stems}`` (see `culnig_tl.method.answers.analysers`).
+        max_new_tokens: most tokens of an answer.
+        analysers: your own ways to compare, by language, e.g. ``{"ha": my_stems}`` (see `analysers`).
         batch_size: questions per batch, or "auto".
 
     Raises:
-        ScoreError: no question, questions with labels to choose from, NaN (naming the question). MatchError: a language that
-            cannot be compared; before anything is asked. NeuronError: neurons that the model does not have.
+        ScoreError: no question, questions with labels to choose from, or NaN (naming the question).
+        MatchError: a language that cannot be compared; raised before anything is asked.
+        NeuronError: neurons that the model does not have.
     """
     if len(task) and not task.short_answers:
         raise ScoreError(
@@ -86,9 +87,8 @@ def ask_short_answers(
 
     def probe(shortest: Prompt) -> Probe:
         way = choose_way(model, shortest, [name for name, _ in hooks])
-        return Probe(
-            native=False, padding=way.padding, rest={"way": WAYS.index(way)}
-        )  # `generate` sees to the kernel
+        # `generate` sees to the kernel itself.
+        return Probe(native=False, padding=way.padding, rest={"way": WAYS.index(way)})
 
     def step(batch: Batch, state: State) -> None:
         way = WAYS[batch.decided["way"]]
@@ -99,7 +99,8 @@ def ask_short_answers(
     ran = run_pass(
         model, asked.whole, asked.prompts, step, state, fwd_hooks=hooks, probe=probe, batch_size=batch_size,
         lengths=[len(p.tokens) + max_new_tokens for p in asked.prompts], verb="answer", progress=progress,
-        work=Work(ablate, done, to, {"max_new_tokens": max_new_tokens}), checkpoint=Checkpoint.of(checkpoint, resume=resume),
+        work=Work(ablate, done, to, {"max_new_tokens": max_new_tokens}),
+        checkpoint=Checkpoint.of(checkpoint, resume=resume),
     )  # fmt: skip
     answers = state["answers"]
     texts = [text_of(tokenizer, (row[row > 0] - 1).tolist()) for row in answers]
@@ -121,9 +122,10 @@ def ask_in_folder(
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> dict[str, EvaluationResult]:
-    """Asks once per set (None leaves the model unchanged), and keeps each result in the folder as ``<name>.parquet``.
+    """Asks once per set (None leaves the model unchanged); each result is kept in the folder, as
+    ``<name>.parquet``.
 
-    Called again, it takes finished results of the same work from there and resumes the one that was not finished.
+    Called again, it reads the finished results of the same work from there and resumes the unfinished one.
     """
     folder, of_model = Path(folder), model_identity(model)
     how: dict[str, Any] = {"scale": scale, "max_new_tokens": max_new_tokens, "analysers": analysers}
@@ -158,11 +160,11 @@ def _stored(file: Path, task: Task, wanted: Mapping[str, Any]) -> EvaluationResu
 
 
 def by_region(result: EvaluationResult) -> EvaluationResult:
-    """The same answers with every region and language as a task of its own ("Spain, es"), for `compare` and the figures by task."""
+    """The same answers with every region and language as a task of its own ("Spain, es"): for `compare` and
+    figures."""
     table = result.table
-    return EvaluationResult(
-        table.assign(task=table["country"].astype(str) + ", " + table[LANGUAGE].astype(str)), result.metadata
-    )
+    regions = table["country"].astype(str) + ", " + table[LANGUAGE].astype(str)
+    return EvaluationResult(table.assign(task=regions), result.metadata)
 
 
 def compare_answers(
@@ -172,51 +174,26 @@ def compare_answers(
     metadata: Mapping[str, Any] | None = None,
     matcher: Matcher | None = None,
 ) -> EvaluationResult:
-    """The result of answers that were already given, one a question of the task and in its order, whoever gave them.
+    """The result of answers that are there already, whoever gave them: one per question, in the task's order.
 
-    Raises `ScoreError` where there are more or fewer answers than questions; `MatchError` as `Matcher` does.
+    Raises:
+        ScoreError: more or fewer answers than questions. MatchError: a language that cannot be compared.
     """
     if len(texts) != len(task):
         raise ScoreError(f"{len(texts)} answers to the {len(task)} questions of {task.name}")
-    matcher = matcher or Matcher()
-    rows = []
+    matcher, nothing, rows = matcher or Matcher(), float("nan"), []
     for q, text in zip(task, texts):
-        right = matcher.matches(without_prompt(text, q.prompt), q.accepted, _language(q))
-        known = {
-            "task": q.task,
-            "id": q.id,
-            "cluster": q.cluster,
-            "country": q.country,
-            "group": q.group,
-            "template": q.template,
-        }
-        nothing = float("nan")
-        said = {
-            "answer": q.answer,
-            "predicted": text,
-            "predicted_label": q.answer if right else "",
-            "p_answer": nothing,
-        }
-        rows.append(
-            {
-                **known,
-                **said,
-                "correct": right,
-                "correct_label": right,
-                "alignment": nothing,
-                LANGUAGE: _language(q),
-            }
-        )
-    sources = {language: matcher.source(language) for language in sorted({_language(q) for q in task})}
+        language = _language(q)
+        right = matcher.matches(without_prompt(text, q.prompt), q.accepted, language)
+        known = (q.task, q.id, q.cluster, q.country, q.group, q.template, q.answer)
+        rows.append((*known, text, q.answer if right else "", nothing, right, right, nothing, language))
     table = pd.DataFrame(rows, columns=[*COLUMNS, LANGUAGE])
-    about = {"fingerprints": {task.name: task.fingerprint}, **(metadata or {})}
-    return EvaluationResult(
-        table,
-        {**about, "analysers": {f"{task.name}, {language}": name for language, name in sources.items()}},
-    )
+    sources = {f"{task.name}, {some}": matcher.source(some) for some in sorted({_language(q) for q in task})}
+    about = {"fingerprints": {task.name: task.fingerprint}, **(metadata or {}), "analysers": sources}
+    return EvaluationResult(table, about)
 
 
-def _language(question: Any) -> str:
+def _language(question: Question) -> str:
     if question.language is None:
-        raise ScoreError(f"question {question.id!r} is answered in words, and does not say in which language")
+        raise ScoreError(f"question {question.id!r} is answered in words, but does not say in which language")
     return question.language

@@ -1,15 +1,19 @@
-"""Variants: does the matcher say what annotators said? Precision and recall by language, on BLEnD's own answers.
+"""Variants: does the matcher agree with annotators? Precision and recall by language, on BLEnD's own answers.
 
-BLEnD's annotators put variants of one answer in a group ("grape", "grapes") and told different answers to a question apart.
-Any two variants of a group should match, and no two of different groups. What the numbers mean:
+BLEnD's annotators put variants of one answer into a group ("grape", "grapes") and told different answers to a
+question apart. Any two variants of a group should match, and no two of different groups. What the numbers
+mean:
 
-- Groups hold translations, synonyms, abbreviations and misspellings too ("USA", "united states"), which no lemmatiser brings
-  together. Recall on all variants is therefore far from 1 for any of them. Beside it stands recall on the pairs that are *spelled
-  alike*: as many words, and a `difflib` ratio of 0.75 or more, whatever the matcher makes of them. Many of these are inflected.
-- An answer that holds another ("fried chicken", "chicken") counts as giving it, in BLEnD's own metric too, though annotators
-  told the two apart. Nearly all false matches are of this kind; `conflated` counts the others, whose words became all the same
-  ("chicken", "chickens", in two groups).
-- Two groups of a question that share a variant are an oversight of the annotation; they take no part as different answers.
+- Groups also hold translations, synonyms, abbreviations and misspellings ("USA", "united states"), which no
+lemmatiser
+  brings together, so recall on all variants is far from 1. Beside it stands recall on the pairs that are
+  *spelled alike*: as many words, and a `difflib` ratio of 0.75 or more. Many of these are inflected forms.
+- An answer that holds another ("fried chicken", "chicken") counts as giving it, in BLEnD's own metric too,
+although
+  annotators told the two apart. Nearly all false matches are of this kind; `conflated` counts the others,
+  whose words became the same ("chicken", "chickens", in two groups).
+- Two groups of a question that share a variant are an oversight of the annotators; they are left out as
+different answers.
 """
 
 from __future__ import annotations
@@ -74,15 +78,22 @@ def agreement(
     data_dir: str | Path | None = None,
     languages: Iterable[str] | None = None,
 ) -> pd.DataFrame:
-    """The matcher against plain exact match (the same text, case aside), one row a language. Every pair counts in both directions.
+    """The matcher beside plain exact match (the same text, ignoring case): a row per language.
+
+    Every pair counts in both directions.
 
     Returns:
-        Columns same, alike, different (numbers of pairs), recall, recall_alike, precision, false_matches (share of different
-        pairs that match), conflated (number of those in which neither merely holds the other), exact_recall, exact_alike, exact_precision (NaN where nothing matched), analyser. Precision is that of
-        these pairs, of which there are many more different ones than same ones.
+        same, alike, different: numbers of pairs.
+        recall, recall_alike: shares of the pairs of one answer that match, of all and of those spelled alike.
+        precision: of these pairs, of which many more are different than the same.
+        false_matches: share of the different pairs that match.
+        conflated: number of those in which neither merely holds the other.
+        exact_recall, exact_alike, exact_precision: the same of exact match; NaN where nothing matched.
+        analyser: what compares the language's answers.
 
     Raises:
-        MatchError: a language that BLEnD has not, or whose analyser is not installed. TaskError: BLEnD is not at hand.
+        MatchError: a language that BLEnD does not have, or whose analyser is not installed.
+        TaskError: BLEnD cannot be read.
     """
     matcher = matcher or Matcher()
     analyse = cache(matcher.analyse)

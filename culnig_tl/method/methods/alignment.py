@@ -1,9 +1,10 @@
 """Which position of a corrupted prompt stands for which position of the clean one.
 
-The corruption is the control prompt: the same options and instruction without the question, so it is shorter. Positions
-are aligned from the right over the longest common suffix of both token sequences (options, instruction, answer turn), and from the left over the
-longest common prefix of what remains (BOS, start of the user turn). The clean positions in between, which are the question,
-have no counterpart: there the corrupted activation is the mean over the corrupted prompt's common suffix.
+The corruption is the control prompt: the same options and instruction without the question, so it is shorter.
+Positions are aligned from the right over the longest common suffix of both token sequences (options,
+instruction, answer turn), and from the left over the longest common prefix of what remains (BOS, start of the
+user turn). The clean positions in between, which are the question, have no counterpart: there the corrupted
+activation is the mean over the corrupted prompt's common suffix.
 """
 
 from __future__ import annotations

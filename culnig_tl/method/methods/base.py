@@ -1,8 +1,9 @@
 """What a method is: a formula for one question and neuron, and what it needs to see.
 
-A method that reads activations or gradients gives `term`, its value on each question of a batch; `score_neurons` runs the
-pass, shares it among methods, and sums the terms by country. A method that runs each prompt in its own way is an
-`OwnMethod`; one that is made from other methods' scores, or from nothing, is a `DerivedMethod`.
+A method that reads activations or gradients gives `term`, its value on each question of a batch;
+`score_neurons` runs the pass, shares it among methods, and sums the terms by country. A method that runs each
+prompt in its own way is an `OwnMethod`; one that is made from other methods' scores, or from nothing, is a
+`DerivedMethod`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from ...tasks.question import Task
 from .alignment import Alignment
 
 Totals = dict[Site, Float[Tensor, "row layer neuron"]]
-"""A method's sums over questions: a row per country (and, after these, per country of each bootstrap replicate)."""
+"""A method's sums over questions: a row per country (and, after these, per country of each bootstrap
+replicate)."""
 Values = dict[HookPlace, Float[Tensor, " neuron"]]
 """A method's values on one question."""
 
@@ -67,7 +69,8 @@ class Job:
     """The control prompt of every question, where a method asks for it."""
     countries: tuple[str, ...]
     rows: Float[Tensor, "row question"]
-    """1 where the question is of the row's country, times how often a replicate draws it: S = rows @ terms."""
+    """1 where the question is of the row's country, times how often a replicate draws it: S = rows @
+    terms."""
     seed: int
 
     @property
@@ -88,7 +91,8 @@ class Method:
     corrupted: ClassVar[bool] = False
     """Compares with the control prompt, so the task must have one."""
     contrast: ClassVar[bool] = False
-    """Neurons are ranked by their score per question less that of the control, as in CULNIG; other methods by the score itself."""
+    """Neurons are ranked by their score per question less that of the control, as in CULNIG; other methods by
+    the score itself."""
     aggregation: ClassVar[str]
     """What the scores' metadata call it: scores of different methods cannot be subtracted from each other."""
     gate_only: ClassVar[bool] = False
@@ -105,7 +109,8 @@ class Method:
         return None if self.gate_only and site != Site.MLP_GATE else site
 
     def term(self, seen: Seen) -> Float[Tensor, "batch neuron"]:
-        """The method's value of each question and neuron of one site and layer, to be summed over questions."""
+        """The method's value of each question and neuron of one site and layer, to be summed over
+        questions."""
         raise NotImplementedError(self.name)
 
     def finish(self, totals: Totals, job: Job) -> Totals:

@@ -1,15 +1,17 @@
 """CAPE: LAPE of cultures, less the neurons of their languages (Namazifard and Galke 2025, arXiv 2508.02241).
 
-Culture neurons are LAPE's on texts about each culture, language neurons LAPE's on texts in each language; pure culture neurons are
-culture neurons of a country without its language neurons:
+Culture neurons are LAPE's on texts about each culture, language neurons LAPE's on texts in each language;
+pure culture neurons are culture neurons of a country without its language neurons:
 
     pure_c = culture_c minus language_c
 
-The authors' transformers script hooks the whole MLP's output, which has the width of the residual stream, and stores it in
-the first places of a table of neurons; here the gate is read, as their description and their vLLM script have it.
+The authors' transformers script hooks the whole MLP's output, which has the width of the residual stream, and
+stores it in the first places of a table of neurons; here the gate is read, as their description and their
+vLLM script have it.
 
-Language neurons are found on a task of its own (``language=``): `blend-local`, the questions in each region's language; where a
-model has no languages to tell apart, a reading task that names the countries and asks nothing about their culture stands in.
+Language neurons are found on a task of its own (``language=``): `blend-local`, the questions in each region's
+language; where a model has no languages to tell apart, a reading task that names the countries and asks
+nothing about their culture stands in.
 
 Cost: one forward pass over each task.
 """

@@ -4,11 +4,13 @@ CULNIG (arXiv 2510.08284), for a neuron's output n_i at token i:
 
     s_i(x, y) = n_i * dP(y|x)/dn_i
     s(x, y)   = max over i of s_i
-    S_c       = sum over the questions of country c of P(y|x) * s(x, y); on control questions max(s, 0) instead of s
+    S_c       = sum over the questions of country c of P(y|x) * s(x, y); on control questions max(s, 0)
+    instead of s
 
-The variants take the sum or the mean over tokens instead of the maximum. The sum is the first-order (Taylor) estimate of
-what zeroing the neuron at all tokens costs. Those at ``mlp.post`` read activation(gate) * up, what the MLP's output matrix
-reads: zeroing it is the same ablation as zeroing the gate, whose scores it gives; attention's neurons are read as before.
+The variants take the sum or the mean over tokens instead of the maximum. The sum is the first-order (Taylor)
+estimate of what zeroing the neuron at all tokens costs. Those at ``mlp.post`` read activation(gate) * up,
+what the MLP's output matrix reads: zeroing it is the same ablation as zeroing the gate, whose scores it
+gives; attention's neurons are read as before.
 
 Cost: one forward and one backward pass, shared by all six and by attribution patching.
 """

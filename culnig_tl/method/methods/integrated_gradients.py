@@ -1,22 +1,28 @@
-"""Integrated gradients, as in knowledge neurons (Dai et al. 2022, arXiv 2104.08696, equations as in its section on knowledge attribution).
+"""Integrated gradients, as in knowledge neurons (Dai et al. 2022, arXiv 2104.08696, equations as in its
+section on knowledge attribution).
 
-With P(w) the probability of the right answer while a neuron's activation is w, its unchanged value v, baseline 0 and m = 20 steps:
+With P(w) the probability of the right answer while a neuron's activation is w, its unchanged value v,
+baseline 0 and m = 20 steps:
 
     Attr = v * integral over a from 0 to 1 of dP(a v)/dw
          ~ v / m * sum over k = 1..m of dP(k/m v)/dw
 
-The formula speaks of one neuron. (Its integral is then nothing but P(v) - P(0): the exact effect of zeroing it.) What is computed, here as in the
-authors' code, scales all neurons of one site of one layer together by k/m, so that one backward pass serves them all: their attributions add up to
-what zeroing the whole site of that layer costs (completeness), and a single neuron's is its share of that. As in the paper, MLP neurons are read behind the activation function (``mlp.post``); attention's
-neurons, which the paper leaves out, at their own sites.
+The formula speaks of one neuron. (Its integral is then nothing but P(v) - P(0): the exact effect of zeroing
+it.) What is computed, here as in the authors' code, scales all neurons of one site of one layer together by
+k/m, so that one backward pass serves them all: their attributions add up to what zeroing the whole site of
+that layer costs (completeness), and a single neuron's is its share of that. As in the paper, MLP neurons are
+read behind the activation function (``mlp.post``); attention's neurons, which the paper leaves out, at their
+own sites.
 
     ig      scales the last position alone, as the paper does at the mask
     ig-all  scales all positions at once, and sums the attribution over them
 
-A country's score is the plain sum over its questions; the paper's threshold a prompt and its sharing among prompts are not used.
+A country's score is the plain sum over its questions; the paper's threshold per prompt and its sharing among
+prompts are not used.
 
-Cost: m forward and backward passes from each layer on, a site, so about m * sites * (layers + 1) / 2 of the other methods' backward passes a
-question. One layer's sites, steps and both variants run as the rows of one batch that fans out of one row at that layer (`culnig_tl.method.fanout`).
+Cost: m forward and backward passes from each layer on, per site, so about m * sites * (layers + 1) / 2 of the
+other methods' backward passes per question. One layer's sites, steps and both variants run as the rows of one
+batch that fans out of one row at that layer (`culnig_tl.method.fanout`).
 """
 
 from __future__ import annotations
@@ -94,7 +100,8 @@ class Integration(PromptScorer):
 def _one_layer(
     job: Job, at: int, tokens: Tensor, layer: int, groups: Sequence[tuple[Site, str]], steps: int, early: bool
 ) -> tuple[list[Float[Tensor, " neuron"]], float]:
-    """The attribution of one prompt and layer, a vector per (site, variant), and P(y|x): each has `steps` rows, and the last row stays as it is."""
+    """The attribution of one prompt and layer, a vector per (site, variant), and P(y|x): each has `steps`
+    rows, and the last row stays as it is."""
     rows = steps * len(groups) + 1
     scaled: dict[int, Tensor] = {}  # group -> what was put in, [step, pos or 1, neuron]
     given: dict[int, Tensor] = {}  # group -> the unchanged activation there, [pos or 1, neuron]

@@ -1,4 +1,5 @@
-"""LAPE: neurons that fire for one country and hardly for others (Tang et al. 2024, arXiv 2402.16438), with countries for languages.
+"""LAPE: neurons that fire for one country and hardly for others (Tang et al. 2024, arXiv 2402.16438), with
+countries for languages.
 
 As in section 2 there:
 
@@ -6,12 +7,13 @@ As in section 2 there:
     p'_c  = p_c / sum over the countries of p
     LAPE  = - sum over the countries of p'_c * log p'_c
 
-An activation act(gate) of SiLU, GELU or ReLU is positive where the gate's pre-activation is, which is what is read. Neurons for which no
-country's p_c exceeds the 95th percentile of all p (neurons x countries) are dismissed, and those with the lowest LAPE are selected (1% in
-the paper); a selected neuron belongs to the countries whose p_c exceeds that percentile.
+An activation act(gate) of SiLU, GELU or ReLU is positive where the gate's pre-activation is, which is what is
+read. Neurons for which no country's p_c exceeds the 95th percentile of all p (neurons x countries) are
+dismissed, and those with the lowest LAPE are selected (1% in the paper); a selected neuron belongs to the
+countries whose p_c exceeds that percentile.
 
-So that the highest is the best, as for every method: a neuron's score is log(countries) - LAPE, shared out evenly among the countries that it
-belongs to; dismissed neurons have 0. Attention's neurons have no score.
+So that the highest is the best, as for every method: a neuron's score is log(countries) - LAPE, shared out
+evenly among the countries that it belongs to; dismissed neurons have 0. Attention's neurons have no score.
 
 Cost: one forward pass.
 """
@@ -71,7 +73,8 @@ def specificity(p: Float[Tensor, "country layer neuron"]) -> Float[Tensor, "coun
 
 
 def lowest_share(scores: Totals, share: float = SHARE) -> Float[Tensor, "layer neuron"]:
-    """True at the neurons that are selected: the highest `share` by score (the lowest by entropy), dismissed ones left out."""
+    """True at the neurons that are selected: the highest `share` by score (the lowest by entropy), dismissed
+    ones left out."""
     total = scores[Site.MLP_GATE].sum(0)
     count = int(total.numel() * share)
     chosen = torch.zeros(total.numel(), dtype=torch.bool)

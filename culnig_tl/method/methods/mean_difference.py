@@ -2,7 +2,8 @@
 
     D(n; x, x') = mean over the tokens of x of n_i(x) - mean over the tokens of x' of n_i(x')
 
-with the control prompt as x', summed over the questions of a country. Signed: neurons that fire more come first. The answer plays no part.
+with the control prompt as x', summed over the questions of a country. Signed: neurons that fire more come
+first. The answer plays no part.
 
 Cost: two forward passes, shared with LAPE and CAPE.
 """

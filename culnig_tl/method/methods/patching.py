@@ -1,11 +1,13 @@
 """Attribution patching: what would patching in the corrupted prompt's activation cost, to first order?
 
-Attribution patching (AtP; Nanda 2023; Kramar et al. 2024, arXiv 2403.00745), with clean prompt x and corrupted prompt x':
+Attribution patching (AtP; Nanda 2023; Kramar et al. 2024, arXiv 2403.00745), with clean prompt x and
+corrupted prompt x':
 
     I(n; x, x') = sum over tokens i of (n_i(x) - n_i(x')) * dP(y|x)/dn_i
 
-so that a positive score means that the clean activation helps the answer. The corruption is the control prompt, which is shorter:
-`alignment` says which of its positions stands for which. A country's score is the plain sum over its questions.
+so that a positive score means that the clean activation helps the answer. The corruption is the control
+prompt, which is shorter: `alignment` says which of its positions stands for which. A country's score is the
+plain sum over its questions.
 
 Cost: two forward passes and one backward pass; the backward pass is shared with CULNIG's.
 """

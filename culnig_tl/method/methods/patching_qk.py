@@ -1,16 +1,20 @@
 """Attribution patching with the q/k correction of AtP* (Kramar et al. 2024, arXiv 2403.00745).
 
-The gradient does not see attention's softmax saturate. The correction recomputes the attention pattern A with the patched query or key, and is
-linear from the pattern on (as in the paper's section on false negatives from saturated attention):
+The gradient does not see attention's softmax saturate. The correction recomputes the attention pattern A with
+the patched query or key, and is linear from the pattern on (as in the paper's section on false negatives from
+saturated attention):
 
     I(n) = sum over heads, queries i, keys j of (A_ij(x) - A_ij(x; n = n(x'))) * dP(y|x)/dA_ij
 
-In the paper a node is a head's whole query or key at one position; here it is a neuron, one coordinate of the query or key, patched at all positions
-at once, as it is zeroed. The pattern is the model's own (q/k-norm, rotary embedding, soft caps, sliding windows included): row c of a batch has coordinate
-c patched in every head, which the pattern keeps apart, so one layer takes 2 * d_head rows through attention as far as its pattern. A key neuron that
-several query heads share gets the sum over them. v and MLP neurons are those of `atp`. The other half of AtP*, GradDrop, is not done.
+In the paper a node is a head's whole query or key at one position; here it is a neuron, one coordinate of the
+query or key, patched at all positions at once, as it is zeroed. The pattern is the model's own (q/k-norm,
+rotary embedding, soft caps, sliding windows included): row c of a batch has coordinate c patched in every
+head, which the pattern keeps apart, so one layer takes 2 * d_head rows through attention as far as its
+pattern. A key neuron that several query heads share gets the sum over them. v and MLP neurons are those of
+`atp`. The other half of AtP*, GradDrop, is not done.
 
-Cost, beyond `atp`: 2 * d_head times attention's forward pass a question, so tens of forward passes: for small models, or few questions.
+Cost, beyond `atp`: 2 * d_head times attention's forward pass per question, so tens of forward passes: for
+small models, or few questions.
 """
 
 from __future__ import annotations

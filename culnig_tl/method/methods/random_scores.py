@@ -1,4 +1,5 @@
-"""Random scores: what a method that knows nothing gets. Uniform in 0..1, seeded by ``seed=``; no pass at all."""
+"""Random scores: what a method that knows nothing gets. Uniform in 0..1, seeded by ``seed=``; no pass at
+all."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ METHODS: Mapping[str, type[Method]] = {
 
 
 def parse_methods(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, checked, each once, in the order of `METHODS`. Raises `ScoreError` for an unknown one, or none."""
+    """The names, checked, each once, in the order of `METHODS`. Raises `ScoreError` for an unknown one, or
+    none."""
     asked = list(names)
     for name in asked:
         if name not in METHODS:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from culnig_tl.engine.prompts import MOST_PADDING, TOKENS_A_BATCH, encode, pad, plan_batches, render
+from culnig_tl.engine.prompts import MOST_PADDING, TOKENS_PER_BATCH, encode, pad, plan_batches, render
 from culnig_tl.errors import PromptError
 
 from . import families
@@ -176,7 +176,7 @@ MIRROR = Path(__file__).parents[2] / "shared" / "data" / "hub"
 def test_padding_share_of_blend_mixed_with_countryrc():
     from culnig_tl import load_task
 
-    tasks = load_task("blend", data_dir=MIRROR).neuron_split(), load_task("countryrc").neuron_split()
+    tasks = load_task("blend", split="neuron", data_dir=MIRROR), load_task("countryrc", split="neuron")
     tokenizer = families.tokenizer()
     lengths = [
         len(ids)
@@ -185,7 +185,7 @@ def test_padding_share_of_blend_mixed_with_countryrc():
         ]
     ]
     assert len(lengths) > 10_000
-    for most_tokens in TOKENS_A_BATCH.values():
+    for most_tokens in TOKENS_PER_BATCH.values():
         plan = plan_batches(lengths, "auto", most_tokens=most_tokens)
         padded = sum(len(batch) * lengths[batch[0]] for batch in plan)
         assert 1 - sum(lengths) / padded < MOST_PADDING

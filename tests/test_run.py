@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from culnig_tl import passes
 from culnig_tl.data.neurons import SITES
+from culnig_tl.engine import probe
+from culnig_tl.engine.checkpoint import BatchQueue
+from culnig_tl.engine.run import each_batch
 from culnig_tl.engine.workarounds import native_attention
+from culnig_tl.engine.world import World
 from culnig_tl.errors import ScoreError
 
 from .helpers import difference, score
@@ -74,23 +77,49 @@ def test_padding_that_goes_wrong_is_done_without(family, loaded, task, caplog):
 # --------------------------------------------------------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize("where", ["blocks.0.mlp.hook_pre", "blocks.1.attn.hook_k", "blocks.2.mlp.hook_pre"])
-def test_out_of_memory_halves_without_losing_or_doubling(where, loaded, task, caplog):
-    """Memory runs out in the middle of the backward pass, after some layers were summed."""
-    model = loaded("llama")
-    right = score(model, task)
+def little_memory(model, where: str):
+    """A context in which backward passes run out of memory there with more than two questions."""
 
     def explode(gradient, hook):
         if gradient.shape[0] > 2:
             raise torch.OutOfMemoryError("out of memory")
 
-    with model.hooks(bwd_hooks=[(where, explode)]):
+    return model.hooks(bwd_hooks=[(where, explode)])
+
+
+MIDDLE = pytest.mark.parametrize(
+    "where", ["blocks.0.mlp.hook_pre", "blocks.1.attn.hook_k", "blocks.2.mlp.hook_pre"]
+)
+"""Where memory runs out in the middle of the backward pass, after some layers were summed."""
+
+
+@MIDDLE
+def test_out_of_memory_halves_without_losing_or_doubling(where, loaded, task):
+    model = loaded("llama")
+    right = score(model, task)
+    with little_memory(model, where):
         scores = score(model, task, batch_size=6)
-    assert "out of memory with 6 questions" in caplog.text
-    assert max(scores.metadata["batch_sizes"]) <= 2 and sum(scores.metadata["batch_sizes"]) == 6
     assert difference(scores, right) < 1e-4
     assert scores.questions == right.questions
     assert scores.p_answer == pytest.approx(right.p_answer, rel=1e-5)
+
+
+@MIDDLE
+@pytest.mark.parametrize("method", ["culnig", "atp", "lape", "mean-difference"])
+def test_out_of_memory_spoils_no_method_of_a_shared_pass(method, where, loaded, task):
+    model, names = loaded("llama"), ["culnig", "atp", "lape", "mean-difference"]
+    right = score(model, task, method=method)
+    with little_memory(model, where):
+        scores = score(model, task, batch_size=6, method=names)[method]
+    assert difference(scores, right) < 1e-4
+
+
+def test_batches_are_halved_until_they_fit(loaded, task, caplog):
+    model = loaded("llama")
+    with little_memory(model, "blocks.1.attn.hook_k"):
+        sizes = score(model, task, batch_size=6).metadata["batch_sizes"]
+    assert "out of memory with 6 questions" in caplog.text
+    assert sizes == [2, 1, 2, 1]
 
 
 def test_later_batches_are_not_tried_in_the_size_that_failed():
@@ -101,10 +130,11 @@ def test_later_batches_are_not_tried_in_the_size_that_failed():
         if len(batch) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    sizes = passes.each_batch(
-        [list(range(8)), list(range(8, 16)), list(range(16, 18))], [10] * 18, work, lambda n: None
-    )
-    assert sum(sizes) == 18 and tried.count(8) == 1 and max(sizes) <= 3
+    plan = [list(range(8)), list(range(8, 16)), list(range(16, 18))]
+    queue = BatchQueue.deal(plan, World())
+    each_batch(plan, [10] * 18, work, lambda count: None, queue=queue)
+    assert [end - start for _, start, end in queue.ran] == [2] * 9
+    assert tried.count(8) == 1
 
 
 def test_a_single_question_that_does_not_fit_is_an_error():
@@ -112,7 +142,7 @@ def test_a_single_question_that_does_not_fit_is_an_error():
         raise torch.OutOfMemoryError("out of memory")
 
     with pytest.raises(ScoreError, match="out of memory on a single question of 7 tokens"):
-        passes.each_batch([[0]], [7], work, lambda n: None)
+        each_batch([[0]], [7], work, lambda count: None)
 
 
 def test_other_errors_go_through():
@@ -120,14 +150,22 @@ def test_other_errors_go_through():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        passes.each_batch([[0, 1]], [7, 7], work, lambda n: None)
+        each_batch([[0, 1]], [7, 7], work, lambda count: None)
+
+
+def test_a_batch_may_take_a_share_of_free_memory(monkeypatch, loaded):
+    monkeypatch.setattr(probe, "free_memory", lambda device: 200 * 1000)
+    assert probe.tokens_that_fit(loaded("llama"), 1000.0) == 200 * probe.SHARE_OF_MEMORY
+
+
+def test_every_layer_keeps_activations(loaded):
+    bytes_per_token = probe.probe_gradients(loaded("llama"), SITES, list(range(3, 40))).bytes_per_token
+    assert bytes_per_token > 3 * 48 * 4
 
 
 def test_auto_batches_shrink_with_free_memory(loaded, task, monkeypatch):
     model = loaded("llama")
-    bytes_a_token = passes.probe(model, SITES, list(range(3, 40))).bytes_a_token
-    assert bytes_a_token > 3 * 48 * 4, "every layer stores activations"
-    monkeypatch.setattr(passes, "free_memory", lambda device: int(200 * bytes_a_token))
-    assert passes.tokens_that_fit(model, bytes_a_token) == pytest.approx(200 * passes.SHARE_OF_MEMORY, abs=1)
-    scores = score(model, task)
-    assert len(scores.metadata["batch_sizes"]) > 1
+    bytes_per_token = probe.probe_gradients(model, SITES, list(range(3, 40))).bytes_per_token
+    assert len(score(model, task).metadata["batch_sizes"]) == 1
+    monkeypatch.setattr(probe, "free_memory", lambda device: int(200 * bytes_per_token))
+    assert len(score(model, task).metadata["batch_sizes"]) > 1

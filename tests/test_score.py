@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from culnig_tl import NeuronSet, attribution, describe, evaluate, load_model, score_prompt
+from culnig_tl import NeuronSet, describe, evaluate, load_model, question_scores, score_prompt
 from culnig_tl.data.neurons import SITES, Site
 from culnig_tl.errors import ScoreError
-from culnig_tl.method.closeup import question_scores
+from culnig_tl.method.rows import poisson_draws
 from culnig_tl.tasks.question import Task
 
 from . import families
@@ -73,7 +73,7 @@ def test_scores_are_p_times_the_largest_of_a_prompt(loaded, task):
 def test_other_aggregations(how, loaded, task):
     model = loaded("llama")
     pair = Task("pair", (task[0], replace(task[3], country=task[0].country)))
-    both = score(model, pair, aggregation=how, batch_size=2)
+    both = score(model, pair, method=f"culnig-{how}", batch_size=2)
     expected = {site: 0.0 for site in SITES}
     for question in pair:
         single = score_prompt(model, question)
@@ -123,7 +123,7 @@ def test_bootstrap_replicates_draw_whole_clusters(loaded, task):
     )
     seen = set()
     for index in range(6):
-        draw = attribution._poisson_draws(task, 6, 3)[index].numpy()
+        draw = poisson_draws(task, 6, 3)[index].numpy()
         by_cluster = {q.cluster: n for q, n in zip(task, draw)}
         assert [by_cluster[q.cluster] for q in task] == draw.tolist()
         replicate = scores.replicate(index)
@@ -210,6 +210,18 @@ def test_the_summary_is_that_of_an_evaluation(loaded, task):
     assert f"mean P(answer) {asked['p_answer'].mean():.3f}" in str(scores)
 
 
+@pytest.mark.parametrize("control", [False, True])
+def test_a_renamed_task_gives_the_same_scores(control, loaded, task):
+    """What is done with control questions goes by what they are, not by the task's name."""
+    model = loaded("qwen3")
+    # A prompt of few tokens: among many, the largest attribution is hardly ever negative.
+    short = Task(task.name, tuple(replace(q, control="Answer:") for q in task[:4]))
+    named = short.control() if control else short
+    renamed = replace(named, name="other")
+    mine, theirs = score(model, named), score(model, renamed)
+    assert all(np.array_equal(mine.arrays[site], theirs.arrays[site]) for site in SITES)
+
+
 def test_shards_add_up(loaded, task):
     model = loaded("qwen3")
     whole = score(model, task)
@@ -261,7 +273,7 @@ def test_nan_stops_with_the_questions_id(loaded, task):
     scorable = [q for q in task if len(q.prompt) < len(longest.prompt)]
     with model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", poison)]):
         with pytest.raises(
-            ScoreError, match=f"question '{longest.id}' of small gives NaN or infinite scores in float32"
+            ScoreError, match=f"question '{longest.id}' of small gives NaN or infinity in float32"
         ):
             score(model, Task("small", tuple(scorable) + (longest,)), batch_size=1)
 
@@ -277,20 +289,37 @@ def test_a_hook_without_gradient_is_named(loaded, task):
             score(model, task)
 
 
-def test_what_cannot_be_scored_says_so(loaded, task):
-    model = loaded("gpt2")
-    with pytest.raises(ScoreError, match="no site mlp.up: it has mlp.gate"):
-        score(model, task, sites=["mlp.up"])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"sites": ["mlp.up"]}, "no site mlp.up: it has mlp.gate"),
+        ({"sites": []}, "no site is asked for"),
+        ({"method": "median"}, "unknown method 'median'"),
+        ({"method": "culnig-max"}, "did you mean 'culnig-mean"),
+        ({"method": []}, "no method is asked for"),
+        ({"method": "cape"}, "name the task they are found on"),
+        ({"bootstrap": -1}, "bootstrap must be a number of replicates from 0"),
+    ],
+)
+def test_what_cannot_be_scored_says_so(options, told, loaded, task):
+    with pytest.raises(ScoreError, match=told):
+        score(loaded("gpt2"), task, **options)
+
+
+def test_a_task_without_questions_is_refused(loaded):
     with pytest.raises(ScoreError, match="holds no question"):
-        score(model, Task("empty", ()))
-    with pytest.raises(
-        (ScoreError, TypeError), match="median"
-    ):  # TypeError: where types are checked at run time
-        score(model, task, aggregation="median")
-    with pytest.raises(ScoreError, match="no site is asked for"):
-        score(model, task, sites=[])
+        score(loaded("gpt2"), Task("empty", ()))
+
+
+def test_a_task_without_control_is_refused_by_methods_that_compare_with_it(loaded, task):
+    bare = Task("bare", tuple(replace(q, control=None) for q in task))
+    with pytest.raises(ScoreError, match="method 'atp' compares with the control prompt: bare has none"):
+        score(loaded("gpt2"), bare, method="atp")
+
+
+def test_question_scores_want_neurons(loaded, task):
     with pytest.raises(ScoreError, match="in which each occurs once"):
-        question_scores(model, task, NeuronSet.from_indices([]), progress=False)
+        question_scores(loaded("gpt2"), task, NeuronSet.from_indices([]), progress=False)
 
 
 def test_float16_is_refused(checkpoints, task):

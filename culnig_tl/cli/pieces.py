@@ -1,0 +1,162 @@
+"""A study's pieces, one at a time: `score`, `select` and `evaluate`."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from ..defaults import MIN_Z, TOP_SPECIFIC
+from ..errors import StudyError
+from ..study.config import ModelConfig, Shares
+from .output import say, show_frame
+from .parsing import MaybeOutput, Output, Positional
+
+PAPER_SITES = ("mlp.gate", "attn.q", "attn.k", "attn.v")
+
+
+def score(
+    config: ModelConfig,
+    *,
+    output: Output,
+    task: str = "miniculture",
+    control: bool = False,
+    split: Literal["neuron", "test", "all"] = "neuron",
+    method: tuple[str, ...] = ("culnig",),
+    sites: tuple[str, ...] = PAPER_SITES,
+    resume: bool = False,
+    save_every: float = 60.0,
+) -> None:
+    """Scores every neuron on a task, country by country. torchrun shares the questions among processes.
+
+    Args:
+        output: File to write; of several methods, each one's name is put before the file's ending.
+        task: Name of one task, or a file of questions; `culnig-tl tasks` lists them. A name that ends in :control is its control.
+        control: Score the task's control: options without the question.
+        split: Which of the task's questions.
+        method: culnig, or other methods, e.g. atp, lape, ig; methods that read the same pass share it.
+        sites: Where the neurons are, e.g. mlp.gate,attn.v.
+        resume: Resume where the same command was stopped.
+        save_every: Seconds between two saves of what is unfinished.
+    """
+    from ..data.scores import NeuronScores
+    from ..engine.checkpoint import Checkpoint
+    from ..engine.world import world
+    from ..method.score import score_neurons
+    from ..run.pipeline import load
+    from ..tasks import load_task
+
+    which = None if split == "all" else split
+    questions = load_task(task, split=which, control=control, limit=config.limit, data_dir=config.data_dir)
+    with Checkpoint.beside(output, resume=resume, every=save_every) as checkpoint:
+        found = score_neurons(
+            load(config),
+            questions,
+            method=method[0] if len(method) == 1 else method,
+            sites=sites,
+            batch_size=config.batch_size,
+            progress=world().first,
+            checkpoint=checkpoint("score"),
+            resume=resume,
+        )
+        scored = {method[0]: found} if isinstance(found, NeuronScores) else found
+        for name, scores in scored.items():
+            file = output if len(scored) == 1 else output.with_suffix(f".{name}{output.suffix}")
+            world().on_first(lambda scores=scores, file=file: scores.save(file))
+    for scores in scored.values():
+        say(scores)
+        show_frame(scores.top(20))
+
+
+def select(
+    kind: Positional[Literal["general", "specific", "random"]],
+    shares: Shares,
+    *,
+    scores: Path,
+    output: Output,
+    control: Path | None = None,
+    reading: Path | None = None,
+    top_specific: float = TOP_SPECIFIC,
+    z: float = MIN_Z,
+    matching: Path | None = None,
+    match: Literal["count", "layer"] = "count",
+    seed: int = 0,
+) -> None:
+    """Selects neurons from scores; writes .parquet, .csv, or the authors' .json.
+
+    Args:
+        kind: Culture-general neurons, those of single countries, or random ones to compare with.
+        scores: Scores of the culture task.
+        output: File to write.
+        control: Scores of the task's control.
+        reading: Scores of country reading comprehension.
+        top_specific: specific: share of all neurons that are candidates for one country.
+        z: specific: least z of a country's own neurons over the countries.
+        matching: random: the set whose size they have.
+        match: random: as many in all, or as many in every site and layer.
+        seed: random: which set.
+    """
+    from ..data.neurons import NeuronSet
+    from ..data.scores import NeuronScores
+    from ..method.selection import select_general, select_random, select_specific
+
+    culture, *others = (NeuronScores.load(path) if path else None for path in (scores, control, reading))
+    assert culture is not None
+    if kind == "general":
+        chosen = select_general(culture, *others, **vars(shares))
+    elif kind == "specific":
+        chosen = select_specific(culture, *others, top=top_specific, drop_reading=shares.drop_reading, z=z)
+    elif matching is None:
+        raise StudyError("random neurons need --matching FILE: the set to match")
+    else:
+        chosen = select_random(NeuronSet.load(matching), culture, seed=seed, match=match)
+    chosen.save(output)
+    say(chosen)
+    show_frame(chosen.top(20))
+
+
+def evaluate(
+    config: ModelConfig,
+    *,
+    tasks: tuple[str, ...] = ("miniculture",),
+    neurons: Path | None = None,
+    scale: float = 0.0,
+    by: Literal["task", "country", "template", "group"] = "task",
+    output: MaybeOutput = None,
+    resume: bool = False,
+    save_every: float = 60.0,
+) -> None:
+    """Asks tasks' test questions, with or without neurons. torchrun shares the questions among processes.
+
+    Args:
+        tasks: Tasks to ask; `culnig-tl tasks` lists them.
+        neurons: Neurons to scale; without them the model is unchanged.
+        scale: What the neurons' outputs are multiplied by: 0 suppresses them, 2 enhances them.
+        by: What the printed table has a row for.
+        output: Parquet file to write, one row per question.
+        resume: With --output: resume where the same command was stopped.
+        save_every: Seconds between two saves of what is unfinished.
+    """
+    from ..data.neurons import NeuronSet
+    from ..data.results import concat
+    from ..engine.checkpoint import Checkpoint
+    from ..engine.world import world
+    from ..method.evaluation import evaluate as ask
+    from ..run.pipeline import load
+    from ..tasks import load_task
+
+    if resume and output is None:
+        raise StudyError("--resume needs --output: unfinished work is kept beside that file")
+    chosen = NeuronSet.load(neurons) if neurons else None
+    asked = [load_task(name, split="test", limit=config.limit, data_dir=config.data_dir) for name in tasks]
+    how: dict[str, Any] = {"ablate": chosen, "scale": scale if chosen else 0.0, "resume": resume}
+    how |= {"batch_size": config.batch_size, "progress": world().first}
+    kept: Any = nullcontext(lambda name: None)
+    if output is not None:
+        kept = Checkpoint.beside(output, resume=resume, every=save_every)
+    with kept as checkpoint:
+        model = load(config)
+        result = concat([ask(model, task, checkpoint=checkpoint(task.name), **how) for task in asked])
+        if output is not None:
+            world().on_first(lambda: result.save(output))
+    show_frame(result.accuracy(by))

@@ -1,0 +1,228 @@
+"""What there is (`tasks`, `models`), answers in words, fine-tuning, and baked checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ..defaults import PAPER_MODELS, TOY
+from ..errors import NeuronError
+from ..finetuning.config import TOY_FORGETTING, ForgettingConfig, TrainingConfig
+from ..study.config import ModelConfig
+from .output import out, say, show, show_frame
+from .parsing import MaybeOutput, Positional, defaults_from, given
+
+
+def tasks(*, data_dir: str | None = None) -> None:
+    """Lists the tasks: source, licence, rows, splits, and where their rows were found.
+
+    Args:
+        data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..tasks import list_tasks
+
+    shown = Table()
+    for column in (
+        "task",
+        "rows",
+        "questions",
+        "splits",
+        "control",
+        "licence",
+        "source and where it was found",
+    ):
+        justify = "right" if column in ("rows", "questions") else "left"
+        shown.add_column(column, justify=justify, no_wrap=column == "task", overflow="fold")
+    for row in list_tasks(data_dir=data_dir):
+        numbers = (f"{n:,}" if n is not None else "-" for n in (row.published, row.questions))
+        where = row.source if row.found in (row.source, None) else f"{row.source}: {row.found}"
+        if row.problem is not None:
+            where += f" ({row.problem.split(';')[0]})"
+        control = "yes" if row.control else "no"
+        shown.add_row(row.name, *numbers, ", ".join(row.splits), control, row.licence, escape(where))
+    out.print(shown)
+
+
+def tasks_show(
+    task: Positional[str],
+    *,
+    model: str = TOY,
+    limit: int = 3,
+    control: bool = False,
+    data_dir: str | None = None,
+) -> None:
+    """Prints whole prompts as the model gets them, the answer marked.
+
+    Args:
+        task: A task's name, or a file of questions. A name that ends in :control is its control.
+        model: "toy", a Hub id, or a folder with a checkpoint: whose tokenizer makes the prompt.
+        limit: How many prompts.
+        control: Show the control prompts.
+        data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
+    """
+    from rich.markup import escape
+
+    from ..engine.loading import load_tokenizer
+    from ..engine.prompts import render
+    from ..tasks import load_task
+    from ..toy import FOLDER
+
+    questions = load_task(task, control=control, limit=limit, data_dir=data_dir)
+    tokenizer = load_tokenizer(str(FOLDER) if model == TOY else model)
+    for question in questions:
+        about = (question.id, question.split, question.country, question.group)
+        out.rule(escape(", ".join(str(part) for part in about if part)), align="left")
+        text = f"{escape(render(tokenizer, question))}[bold green]{escape(question.answer)}[/]"
+        out.print(text, soft_wrap=True, highlight=False)
+
+
+def models() -> None:
+    """Lists the models of the paper, and the embedded one."""
+    say(TOY, *PAPER_MODELS, "... and any other Hub id that TransformerLens' bridge can hold, or a folder.")
+
+
+def answers_ask(
+    config: ModelConfig,
+    *,
+    language: Literal["local", "en"] = "local",
+    neurons: Path | None = None,
+    scale: float = 0.0,
+    random: tuple[Path, ...] = (),
+    max_new_tokens: int = 512,
+    output_dir: Path = Path("runs/answers"),
+) -> None:
+    """Asks BLEnD's short-answer questions, unchanged and with neurons suppressed. Run again, it resumes where it was stopped.
+
+    Args:
+        language: Each region's own language, or English.
+        neurons: Neurons to scale; without them the model is unchanged.
+        scale: What the neurons' outputs are multiplied by: 0 suppresses them, 2 enhances them.
+        random: Random neurons to compare with, as `culnig-tl select random` writes them.
+        max_new_tokens: Tokens of an answer at most.
+        output_dir: Where answers and tables go.
+    """
+    from .. import analyses
+    from ..data.neurons import NeuronSet
+    from ..run.pipeline import load
+
+    if random and neurons is None:
+        raise NeuronError("--random compares with --neurons: name both")
+    found = analyses.short_answers(
+        load(config),
+        output_dir,
+        neurons=NeuronSet.load(neurons) if neurons else None,
+        random=[NeuronSet.load(path) for path in random],
+        language=language,
+        scale=scale,
+        max_new_tokens=max_new_tokens,
+        limit=config.limit,
+        data_dir=config.data_dir,
+        batch_size=config.batch_size,
+    )
+    show(found, output_dir, "comparison")
+
+
+def answers_check(
+    *,
+    languages: tuple[str, ...] = (),
+    output: MaybeOutput = None,
+    data_dir: str | None = None,
+) -> None:
+    """Precision and recall of comparing answers, by language, on variants that BLEnD's annotators grouped or told apart.
+
+    Args:
+        languages: Codes, e.g. ko,zh; all thirteen where none is given.
+        output: CSV file to write.
+        data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
+    """
+    from .. import io
+    from ..method.answers.variants import agreement
+
+    table = agreement(data_dir=data_dir, languages=languages or None)
+    show_frame(table.drop(columns="analyser").round(3))
+    say(*(f"{language}: {analyser}" for language, analyser in table["analyser"].items()))
+    if output:
+        io.write(output, table.to_csv().encode())
+
+
+@dataclass(frozen=True)
+class Training(TrainingConfig):
+    """How to train."""
+
+    batch_size: Annotated[int, tyro.conf.arg(name="train-batch-size")] = 4
+    seed: tyro.conf.Suppress[int] = 0
+    """Each of --seeds in turn."""
+
+
+@dataclass(frozen=True)
+class Forgetting(ForgettingConfig):
+    """What to train on, which modules, and what to ask."""
+
+    training: Training = field(default_factory=Training)
+
+
+def _of_model(words: Sequence[str]) -> dict[str, Any]:
+    """The defaults of `finetune`: the toy's own, or the paper's."""
+    usual = TOY_FORGETTING if (given(words, "--model") or TOY) == TOY else ForgettingConfig()
+    shown: dict[str, Any] = {**vars(usual), "training": Training(**vars(usual.training))}
+    return {"config": Forgetting(**shown)}
+
+
+@defaults_from(_of_model)
+def finetune(
+    config: Forgetting,
+    *,
+    neurons: Path | None = None,
+    output_dir: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Trains a model on a task by chosen modules alone, and measures what becomes of culture, group by group.
+
+    The fine-tuned checkpoints are ordinary Hugging Face folders under models/; freeze-list.json names what to spare elsewhere.
+    torchrun shares the work among processes.
+
+    Args:
+        neurons: The model's culture-general neurons; they are found first where none are given.
+        output_dir: Folder; runs/finetune-<model>-<task> where none is given.
+        resume: Resume what the folder holds.
+        overwrite: Make what the folder holds anew.
+    """
+    from ..data.neurons import NeuronSet
+    from ..finetuning import measure_forgetting
+
+    parsed: dict[str, Any] = {**vars(config), "training": TrainingConfig(**vars(config.training))}
+    plain = ForgettingConfig(**parsed)
+    folder = output_dir or Path("runs") / f"finetune-{Path(plain.model).name}-{Path(plain.task).stem}"
+    chosen = NeuronSet.load(neurons) if neurons else None
+    found = measure_forgetting(plain, folder=folder, neurons=chosen, resume=resume, overwrite=overwrite)
+    for seeds in found.groups.values():
+        say(*dict.fromkeys(map(str, seeds.values())))
+    say(*(next(iter(seeds.values())) for seeds in found.models.values()))
+    say(f"\n{found}", "Change in points; over seeds: standard deviation, least, most")
+    show_frame(found.summary())
+    say("Where the culture-general neurons went")
+    show_frame(found.overlap())
+    say(f"\nWritten to {folder}: models/, results/, neurons/, figures/, tables, freeze-list.json")
+
+
+def bake(model: Positional[str], *, neurons: Path, output_dir: Path) -> None:
+    """Writes a model with neurons suppressed as an ordinary checkpoint, so that any other tool can evaluate it.
+
+    Args:
+        model: Folder with a Hugging Face checkpoint in safetensors, or "toy".
+        neurons: Neurons to suppress: .parquet, .csv, or the authors' .json.
+        output_dir: New folder of the checkpoint.
+    """
+    from ..data.neurons import NeuronSet
+    from ..finetuning.baking import bake as write
+
+    chosen = NeuronSet.load(neurons)
+    say(chosen, f"The suppressed model: {write(model, chosen, output_dir)}")

@@ -1,0 +1,92 @@
+"""Repeating a study from its record: the same arguments, the same commit of the model, and the same questions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..defaults import TOY
+from ..engine.identity import differing
+from ..engine.loading import looks_like_path
+from ..errors import StudyError
+from ..study.config import StudyConfig, config_from
+from ..study.folder import RECORD, read_record_file
+from ..version import __version__
+
+log = logging.getLogger(__name__)
+
+ELSEWHERE = ("data_dir", "device", "device_map")
+"""What may differ where a study is repeated: where things are, not what they are."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A study that is to be repeated."""
+
+    folder: Path
+    config: StudyConfig
+    info: Mapping[str, Any]
+    """What its record says of model and questions."""
+    version: str | None
+    """Of this package, when it was recorded."""
+
+    def check(self, config: StudyConfig) -> None:
+        """Raises `StudyError` where a configuration is not the recorded one, except for where things are."""
+        if self.version != __version__:
+            log.warning(
+                "the study in %s is of version %s, this is %s", self.folder, self.version, __version__
+            )
+        for field in fields(StudyConfig):
+            if field.name not in ELSEWHERE and getattr(config, field.name) != getattr(
+                self.config, field.name
+            ):
+                option = field.name.replace("_", "-")
+                raise StudyError(f"--from repeats a study as it was: leave out --{option}")
+
+
+def recorded(path: Path) -> Recorded:
+    """Reads a study's record, from study.json or the folder that holds it.
+
+    Raises:
+        StudyError: there is none, or it cannot be read.
+    """
+    file = path / RECORD if path.is_dir() else path
+    record = read_record_file(file)
+    stored, info = record["config"], record["info"]
+    tasks = stored.get("tasks")
+    scalar = (str, int, float, type(None))
+    if (
+        not isinstance(tasks, list)
+        or not all(isinstance(task, str) for task in tasks)
+        or not all(isinstance(value, scalar) for name, value in stored.items() if name != "tasks")
+    ):
+        raise StudyError(
+            f"{path} is not a study's record: its arguments are not of the types that a study has"
+        )
+    config = config_from(stored)
+    on_hub = config.model != TOY and not looks_like_path(config.model) and not Path(config.model).is_dir()
+    if on_hub and config.revision is None:
+        config = replace(config, revision=info.get("revision"))  # the commit of then, not the branch of now
+    return Recorded(file.parent, config, info, record.get("version"))
+
+
+def check_repeats(info: Mapping[str, Any], original: Mapping[str, Any]) -> None:
+    """Raises `StudyError` where model or questions are not those of the study to be repeated.
+
+    Args:
+        info: what `study.json` is to say of model and questions.
+        original: what it says in the study that is repeated.
+    """
+    for what in ("revision", "dtype"):
+        if what in original and info[what] != original[what]:
+            raise StudyError(
+                f"this would not repeat the study: {what} of the model is {info[what]!r}, it was {original[what]!r}"
+            )
+    prints = [
+        {name: task["fingerprint"] for name, task in each["tasks"].items()} for each in (info, original)
+    ]
+    if reason := differing(prints[1], prints[0]):
+        raise StudyError(f"this would not repeat the study: other questions, the fingerprint of {reason}")
