@@ -37,7 +37,8 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def loaded(checkpoints):
-    """`loaded(family, dtype="float32", **options)`: a small random model through `load_model`, loaded once a session."""
+    """`loaded(family, dtype="float32", **options)`: a small random model through `load_model`, loaded once a
+    session."""
     from culnig_tl import load_model
 
     made = {}

@@ -1,7 +1,7 @@
-"""Small random checkpoints of every model family, built with transformers' own config classes and saved to a folder.
+"""Small random checkpoints of every model family, built with transformers' own config classes and saved.
 
-Grouped key/value heads, q/k-norm, fused weights, sliding windows shorter than the prompts: what a family has, its small
-checkpoint has too. The weights are wide enough that P(answer) and its gradients are far from trivial.
+Grouped key/value heads, q/k-norm, fused weights, sliding windows shorter than the prompts: what a family has,
+its small checkpoint has too. The weights are wide enough that P(answer) and its gradients are far from trivial.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ def _core(kind: str) -> str:
 
 
 def tokenizer(kind: str = "bytes", *, chat: bool = False, bos: bool = True) -> hf.PreTrainedTokenizerFast:
-    """A small tokenizer: "bytes" (byte-level BPE) or "pieces" (SentencePiece-like); BOS is added to plain text where `bos`."""
+    """A small tokenizer: "bytes" (byte-level BPE) or "pieces" (SentencePiece-like); BOS is added to plain
+    text where `bos`."""
     core = Tokenizer.from_str(_core(kind))
     if bos:
         core.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

@@ -22,7 +22,8 @@ def plain_model(folder, dtype=torch.float32):
 
 
 def rows(tokenizer, task):
-    """(tokens, answer token, country) by the letter: the answer is the token that the prompt, a space and the label have more."""
+    """(tokens, answer token, country) by the letter: the answer is the token that the prompt, a space and
+    the label have more."""
     made = []
     for question in task:
         tokens = tokenizer(question.prompt)["input_ids"]

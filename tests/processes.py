@@ -1,4 +1,5 @@
-"""Processes that tests start, kill and wait for: forked ones, which have torch and a model already, and real commands."""
+"""Processes that tests start, kill and wait for: forked ones, which have torch and a model already, and real
+commands."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ LONGEST = 120.0
 
 
 def forked(work: Callable[[], Any]) -> int:
-    """Runs `work` in a forked process; returns its exit code, or minus the signal that ended it. 1 after an exception."""
+    """Runs `work` in a forked process; returns its exit code, or minus the signal that ended it. 1 after an
+    exception."""
     child = start(work)
     return finish(child)
 

@@ -31,7 +31,7 @@ from . import families
 from .helpers import difference
 from .processes import counting, kill_self, together
 
-# ------------------------------------------------------------------------------------------------- what they are dealt
+# ---------------------------------------------------------------------------------------- what they are dealt
 
 PLAN = [[0, 1, 2], [3, 4], [5], [6], [7]]
 
@@ -50,7 +50,7 @@ def test_a_process_alone_is_a_world_of_one():
     assert world() == World(0, 1)
 
 
-# --------------------------------------------------------------------------------------------- what they tell each other
+# ---------------------------------------------------------------------------------- what they tell each other
 
 
 def test_each_process_gets_what_all_gave():
@@ -85,7 +85,7 @@ def test_an_error_of_the_first_is_raised_in_all(tmp_path):
     assert together(3, work) == [0, 0, 0]
 
 
-# ------------------------------------------------------------------------------------------------- what they find together
+# ------------------------------------------------------------------------------------ what they find together
 
 
 def found_by(count: int, work, folder: Path) -> list[dict[str, np.ndarray]]:
@@ -142,7 +142,8 @@ WORK = {
     "question scores": (terms, 13, np.array_equal),
     "answers": (answers, 13, np.array_equal),
 }
-"""What is done, on how many questions, and how alike the results are: the same bytes where nothing is summed but counts."""
+"""What is done, on how many questions, and how alike the results are: the same bytes where nothing is summed
+but counts."""
 
 
 @pytest.mark.parametrize("name", WORK)
@@ -188,7 +189,7 @@ def test_replicates_of_three_processes_are_those_of_one(scored_by_three):
     assert all(close(s.replicates[site], alone.replicates[site]) for s in found for site in s.sites)
 
 
-# --------------------------------------------------------------------------------------------------------- one that dies
+# ---------------------------------------------------------------------------------------------- one that dies
 
 
 def scored_by_two(model, task, folder: Path, dies: int | None = None) -> list[int]:
@@ -261,7 +262,7 @@ def test_two_processes_resume_from_a_path_where_that_is_said(resume, loaded, tmp
     assert together(2, work) == [0, 0]
 
 
-# ------------------------------------------------------------------------------------------------------------- a study
+# ---------------------------------------------------------------------------------------------------- a study
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""Places that cannot be written to, places where somebody works already, and files that are not what they say."""
+"""Places that cannot be written to, places where somebody works already, and files that are not what they
+say."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def scores() -> NeuronScores:
     return NeuronScores(arrays, ("Japan", "Spain"), (5, 3), (2.5, 0.6), 6, (4, 3), {"task": "blend"})
 
 
-# ------------------------------------------------------------------------------------------------------------- no room
+# ---------------------------------------------------------------------------------------------------- no room
 
 
 @contextmanager
@@ -132,7 +133,7 @@ def _umask() -> int:
     return mask
 
 
-# --------------------------------------------------------------------------------------------------------- two at once
+# ------------------------------------------------------------------------------------------------ two at once
 
 
 @contextmanager
@@ -222,7 +223,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
     assert "this file system has no locks (No locks available)" in caplog.text
 
 
-# -------------------------------------------------------------------------------------------------------- hostile files
+# ---------------------------------------------------------------------------------------------- hostile files
 
 
 def header(content: dict, data: bytes = b"", length: int | None = None) -> bytes:

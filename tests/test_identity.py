@@ -140,7 +140,7 @@ def test_another_checkpoint_is_another_model(model, checkpoints):
     assert model_identity(other)["model"] != model_identity(model)["model"]
 
 
-# --------------------------------------------------------------------------------------- what a checkpoint is resumed for
+# --------------------------------------------------------------------------- what a checkpoint is resumed for
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""Names, folders and models that the user brings: what loads, what is refused, and that nothing is installed on the way."""
+"""Names, folders and models that the user brings: what loads, what is refused, and that nothing is installed
+on the way."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def logits_of(model, tokens):
 TOKENS = list(range(20, 50))
 
 
-# --------------------------------------------------------------------------------------------------------- what loads
+# ------------------------------------------------------------------------------------------------- what loads
 
 
 @pytest.mark.parametrize("name", PAPER_MODELS)
@@ -124,7 +125,8 @@ def test_base_and_fine_tuned_go_the_same_way(checkpoints, tmp_path, task):
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_tokenizer_stays_as_it_is(chat, checkpoints):
-    """TransformerLens would load it again, with a BOS that it does not have, and give it a BOS token where it has none."""
+    """TransformerLens would load it again, with a BOS that it does not have, and give it a BOS token where
+    it has none."""
     folder = checkpoints("gpt2")
     without = families.tokenizer(bos=False, chat=chat)
     before = dict(without.init_kwargs)
@@ -159,7 +161,7 @@ def test_dtypes(dtype, checkpoints):
     assert info.dtype == str(dtype).removeprefix("torch.") and info.device == "cpu"
 
 
-# ------------------------------------------------------------------------------------------------- models of the user's
+# --------------------------------------------------------------------------------------- models of the user's
 
 
 def test_a_model_that_is_already_loaded(checkpoints, loaded, task):
@@ -179,7 +181,8 @@ def test_a_model_that_is_already_loaded(checkpoints, loaded, task):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_bridge_that_the_user_built_and_compatibility_mode(family, checkpoints, loaded, task):
-    """Folding norms and centring weights change no attribution; folding value biases moves them out of attn.v."""
+    """Folding norms and centring weights change no attribution; folding value biases moves them out of
+    attn.v."""
     from transformer_lens.model_bridge import TransformerBridge
 
     folder = checkpoints(family)
@@ -246,6 +249,7 @@ calls = (
     lambda: question_scores(model, task, neurons),
     lambda: score_prompt(model, "What?", "A"),
     lambda: ablation_hooks(model, neurons),
+    lambda: ablate(model, neurons).__enter__(),
 )
 for call in calls:
     try:
@@ -259,7 +263,7 @@ def test_every_function_refuses_what_is_no_hooked_transformer():
     """In a process of its own: here, where types are checked at run time, no function would be reached."""
     done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True)
     told = "ModelError Linear is not a hooked transformer: pass what load_model() returns"
-    assert done.stdout.splitlines() == [told] * 8, done.stderr
+    assert done.stdout.splitlines() == [told] * 9, done.stderr
 
 
 @pytest.mark.parametrize("scale", [0.0, 2.0])
@@ -272,7 +276,7 @@ def test_ablation_hooks_do_what_ablate_does(scale, loaded):
     assert torch.equal(model.run_with_hooks(tokens, fwd_hooks=hooks), expected)
 
 
-# --------------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------- what is refused
 
 
 def test_missing_weights_are_an_error(copied):
@@ -407,11 +411,12 @@ def test_hooked_needs_transformer_lens_3(checkpoints):
         load_model(checkpoints("llama"), kind="hooked")
 
 
-# ------------------------------------------------------------------------------------------------------ the closed door
+# -------------------------------------------------------------------------------------------- the closed door
 
 
 def test_no_load_runs_pip(checkpoints, monkeypatch):
-    """A multimodal model without torchvision is where TransformerLens would install it; the spy sees nothing."""
+    """A multimodal model without torchvision is where TransformerLens would install it; the spy sees
+    nothing."""
     monkeypatch.setitem(sys.modules, "torchvision", None)
     started = []
     for name in ("check_call", "check_output", "run", "call"):

@@ -15,7 +15,7 @@ from culnig_tl.errors import ScoreError
 
 from .helpers import difference, score
 
-# ------------------------------------------------------------------------------------------------------ native attention
+# ------------------------------------------------------------------------------------------- native attention
 
 
 def test_native_attention_is_used_where_nobody_looks_inside(loaded, task):
@@ -57,7 +57,8 @@ def test_native_attention_that_goes_wrong_is_dropped_loudly(breaks, loaded, task
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_padding_that_goes_wrong_is_done_without(family, loaded, task, caplog):
-    """As with float64, or compatibility mode in TransformerLens 3.9, where the bridge's masked rows are NaN."""
+    """As with float64, or compatibility mode in TransformerLens 3.9, where the bridge's masked rows are
+    NaN."""
     model = loaded(family)
     right = score(model, task)
 
@@ -74,7 +75,7 @@ def test_padding_that_goes_wrong_is_done_without(family, loaded, task, caplog):
     assert scores.metadata["batch_sizes"] == [1, 1, 2, 2] and difference(scores, right) < 1e-4
 
 
-# --------------------------------------------------------------------------------------------------------------- memory
+# ----------------------------------------------------------------------------------------------------- memory
 
 
 def little_memory(model, where: str):

@@ -113,7 +113,7 @@ def done_before(work, *arguments, **options) -> int:
     return done[0]
 
 
-# ------------------------------------------------------------------------------------------------ killed, and resumed
+# ---------------------------------------------------------------------------------------- killed, and resumed
 
 WORK = {
     "culnig": (scored, {}, 14, 4),
@@ -231,7 +231,7 @@ def test_the_plan_is_replayed_not_made_again(loaded, questions, tmp_path, monkey
     assert NeuronScores.load(tmp_path / "scores").metadata["tokens_per_batch"] == 150
 
 
-# ------------------------------------------------------------------------------------------------------- Ctrl-C, errors
+# --------------------------------------------------------------------------------------------- Ctrl-C, errors
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
@@ -306,7 +306,7 @@ def test_nan_in_answers_is_not_saved(loaded, questions, tmp_path):
     assert done[0] > 0, "what was sound was kept"
 
 
-# ------------------------------------------------------------------------------------------ which checkpoint is resumed
+# -------------------------------------------------------------------------------- which checkpoint is resumed
 
 
 @pytest.fixture
@@ -370,7 +370,7 @@ def test_a_removed_checkpoint_takes_those_of_its_passes_along(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["state of another"]
 
 
-# -------------------------------------------------------------------------------------------------------------- context
+# ---------------------------------------------------------------------------------------------------- context
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +418,7 @@ def test_a_prompt_that_does_not_fit_is_an_error(loaded, long):
         score_prompt(loaded("llama"), long)
 
 
-# -------------------------------------------------------------------------------------------------------- a whole study
+# ---------------------------------------------------------------------------------------------- a whole study
 
 
 @pytest.fixture(scope="module")

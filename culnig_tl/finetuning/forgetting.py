@@ -181,7 +181,8 @@ class Forgetting:
 
     def _repr_html_(self) -> str:
         overlap = self.overlap().round(3).to_html(index=False)
-        return f"<p>{html.escape(self.sentence())}</p>{self.table()._repr_html_()}{overlap}"
+        table: Any = self.table()
+        return f"<p>{html.escape(self.sentence())}</p>{table._repr_html_()}{overlap}"
 
 
 def _share_in(neurons: NeuronSet, places: set[tuple[int, str]]) -> float:

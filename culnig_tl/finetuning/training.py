@@ -137,7 +137,8 @@ def _arguments(
         dataloader_num_workers=0,
     )
     if processes == 1:
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # Trainer would put the model on every GPU it sees
+        # Trainer would put the model on every GPU it sees, and has no public way to say otherwise
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
     return arguments
 
 

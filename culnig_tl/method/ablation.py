@@ -49,7 +49,8 @@ def ablate(
         NeuronError: a scale that is not finite, both scale and means, or neurons that the model does not
             have.
     """
-    with model.hooks(fwd_hooks=ablation_hooks(model, neurons, scale=scale, to=to)):
+    hooks = ablation_hooks(model, neurons, scale=scale, to=to)
+    with model.hooks(fwd_hooks=hooks):
         yield model
 
 

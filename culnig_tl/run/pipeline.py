@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import io
 from ..engine.checkpoint import SAVE_EVERY
 from ..engine.loading import check_folder, looks_like_path
 from ..engine.memory import check_memory
@@ -102,16 +101,11 @@ def draw(study: Study, place: StudyFolder) -> None:
     """Figures and report, from what the study holds."""
     if place.folder is None or not place.world.first:
         return
-    from plotly.offline import get_plotlyjs
-
     from ..figures.gallery import figures_of
+    from ..pages.page import write_figures
     from ..pages.report import write_report
 
-    pages = {"plotly.min.js": get_plotlyjs()}  # one copy of the script, which all figures share
-    for name, figure in figures_of(study).items():
-        pages[f"{name}.html"] = figure.to_html(include_plotlyjs="directory", full_html=True)
-    for name, content in pages.items():
-        io.write(place.folder / "figures" / name, content.encode())
+    write_figures(figures_of(study), place.folder / "figures")
     write_report(study, place.folder / "report.html")
 
 

@@ -63,7 +63,8 @@ def explore(
         StudyError: neither a study nor scores, or the packages of the extra ``notebooks`` are missing.
         ModelError, NeuronError, TaskError: a model or sets of another shape than the scores, a count below 1.
     """
-    if not isinstance(study_or_scores, (Study, NeuronScores)):
+    given: Any = study_or_scores  # in a notebook nothing has checked its type
+    if not isinstance(given, (Study, NeuronScores)):
         raise StudyError(
             "explore() takes a Study (run_study, Study.load) or NeuronScores (score_neurons), "
             f"not an object of type {type(study_or_scores).__name__}"

@@ -204,7 +204,7 @@ class Workbench(w.VBox):
         self._submit(self._pictures, "heatmap", job)
 
     def _on_neuron(self, change: Any) -> None:
-        key: Key | None = self.neuron
+        key: Any = self.neuron
         with self._screen:
             self._card.enable(key is not None)
             self._card.clear()
@@ -274,9 +274,10 @@ class Workbench(w.VBox):
         self.selection = self.source.as_selection(neurons)
 
     def _chosen(self) -> Key:
-        if self.neuron is None:
+        key: Any = self.neuron
+        if key is None:
             raise NeuronError("no neuron is chosen: click a cell of the heatmap")
-        return self.neuron
+        return key
 
     # ---------------------------------------------------------------------- questions
 
