@@ -1,7 +1,9 @@
-"""Pages that MkDocs makes from the package itself: one per module, one per kind of error, and one of all commands.
+"""Pages that MkDocs makes from the package itself: one per module, one per kind of error, and one of all
+commands.
 
-A new module, command or kind of error appears by itself, and so does a new page beside `index.md`. A kind of error that has a
-page in ``docs/errors`` keeps it; below it are listed the messages that the package can raise.
+A new module, command or kind of error appears by itself, and so does a new page beside `index.md`. A kind of
+error that has a page in ``docs/errors`` keeps it; below it are listed the messages that the package can
+raise.
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def _modules() -> dict[str, str]:
-    """Dotted name below the package -> first sentence of its docstring, in alphabetical order, packages last."""
+    """Dotted name below the package -> first sentence of its docstring, in alphabetical order, packages
+    last."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -113,13 +116,15 @@ def _index(modules: dict[str, str]) -> str:
         for name, module in _public().items()
     )
     return (
-        "# API\n\nThe public names, after `import culnig_tl as ctl`. Other names are imported from their module.\n\n"
-        f"| name | module |\n|---|---|\n{public}\n\n## Modules\n\n| module | what it is for |\n|---|---|\n{rows}\n"
+        "# API\n\nThe public names, after `import culnig_tl as ctl`. Other names are imported from their"
+        f" module.\n\n| name | module |\n|---|---|\n{public}\n\n## Modules\n\n| module | what it is for"
+        f" |\n|---|---|\n{rows}\n"
     )
 
 
 def _public() -> dict[str, str]:
-    """Public name -> module it is defined in, both below the package, from the lists of lazily imported names."""
+    """Public name -> module it is defined in, both below the package, from the lists of lazily imported
+    names."""
     found = {}
     for stub in sorted(PACKAGE.rglob("__init__.pyi")):
         inside = stub.parent.relative_to(PACKAGE).parts
@@ -138,7 +143,8 @@ def _errors() -> dict[str, str]:
 
 
 def _messages() -> Iterator[tuple[str, str, str]]:
-    """(kind, module, message) of every error that is raised with its own message; "…" stands for what the message names."""
+    """(kind, module, message) of every error that is raised with its own message; "…" stands for what the
+    message names."""
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -174,7 +180,10 @@ def _listed(messages: list[tuple[str, str, str]]) -> str:
         f"| {_cell(text)} | `{module}` |"
         for _, module, text in sorted({(kind, m, t) for kind, m, t in messages})
     )
-    return f"## Every message\n\nAs in the source; … stands for what the message names.\n\n| message | raised in |\n|---|---|\n{rows}\n"
+    return (
+        "## Every message\n\nAs in the source; … stands for what the message names.\n\n| message | raised in"
+        f" |\n|---|---|\n{rows}\n"
+    )
 
 
 def _cell(text: str) -> str:

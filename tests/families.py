@@ -1,7 +1,8 @@
 """Small random checkpoints of every model family, built with transformers' own config classes and saved.
 
 Grouped key/value heads, q/k-norm, fused weights, sliding windows shorter than the prompts: what a family has,
-its small checkpoint has too. The weights are wide enough that P(answer) and its gradients are far from trivial.
+its small checkpoint has too. The weights are wide enough that P(answer) and its gradients are far from
+trivial.
 """
 
 from __future__ import annotations
@@ -127,8 +128,9 @@ CORPUS = [
     *["Answer: A B C D yes no"] * 20,
 ]
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor"
+    " %}{% if add_generation_prompt %}<|start|>assistant\n{% if enable_thinking is defined and not"
+    " enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 
 
@@ -186,7 +188,8 @@ def build(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
         model = FAMILIES[family]().eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                # Norm weights around their start, matrices of gain about 1: every site matters, nothing saturates.
+                # Norm weights around their start, matrices of gain about 1: every site matters, nothing
+                # saturates.
                 spread = 0.2 if parameter.ndim < 2 else 1.2 / parameter.shape[-1] ** 0.5
                 if "embed" in name or "wte" in name or "wpe" in name:
                     spread = 0.2

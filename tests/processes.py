@@ -84,9 +84,13 @@ def together(count: int, work: Callable[[int], Any]) -> list[int]:
 
     def joined(rank: int) -> None:
         os.environ.update(
-            RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1",
+            RANK=str(rank),
+            WORLD_SIZE=str(count),
+            LOCAL_RANK=str(rank),
+            LOCAL_WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
-        )  # fmt: skip
+        )
         from culnig_tl.engine.world import leave
         from culnig_tl.engine.world import start as join
 

@@ -1,4 +1,5 @@
-"""Studies made by hand, with answers that are known, so that what a page says of them can be foretold; and a real, small one."""
+"""Studies made by hand, with answers that are known, so that what a page says of them can be foretold; and a
+real, small one."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def answers(
     questions: int = QUESTIONS,
     model: str = "small",
 ):
-    """All right but a share of each task's questions, chosen by the seed; every question is a cluster of its own."""
+    """All right but a share of each task's questions, chosen by the seed; every question is a cluster of its
+    own."""
     rows = []
     for task, culture in tasks.items():
         order = np.random.default_rng([seed, len(task)]).permutation(questions)
@@ -67,7 +69,8 @@ def made_study(
     seed: int = 0,
     **given: Any,
 ) -> Study:
-    """A study in which the settings lose these shares of each task's questions. Neurons are found on the first task."""
+    """A study in which the settings lose these shares of each task's questions. Neurons are found on the
+    first task."""
     first = next(iter(tasks))
     config = StudyConfig(model=model, tasks=tuple(tasks), rival="sense", random_sets=sets, **given)
     general = make_set(seed=seed)
@@ -90,10 +93,23 @@ def made_study(
         for number in range(sets):
             results[f"{match} {number}"] = answers(random or {}, tasks=tasks, seed=10 + number, model=model)
     info = {
-        "model": model, "revision": "abc123", "dtype": "float32", "device": "cpu", "layers": 4, "widths": {site.value: width for site, width in WIDTHS.items()},
-        "tasks": {task: {"culture": culture, "fingerprint": f"{task}-fingerprint", "source": "tests", "questions": QUESTIONS} for task, culture in tasks.items()},
+        "model": model,
+        "revision": "abc123",
+        "dtype": "float32",
+        "device": "cpu",
+        "layers": 4,
+        "widths": {site.value: width for site, width in WIDTHS.items()},
+        "tasks": {
+            task: {
+                "culture": culture,
+                "fingerprint": f"{task}-fingerprint",
+                "source": "tests",
+                "questions": QUESTIONS,
+            }
+            for task, culture in tasks.items()
+        },
         "versions": {"culnig_tl": "0", "python": "3"},
-    }  # fmt: skip
+    }
     scores = {
         "neuron": make_scores(task=first, countries=countries),
         "control": make_scores(task=f"{first}:control", seed=1, countries=countries),
@@ -102,11 +118,16 @@ def made_study(
 
 
 def small_study(model: str, **given: Any) -> Study:
-    """A study of a small checkpoint, really scored and answered, on a few questions of the toy's tasks; nothing is written."""
+    """A study of a small checkpoint, really scored and answered, on a few questions of the toy's tasks;
+    nothing is written."""
     config = StudyConfig(
-        model=model, tasks=("miniculture", "minicommonsense"), reading="minireading", rival=None, limit=16,
+        model=model,
+        tasks=("miniculture", "minicommonsense"),
+        reading="minireading",
+        rival=None,
+        limit=16,
         **{"top_mlp": 0.1, "top_attn": 0.05, "top_specific": 0.1, **given},
-    )  # fmt: skip
+    )
     loaded = load_model(model, device="cpu")
     about, whole = describe(loaded), {name: load_task(name) for name in config.tasks}
     tests = {name: task.test_split().limit(config.limit) for name, task in whole.items()}
@@ -125,9 +146,14 @@ def small_study(model: str, **given: Any) -> Study:
         }
     asked = {UNCHANGED: None, **{name: chosen for name, chosen in neurons.items() if name != SPECIFIC}}
     info = {
-        "model": about.name, "revision": about.revision, "layers": about.layers, "widths": {site.value: width for site, width in about.widths.items()},
-        "tasks": {name: {"culture": task.culture, "fingerprint": task.fingerprint} for name, task in tests.items()},
-    }  # fmt: skip
+        "model": about.name,
+        "revision": about.revision,
+        "layers": about.layers,
+        "widths": {site.value: width for site, width in about.widths.items()},
+        "tasks": {
+            name: {"culture": task.culture, "fingerprint": task.fingerprint} for name, task in tests.items()
+        },
+    }
     results = evaluate_sets(loaded, list(tests.values()), asked, progress=False)
     return Study(config, info, scores, neurons, results)
 

@@ -42,7 +42,7 @@ def test_public_names_are_functions_whatever_module_was_imported_first():
     assert all(callable(getattr(analyses, name)) for name in dir(analyses))
 
 
-# ------------------------------------------------------------------------------------------------- opening a study
+# ------------------------------------------------------------------------------------------------- opening a
 
 
 def test_an_open_study_asks_what_the_study_asked(study, opened):
@@ -92,7 +92,7 @@ def test_more_random_sets_are_kept_and_those_of_the_study_not_asked_again(grown)
     assert {path.stem for path in grown.folder.rglob("*.parquet")} == {f"{RANDOM['layer']} 2"}
 
 
-# --------------------------------------------------------------------------------------------------------- its claim
+# --------------------------------------------------------------------------------------------------------- it
 
 
 def test_claim_compares_with_random_sets_and_the_rival(claim):
@@ -121,7 +121,7 @@ def test_claim_tables(claim):
     assert list(claim.tables()) == ["claim", "depth", "table"]
 
 
-# ------------------------------------------------------------------------------------------------- the other analyses
+# ------------------------------------------------------------------------------------------------- the other
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +182,17 @@ def test_enhance(opened):
 
 def test_methods_by_name(loaded):
     found = analyses.methods(
-        loaded("llama"), ["miniculture", "minicommonsense"], reading="minireading", methods=["culnig", "random"], sample=4, limit=2,
-        asked=8, top_mlp=0.1, top_attn=0.05, progress=False,
-    )  # fmt: skip
+        loaded("llama"),
+        ["miniculture", "minicommonsense"],
+        reading="minireading",
+        methods=["culnig", "random"],
+        sample=4,
+        limit=2,
+        asked=8,
+        top_mlp=0.1,
+        top_attn=0.05,
+        progress=False,
+    )
     assert list(found.tables()) == ["methods", "agreement", "overlap", "curves"]
     assert found.tables()["methods"]["method"].tolist() == ["culnig", "random", "unchanged"]
 
@@ -210,30 +218,50 @@ def test_truth_wants_a_sample_of_a_large_model(loaded, monkeypatch):
 
 def test_tasks_by_name(loaded):
     found = analyses.compare_tasks(
-        loaded("llama"), ["miniculture", "minicommonsense"], "minireading", limit=4, random_sets=1, top_mlp=0.1, top_attn=0.05,
+        loaded("llama"),
+        ["miniculture", "minicommonsense"],
+        "minireading",
+        limit=4,
+        random_sets=1,
+        top_mlp=0.1,
+        top_attn=0.05,
         progress=False,
-    )  # fmt: skip
+    )
     assert list(found.sets) == ["miniculture", "minicommonsense"] and len(found.table(draws=20)) == 4
 
 
-# ---------------------------------------------------------------------------------------------------- answers in words
+# ---------------------------------------------------------------------------------------------------- answers
 
 
 @pytest.fixture(scope="module")
 def in_words(loaded, opened, tmp_path_factory):
     folder, neurons = tmp_path_factory.mktemp("words"), opened.study.neurons
     return analyses.short_answers(
-        loaded("llama"), folder / "answers", neurons=neurons[GENERAL], random=[neurons[f"{RANDOM['layer']} {k}"] for k in (0, 1)],
-        language="en", max_new_tokens=2, limit=16, data_dir=write_saq(folder / "hub"), progress=False,
-    )  # fmt: skip
+        loaded("llama"),
+        folder / "answers",
+        neurons=neurons[GENERAL],
+        random=[neurons[f"{RANDOM['layer']} {k}"] for k in (0, 1)],
+        language="en",
+        max_new_tokens=2,
+        limit=16,
+        data_dir=write_saq(folder / "hub"),
+        progress=False,
+    )
 
 
 def test_answers_in_words_are_compared_region_by_region(in_words):
     tables = in_words.tables()
     assert len(tables["regions"]) == len(tables["comparison"]) == 16
     assert list(tables["regions"]) == [
-        "country", "language", "unchanged", "se", "questions", "suppressed", "random 0", "random 1",
-    ]  # fmt: skip
+        "country",
+        "language",
+        "unchanged",
+        "se",
+        "questions",
+        "suppressed",
+        "random 0",
+        "random 1",
+    ]
 
 
 def test_it_is_said_what_answers_were_compared_with(in_words):

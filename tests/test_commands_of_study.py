@@ -17,9 +17,15 @@ from culnig_tl.study.study import Study
 from .helpers import invoked
 
 CONFIG = {
-    "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "top_mlp": 0.1, "top_attn": 0.05, "top_specific": 0.1,
-    "random_sets": 2, "limit": 16, "device": "cpu",
-}  # fmt: skip
+    "tasks": ("miniculture", "minicommonsense"),
+    "reading": "minireading",
+    "top_mlp": 0.1,
+    "top_attn": 0.05,
+    "top_specific": 0.1,
+    "random_sets": 2,
+    "limit": 16,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")

@@ -33,10 +33,17 @@ def made(**changes: Any) -> dict[str, Any]:
         drops[task]["excess"] = excess
     countries = {"own": 9.0, "related": 4.0, "unrelated": 3.0, "own / unrelated": 3.0}
     return {
-        "p_answer": {"miniculture": 0.85, "minicommonsense": 0.86}, "neurons": 100, "random_sets": 200, "drops": drops, "rival": rival,
-        "in_homes": {"culture": 0.6, "commonsense": 0.4}, "home": dict.fromkeys(TASKS, 20.0),
-        "countries": {kind: {"mean": mean, "low": mean - 1, "high": mean + 1} for kind, mean in countries.items()},
-    }  # fmt: skip
+        "p_answer": {"miniculture": 0.85, "minicommonsense": 0.86},
+        "neurons": 100,
+        "random_sets": 200,
+        "drops": drops,
+        "rival": rival,
+        "in_homes": {"culture": 0.6, "commonsense": 0.4},
+        "home": dict.fromkeys(TASKS, 20.0),
+        "countries": {
+            kind: {"mean": mean, "low": mean - 1, "high": mean + 1} for kind, mean in countries.items()
+        },
+    }
 
 
 def test_all_holds_at_the_bars():

@@ -270,8 +270,15 @@ def study(loaded, tmp_path, monkeypatch):
     """(configuration, model, folder) of a small study that one process has finished."""
     monkeypatch.setattr(pipeline, "draw", lambda study, place: None)
     config = StudyConfig(
-        tasks=("miniculture",), reading="minireading", rival=None, top_mlp=0.1, top_attn=0.05, random_sets=1, limit=6, batch_size=2,
-    )  # fmt: skip
+        tasks=("miniculture",),
+        reading="minireading",
+        rival=None,
+        top_mlp=0.1,
+        top_attn=0.05,
+        random_sets=1,
+        limit=6,
+        batch_size=2,
+    )
     run_study(config, model=loaded("llama"), folder=tmp_path / "study", progress=False)
     return config, loaded("llama"), tmp_path / "study"
 

@@ -1,4 +1,5 @@
-"""The site: a page for every module, command and kind of error, links that lead somewhere, nothing fetched."""
+"""The site: a page for every module, command and kind of error, links that lead somewhere, nothing
+fetched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is said about a study follows from its numbers: what does not hold comes first, and every number in a text is one of them."""
+"""What is said about a study follows from its numbers: what does not hold comes first, and every number in a
+text is one of them."""
 
 from __future__ import annotations
 
@@ -156,9 +157,19 @@ def made_drops(draw, sets: int = 10) -> Drop:
     drop, random = draw(numbers), draw(numbers)
     half, excess_half = draw(st.floats(0.01, 15)), draw(st.floats(0.01, 15))
     return Drop(
-        base=draw(st.floats(0, 100)), drop=drop, low=drop - half, high=drop + half, random_mean=random, random_sd=1.0, excess=drop - random,
-        excess_low=drop - random - excess_half, excess_high=drop - random + excess_half, p_bootstrap=0.5, rank=draw(st.integers(1, sets + 1)), random_sets=sets,
-    )  # fmt: skip
+        base=draw(st.floats(0, 100)),
+        drop=drop,
+        low=drop - half,
+        high=drop + half,
+        random_mean=random,
+        random_sd=1.0,
+        excess=drop - random,
+        excess_low=drop - random - excess_half,
+        excess_high=drop - random + excess_half,
+        p_bootstrap=0.5,
+        rank=draw(st.integers(1, sets + 1)),
+        random_sets=sets,
+    )
 
 
 @st.composite
@@ -167,9 +178,16 @@ def made_findings(draw) -> Findings:
     with_rival = draw(st.booleans())
     plain = draw(st.sampled_from([[], ["sense"], ["sense", "pairs"]]))
     drops = {
-        task: TaskDrops(task == "food", draw(made_drops()), draw(made_drops()), draw(made_drops(1)) if with_rival else None, 1.0, draw(st.one_of(st.none(), st.floats(10, 60))))
+        task: TaskDrops(
+            task == "food",
+            draw(made_drops()),
+            draw(made_drops()),
+            draw(made_drops(1)) if with_rival else None,
+            1.0,
+            draw(st.one_of(st.none(), st.floats(10, 60))),
+        )
         for task in ["food", *plain]
-    }  # fmt: skip
+    }
     rival, shared = "sense" if with_rival else None, draw(st.one_of(st.none(), st.floats(0, 1)))
     return Findings("food", drops, neurons=60, share=3.1, rival=rival, shared_pattern=shared)
 

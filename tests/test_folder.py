@@ -234,9 +234,15 @@ def header(content: dict, data: bytes = b"", length: int | None = None) -> bytes
 def good(**changes) -> dict:
     """The header of scores of one country, 1 layer, 2 neurons."""
     said = {
-        "format": "culnig_tl scores 1", "countries": ["Japan"], "questions": [1], "p_answer": [0.5], "clusters": 1, "country_clusters": [1],
-        "replicate_clusters": [], "metadata": {},
-    }  # fmt: skip
+        "format": "culnig_tl scores 1",
+        "countries": ["Japan"],
+        "questions": [1],
+        "p_answer": [0.5],
+        "clusters": 1,
+        "country_clusters": [1],
+        "replicate_clusters": [],
+        "metadata": {},
+    }
     return {"culnig_tl": json.dumps({**said, **changes})}
 
 
@@ -326,9 +332,20 @@ def test_hostile_neurons_are_refused_by_name(content, tmp_path):
 
 
 ANSWER = {
-    "task": ["t"], "id": ["1"], "cluster": ["1"], "country": [None], "group": [None], "template": [0], "answer": ["A"], "predicted": ["A"],
-    "predicted_label": ["A"], "p_answer": [0.5], "correct": [True], "correct_label": [True], "alignment": [float("nan")],
-}  # fmt: skip
+    "task": ["t"],
+    "id": ["1"],
+    "cluster": ["1"],
+    "country": [None],
+    "group": [None],
+    "template": [0],
+    "answer": ["A"],
+    "predicted": ["A"],
+    "predicted_label": ["A"],
+    "p_answer": [0.5],
+    "correct": [True],
+    "correct_label": [True],
+    "alignment": [float("nan")],
+}
 
 
 @pytest.mark.parametrize(

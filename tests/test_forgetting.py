@@ -27,10 +27,24 @@ from culnig_tl.finetuning.modules import Module, ModuleGroup
 def result(right: dict[str, list[int]]) -> EvaluationResult:
     """Answers by hand: task -> right or wrong, two questions a cluster."""
     rows = [
-        (task, f"{task}{i}", f"{task}{i // 2}", None, None, 0, "A", "A", "A", 0.25 + 0.5 * ok, bool(ok), bool(ok), np.nan)
+        (
+            task,
+            f"{task}{i}",
+            f"{task}{i // 2}",
+            None,
+            None,
+            0,
+            "A",
+            "A",
+            "A",
+            0.25 + 0.5 * ok,
+            bool(ok),
+            bool(ok),
+            np.nan,
+        )
         for task, oks in right.items()
         for i, ok in enumerate(oks)
-    ]  # fmt: skip
+    ]
     return EvaluationResult(pd.DataFrame(rows, columns=list(COLUMNS)), {"model": "m", "neuron_count": 0})
 
 
@@ -46,9 +60,15 @@ def found() -> Forgetting:
     }
     before = result({"culture": [1, 1, 1, 1], "sense": [1, 1, 0, 0], "taught": [0, 0, 0, 1]})
     after = {
-        "top": {0: {"culture": [0, 0, 1, 1], "sense": [1, 1, 0, 0], "taught": [1] * 4}, 1: {"culture": [0, 0, 0, 1], "sense": [1] * 4, "taught": [1] * 4}},
-        "matched": {0: {"culture": [1, 1, 1, 1], "sense": [1, 0, 0, 0], "taught": [1] * 4}, 1: {"culture": [1, 1, 1, 0], "sense": [1, 1, 0, 0], "taught": [0] * 4}},
-    }  # fmt: skip
+        "top": {
+            0: {"culture": [0, 0, 1, 1], "sense": [1, 1, 0, 0], "taught": [1] * 4},
+            1: {"culture": [0, 0, 0, 1], "sense": [1] * 4, "taught": [1] * 4},
+        },
+        "matched": {
+            0: {"culture": [1, 1, 1, 1], "sense": [1, 0, 0, 0], "taught": [1] * 4},
+            1: {"culture": [1, 1, 1, 0], "sense": [1, 1, 0, 0], "taught": [0] * 4},
+        },
+    }
     return Forgetting(
         ForgettingConfig(task="taught", seeds=(0, 1)),
         "taught",
@@ -176,11 +196,14 @@ def config(checkpoints, tmp_path_factory) -> ForgettingConfig:
     """A small model and a user's own task: rows to train on and rows to test with."""
     rows = [
         {
-            "question": f"Which comes after {i}?", "options": [str(i + 1), str(i - 1), str(i + 5)], "answer": str(i + 1),
-            "country": None, "split": "neuron" if i < 30 else "test",
+            "question": f"Which comes after {i}?",
+            "options": [str(i + 1), str(i - 1), str(i + 5)],
+            "answer": str(i + 1),
+            "country": None,
+            "split": "neuron" if i < 30 else "test",
         }
         for i in range(20, 36)
-    ]  # fmt: skip
+    ]
     path = tmp_path_factory.mktemp("taught") / "taught.jsonl"
     pd.DataFrame(rows).to_json(path, orient="records", lines=True)
     return ForgettingConfig(

@@ -46,14 +46,32 @@ def gemma_by_hand(folder):
     config = plain.config.get_text_config()
     rope = config.rope_parameters
     cfg = HookedTransformerConfig(
-        d_model=config.hidden_size, d_head=config.head_dim, n_heads=config.num_attention_heads, d_mlp=config.intermediate_size,
-        n_layers=config.num_hidden_layers, n_ctx=config.max_position_embeddings, eps=config.rms_norm_eps, d_vocab=config.vocab_size,
-        act_fn="gelu_pytorch_tanh", normalization_type="RMS", positional_embedding_type="rotary", rotary_dim=config.head_dim,
-        rotary_base=int(rope["full_attention"]["rope_theta"]), rotary_base_local=int(rope["sliding_attention"]["rope_theta"]),
-        use_attn_scale=True, attn_scale=config.query_pre_attn_scalar**0.5, n_key_value_heads=config.num_key_value_heads, gated_mlp=True,
-        final_rms=True, use_normalization_before_and_after=True, use_qk_norm=True, window_size=config.sliding_window, use_local_attn=True,
-        attn_types=["local" if kind == "sliding_attention" else "global" for kind in config.layer_types], tokenizer_prepends_bos=True,
-    )  # fmt: skip
+        d_model=config.hidden_size,
+        d_head=config.head_dim,
+        n_heads=config.num_attention_heads,
+        d_mlp=config.intermediate_size,
+        n_layers=config.num_hidden_layers,
+        n_ctx=config.max_position_embeddings,
+        eps=config.rms_norm_eps,
+        d_vocab=config.vocab_size,
+        act_fn="gelu_pytorch_tanh",
+        normalization_type="RMS",
+        positional_embedding_type="rotary",
+        rotary_dim=config.head_dim,
+        rotary_base=int(rope["full_attention"]["rope_theta"]),
+        rotary_base_local=int(rope["sliding_attention"]["rope_theta"]),
+        use_attn_scale=True,
+        attn_scale=config.query_pre_attn_scalar**0.5,
+        n_key_value_heads=config.num_key_value_heads,
+        gated_mlp=True,
+        final_rms=True,
+        use_normalization_before_and_after=True,
+        use_qk_norm=True,
+        window_size=config.sliding_window,
+        use_local_attn=True,
+        attn_types=["local" if kind == "sliding_attention" else "global" for kind in config.layer_types],
+        tokenizer_prepends_bos=True,
+    )
     tokenizer = families.tokenizer()
     tokenizer.init_kwargs = {**tokenizer.init_kwargs, "name_or_path": str(folder), "add_bos_token": True}
     model = HookedTransformer(cfg, tokenizer)

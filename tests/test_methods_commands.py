@@ -13,9 +13,16 @@ from culnig_tl.study.config import StudyConfig
 from .helpers import invoked
 
 CONFIG = {
-    "tasks": ("miniculture", "minicommonsense"), "reading": "minireading", "top_mlp": 0.1, "top_attn": 0.05, "top_specific": 0.1,
-    "random_sets": 1, "limit": 8, "device": "cpu", "rival": None,
-}  # fmt: skip
+    "tasks": ("miniculture", "minicommonsense"),
+    "reading": "minireading",
+    "top_mlp": 0.1,
+    "top_attn": 0.05,
+    "top_specific": 0.1,
+    "random_sets": 1,
+    "limit": 8,
+    "device": "cpu",
+    "rival": None,
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +34,28 @@ def study(checkpoints, tmp_path_factory):
 
 def test_methods(checkpoints, tmp_path):
     said = invoked(
-        "methods", "--model", checkpoints("llama"), "--tasks", "miniculture,minicommonsense", "--reading", "minireading", "--sample", 4,
-        "--limit", 2, "--asked", 8, "--methods", "culnig,cape,random", "--top-mlp", 0.1, "--top-attn", 0.05, "--output-dir", tmp_path,
-    )  # fmt: skip
+        "methods",
+        "--model",
+        checkpoints("llama"),
+        "--tasks",
+        "miniculture,minicommonsense",
+        "--reading",
+        "minireading",
+        "--sample",
+        4,
+        "--limit",
+        2,
+        "--asked",
+        8,
+        "--methods",
+        "culnig,cape,random",
+        "--top-mlp",
+        0.1,
+        "--top-attn",
+        0.05,
+        "--output-dir",
+        tmp_path,
+    )
     table = pd.read_csv(tmp_path / "methods.csv", index_col="method")
     assert list(table.index) == ["culnig", "cape", "random", "unchanged"]
     assert "hurts culture most" in said and "48 neurons zeroed" in said
@@ -91,9 +117,24 @@ def test_stability(study, tmp_path):
 
 def test_values(checkpoints, tmp_path):
     invoked(
-        "values", "--model", checkpoints("llama"), "--tasks", "miniculture,minicommonsense", "--reading", "minireading", "--limit", 4,
-        "--top-mlp", 0.1, "--top-attn", 0.05, "--random-sets", 1, "--output-dir", tmp_path,
-    )  # fmt: skip
+        "values",
+        "--model",
+        checkpoints("llama"),
+        "--tasks",
+        "miniculture,minicommonsense",
+        "--reading",
+        "minireading",
+        "--limit",
+        4,
+        "--top-mlp",
+        0.1,
+        "--top-attn",
+        0.05,
+        "--random-sets",
+        1,
+        "--output-dir",
+        tmp_path,
+    )
     table = pd.read_csv(tmp_path / "cross-effects.csv")
     assert len(table) == 4 and len(pd.read_csv(tmp_path / "overlap.csv")) == 1
     assert len(NeuronSet.load(tmp_path / "miniculture.parquet"))

@@ -87,9 +87,14 @@ def test_every_form_of_a_model_gives_the_same(checkpoints):
 
 def test_ten_percent_of_gemma_are_the_seven_mlps_of_the_paper():
     config = hf.Gemma3TextConfig(
-        hidden_size=3840, intermediate_size=15360, num_hidden_layers=48, num_attention_heads=16, num_key_value_heads=8, head_dim=256,
+        hidden_size=3840,
+        intermediate_size=15360,
+        num_hidden_layers=48,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=256,
         vocab_size=262_208,
-    )  # fmt: skip
+    )
     with torch.device("meta"):
         model = hf.AutoModelForCausalLM.from_config(config)
     order = (13, 12, 14, 10, 11, 7, 9, 8, 15)

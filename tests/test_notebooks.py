@@ -29,7 +29,8 @@ QUICK = NOTEBOOKS[:2]
 BYTES = 60_000
 """Of a notebook at most: text alone."""
 CPU_SECONDS = 120
-"""Of a notebook on one thread: under two minutes on two quiet cores, and no clock is looked at on a busy machine."""
+"""Of a notebook on one thread: under two minutes on two quiet cores, and no clock is looked at on a busy
+machine."""
 NETWORK = re.compile(r"requests|urllib|https?://|!wget|!curl|hf_hub_download|snapshot_download")
 
 
@@ -64,7 +65,8 @@ def test_it_is_stored_clean(name):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_it_starts_as_every_other(name):
-    """Title, badge and what a real model needs; an install cell that asks first; the model's name on one line."""
+    """Title, badge and what a real model needs; an install cell that asks first; the model's name on one
+    line."""
     head, install, setup = read(name).cells[:3]
     assert head.cell_type == "markdown" and head.source.startswith("# ")
     assert (
@@ -114,7 +116,8 @@ def test_exercises_have_solutions():
 
 
 def execute(path: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
-    """Runs a notebook as `pytest --nbmake` does, on one thread and against this checkout; fails with the cell's traceback."""
+    """Runs a notebook as `pytest --nbmake` does, on one thread and against this checkout; fails with the
+    cell's traceback."""
     from nbmake.nb_run import NotebookRun
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -149,7 +152,8 @@ def test_it_runs_from_top_to_bottom(name, monkeypatch):
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no ../shared/data beside the checkout")
 @pytest.mark.parametrize("name", QUICK)
 def test_one_line_takes_it_to_another_model(name, tmp_path, monkeypatch):
-    """A random Qwen3 in a folder, and the data sets of large models; its claims about the toy are not made then."""
+    """A random Qwen3 in a folder, and the data sets of large models; its claims about the toy are not made
+    then."""
     torch.manual_seed(0)
     shape = {
         "hidden_size": 48,

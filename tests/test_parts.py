@@ -21,7 +21,7 @@ CUT = {"top_mlp": 0.1, "top_attn": 0.05, "drop_reading": 0.05}
 TASK, READING = culture_task(each=2), culture_task("reading", each=2).neuron_split()
 
 
-# --------------------------------------------------------------------------------------------------- the method's parts
+# --------------------------------------------------------------------------------------------------- the meth
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,24 @@ def parts(loaded):
 
 def test_every_part_is_left_out(parts):
     assert list(parts.table().index) == [
-        WHOLE, "no control", "no CountryRC filter", "MLP only", "attention only", "sum over tokens", "mean over tokens",
-    ]  # fmt: skip
+        WHOLE,
+        "no control",
+        "no CountryRC filter",
+        "MLP only",
+        "attention only",
+        "sum over tokens",
+        "mean over tokens",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "method", "without"), [("no control", "culnig", 1), ("no CountryRC filter", "culnig", 2), ("sum over tokens", "culnig-sum", None)]
-)  # fmt: skip
+    ("name", "method", "without"),
+    [
+        ("no control", "culnig", 1),
+        ("no CountryRC filter", "culnig", 2),
+        ("sum over tokens", "culnig-sum", None),
+    ],
+)
 def test_a_variant_is_the_selection_without_the_part(parts, loaded, name, method, without):
     splits = (TASK.neuron_split(), TASK.neuron_split().control(), READING)
     scores = [
@@ -73,7 +84,7 @@ def test_parts_want_a_task(loaded):
         switch_off_parts(loaded("llama"), TASK, READING, [])
 
 
-# ------------------------------------------------------------------------------------------------------- two languages
+# ------------------------------------------------------------------------------------------------------- two
 
 
 def translated(task, name="culture-local"):
@@ -135,7 +146,7 @@ def test_the_two_languages_need_names_of_their_own():
         pair(TASK, translated(TASK, "culture"))
 
 
-# --------------------------------------------------------------------------------------------------------------- depth
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from .processes import content
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Without figures, which take longer than all the rest here, and with each model loaded once; both have tests of their own."""
+    """Without figures, which take longer than all the rest here, and with each model loaded once; both have
+    tests of their own."""
     from culnig_tl.run import pipeline
 
     load, models = pipeline.load, {}
@@ -120,7 +121,10 @@ def test_missing_pieces_are_named_with_their_commands(config, copied):
     (copied / "parts" / RIVAL / "miniculture.parquet").unlink()
     with pytest.raises(
         StudyError,
-        match=r"2 pieces are missing: score control, ask rival: miniculture; their commands are in .*missing\.txt",
+        match=(
+            r"2 pieces are missing: score control, ask rival: miniculture; their commands are in"
+            r" .*missing\.txt"
+        ),
     ):
         plan.gather(config, copied)
     commands = (copied / "plan" / "missing.txt").read_text().splitlines()

@@ -151,9 +151,22 @@ def test_one_page_without_network(pages, tmp_path):
 def test_every_figure_that_there_is_data_for(pages):
     study, page = pages["shown"]
     names = [panel.name for panel, _ in panels_of(study)]
-    assert names == list(figures_of(study)) == [
-        "drops", "accuracy", "layer_distribution", "depth", "site_heatmap", "layer_heatmap", "country_accuracy", "country_heatmap", "country_scores", "score_histogram",
-    ]  # fmt: skip
+    assert (
+        names
+        == list(figures_of(study))
+        == [
+            "drops",
+            "accuracy",
+            "layer_distribution",
+            "depth",
+            "site_heatmap",
+            "layer_heatmap",
+            "country_accuracy",
+            "country_heatmap",
+            "country_scores",
+            "score_histogram",
+        ]
+    )
     for name in names:
         figure = json.loads(page.data[f"{name}-data"])
         assert figure["data"] and "title" not in figure["layout"]
@@ -274,8 +287,8 @@ def test_a_large_model_gives_a_page_under_10_megabytes(tmp_path):
     assert path.stat().st_size < 10_000_000
     page = Page(path.read_text(encoding="utf-8"))
     assert (
-        "14,000 culture-general neurons and 32,000 culture-specific ones, once per country; the first 40,000 are here"
-        in page.text
+        "14,000 culture-general neurons and 32,000 culture-specific ones, once per country; the first 40,000"
+        " are here" in page.text
     )
 
 
@@ -283,7 +296,8 @@ def test_command_names_what_differs_from_the_defaults_of_its_model():
     study = made_study(**CASES["shown"], model="org/name", limit=7, data_dir="my data")
     assert (
         command(study)
-        == "culnig-tl run --model org/name --revision abc123 --data-dir 'my data' --limit 7 --tasks food,sense,pairs --rival sense"
+        == "culnig-tl run --model org/name --revision abc123 --data-dir 'my data' --limit 7 --tasks"
+        " food,sense,pairs --rival sense"
     )
     toy = Study(
         replace(study.config, model="toy", rival=None, top_mlp=0.01, data_dir=None),
@@ -300,7 +314,7 @@ def test_command_names_what_differs_from_the_defaults_of_its_model():
     assert "--revision" not in command(local)
 
 
-# ----------------------------------------------------------------------------------------------- several studies
+# ----------------------------------------------------------------------------------------------- several stud
 
 
 def test_the_page_of_the_embedded_model_says_that_its_effect_was_put_there(tmp_path):
@@ -386,8 +400,11 @@ def test_studies_are_called_by_what_tells_them_apart(tmp_path):
     assert named_sources([a, b, c]) == {"a/toy": a, "b/toy": b, "qwen": c}
     assert named_sources([a, f"mine={b}", "new=org/model"]) == {"toy": a, "mine": b, "new": "org/model"}
     for wrong, message in (
-        ([a], "two checkpoints"), ([a, str(tmp_path)], "holds no study"), ([a, f"toy={b}"], "two studies are called toy"), ([a, "x/y=org/model"], "becomes a folder"),
-    ):  # fmt: skip
+        ([a], "two checkpoints"),
+        ([a, str(tmp_path)], "holds no study"),
+        ([a, f"toy={b}"], "two studies are called toy"),
+        ([a, "x/y=org/model"], "becomes a folder"),
+    ):
         with pytest.raises(StudyError, match=message):
             named_sources(wrong)
 

@@ -30,9 +30,16 @@ SETTINGS = {UNCHANGED, GENERAL, RIVAL, "random 0", "random 1", "random by layer 
 @pytest.fixture(scope="module")
 def config(checkpoints) -> StudyConfig:
     return StudyConfig(
-        model=str(checkpoints("llama")), tasks=TASKS, reading="minireading", rival="minicommonsense", top_mlp=0.1, top_attn=0.05,
-        random_sets=2, limit=24, device="cpu",
-    )  # fmt: skip
+        model=str(checkpoints("llama")),
+        tasks=TASKS,
+        reading="minireading",
+        rival="minicommonsense",
+        top_mlp=0.1,
+        top_attn=0.05,
+        random_sets=2,
+        limit=24,
+        device="cpu",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def finished(config, tmp_path_factory) -> Study:
     return run_study(config, folder=tmp_path_factory.mktemp("runs") / "study", progress=False)
 
 
-# ---------------------------------------------------------------------------------------------------------- its folder
+# ---------------------------------------------------------------------------------------------------------- i
 
 
 def test_the_folder_holds_scores_neurons_and_results(finished):
@@ -79,7 +86,7 @@ def test_scores_read_back_equal(finished, name):
         np.testing.assert_array_equal(again.arrays[site], array)
 
 
-# --------------------------------------------------------------------------------------------------------- its numbers
+# --------------------------------------------------------------------------------------------------------- it
 
 
 def percent_right(study: Study, setting: str) -> float:
@@ -110,12 +117,13 @@ def test_a_task_that_was_not_asked_has_none(finished):
         finished.drop("blend")
 
 
-# ----------------------------------------------------------------------------------------------------------- resuming
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def resumed(config, tmp_path_factory):
-    """A study that died while its fifth set of answers was made, resumed: (it, what was read of it between, what was asked then)."""
+    """A study that died while its fifth set of answers was made, resumed: (it, what was read of it between,
+    what was asked then)."""
     folder = tmp_path_factory.mktemp("killed") / "study"
     asked: list[str] = []
 
@@ -162,7 +170,7 @@ def test_a_resumed_study_gives_the_same_bytes(resumed, finished):
     assert resumed[0].table().equals(finished.table())
 
 
-# ----------------------------------------------------------------------------------------------------------- refusing
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -207,7 +215,7 @@ def test_tasks_without_culture_are_refused(config):
         run_study(replace(config, tasks=("minianswers",)), progress=False)
 
 
-# --------------------------------------------------------------------------------------------------------- its report
+# --------------------------------------------------------------------------------------------------------- it
 
 
 def test_the_report_is_one_page_without_network(finished):
@@ -226,7 +234,7 @@ def test_names_from_data_stay_text(finished, tmp_path):
     assert "<script>alert(1)" not in write_report(hostile, tmp_path / "hostile.html").read_text()
 
 
-# ----------------------------------------------------------------------------------------------------------- repeating
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_reports_command_repeats_the_study(finished, tmp_path):
@@ -311,7 +319,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-# ------------------------------------------------------------------------------------------------------------ real rows
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -320,9 +328,15 @@ def real(checkpoints, tmp_path_factory) -> Study:
     if not MIRROR.is_dir():
         pytest.skip("no mirror of the Hub's data sets beside the project")
     config = StudyConfig(
-        model=str(checkpoints("qwen3")), tasks=("blend", "commonsenseqa"), data_dir=str(MIRROR), limit=32, top_mlp=0.1, top_attn=0.05,
-        random_sets=1, device="cpu",
-    )  # fmt: skip
+        model=str(checkpoints("qwen3")),
+        tasks=("blend", "commonsenseqa"),
+        data_dir=str(MIRROR),
+        limit=32,
+        top_mlp=0.1,
+        top_attn=0.05,
+        random_sets=1,
+        device="cpu",
+    )
     return run_study(config, folder=tmp_path_factory.mktemp("real") / "study", progress=False)
 
 

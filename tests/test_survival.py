@@ -387,7 +387,10 @@ def with_long(questions, long):
 
 def test_a_question_that_is_too_long_is_named(loaded, with_long, caplog):
     score_neurons(loaded("llama"), with_long, batch_size=2, progress=False)
-    told = "1 of 15 questions of small do not fit in the model's context of 256 tokens and are left out: 'an epic' ("
+    told = (
+        "1 of 15 questions of small do not fit in the model's context of 256 tokens and are left out: 'an"
+        " epic' ("
+    )
     assert told in caplog.text
 
 
@@ -424,9 +427,15 @@ def test_a_prompt_that_does_not_fit_is_an_error(loaded, long):
 @pytest.fixture(scope="module")
 def config() -> StudyConfig:
     return StudyConfig(
-        tasks=("miniculture", "minicommonsense"), reading="minireading", rival="minicommonsense", top_mlp=0.1, top_attn=0.05, random_sets=1,
-        limit=8, batch_size=3,
-    )  # fmt: skip
+        tasks=("miniculture", "minicommonsense"),
+        reading="minireading",
+        rival="minicommonsense",
+        top_mlp=0.1,
+        top_attn=0.05,
+        random_sets=1,
+        limit=8,
+        batch_size=3,
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""torchrun for real: processes of their own, gloo on the CPU. All of it is slow; `test_distributed` has the quick checks."""
+"""torchrun for real: processes of their own, gloo on the CPU. All of it is slow; `test_distributed` has the
+quick checks."""
 
 from __future__ import annotations
 

@@ -140,7 +140,8 @@ def agreement(scores: Mapping[str, NeuronScores], effects: ExactEffects) -> pd.D
         known, exact = given.metadata.get("revision"), effects.neurons.provenance.revision
         if known != exact:
             raise ScoreError(
-                f"scores of {method!r} and exact effects are of different models: revision {known!r} and {exact!r}"
+                f"scores of {method!r} and exact effects are of different models: revision {known!r} and"
+                f" {exact!r}"
             )
         scored = table["site"].isin([site.value for site in given.sites]).to_numpy()
         here = table.loc[scored]

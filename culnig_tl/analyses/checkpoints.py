@@ -150,12 +150,14 @@ class CheckpointComparison:
                 f"{', '.join(names)}: {_shape_in_words(self.studies[names[0]])}" for names in groups
             )
             said.append(
-                f"These models have different shapes ({shapes}): neuron 7 of one is not neuron 7 of the other, so the overlap and the "
-                "rank correlation are left out between them, and layers are compared as shares."
+                f"These models have different shapes ({shapes}): neuron 7 of one is not neuron 7 of the"
+                " other, so the overlap and the rank correlation are left out between them, and layers are"
+                " compared as shares."
             )
         if any(len(names) > 1 for names in groups):
             said.append(
-                "Overlap and rank correlation compare neurons by their place: they mean something where one checkpoint was trained from the other."
+                "Overlap and rank correlation compare neurons by their place: they mean something where one"
+                " checkpoint was trained from the other."
             )
         return said
 
@@ -164,13 +166,15 @@ class CheckpointComparison:
         said = []
         if len({study.scores["neuron"].metadata.get("fingerprint") for study in self.studies.values()}) > 1:
             said.append(
-                "The studies found their neurons on different questions: part of what differs between the sets is the questions."
+                "The studies found their neurons on different questions: part of what differs between the"
+                " sets is the questions."
             )
         asked = self._asked()
         mixed = [task for task, fingerprints in asked.items() if len(set(fingerprints.values())) > 1]
         if mixed:
             said.append(
-                f"Different questions of {', '.join(mixed)} were asked: what the studies answer stands in columns of their own."
+                f"Different questions of {', '.join(mixed)} were asked: what the studies answer stands in"
+                " columns of their own."
             )
         only = {
             task: fingerprints
@@ -187,7 +191,8 @@ class CheckpointComparison:
         )
         if len(thresholds) > 1:
             said.append(
-                f"Thresholds differ ({' | '.join(', '.join(names) for names in thresholds)}): the sizes of the sets follow from that."
+                f"Thresholds differ ({' | '.join(', '.join(names) for names in thresholds)}): the sizes of"
+                " the sets follow from that."
             )
         without = [name for name in self.studies if name not in self.findings]
         if without:

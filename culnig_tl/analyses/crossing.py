@@ -167,7 +167,8 @@ class CountryDrops:
     def __str__(self) -> str:
         summary, asked = self.summary(), self.drops.shape[1]
         lines = [
-            f"{country}: {neurons} neurons cost it {own:.1f} points, the others {others:.1f} (rank {rank:g} of {asked})"
+            f"{country}: {neurons} neurons cost it {own:.1f} points, the others {others:.1f} (rank {rank:g}"
+            f" of {asked})"
             for country, neurons, own, others, rank in summary.itertuples()
         ]
         own, others = summary["own_drop"].mean(), summary["others_drop"].mean()

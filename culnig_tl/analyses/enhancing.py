@@ -59,11 +59,14 @@ class Enhancement:
         best = tried.loc[tried["change"].idxmax()]
         raised = self.raised()
         text = (
-            f"the largest change is {best['change']:+.1f} points on {best['task']} ({best['set']}, x {best['factor']:g}; "
-            f"95% {best['low']:+.1f} to {best['high']:+.1f}, from {best['base']:.1f}%)"
+            f"the largest change is {best['change']:+.1f} points on {best['task']} ({best['set']}, x"
+            f" {best['factor']:g}; 95% {best['low']:+.1f} to {best['high']:+.1f}, from {best['base']:.1f}%)"
         )
         if raised.empty:
-            return f"Enhancing does not raise cultural accuracy beyond its interval at any of {len(tried)} points: {text}."
+            return (
+                f"Enhancing does not raise cultural accuracy beyond its interval at any of {len(tried)}"
+                f" points: {text}."
+            )
         return (
             f"Enhancing raises cultural accuracy beyond its interval at {len(raised)} of {len(tried)} points "
             f"(not corrected for trying them all): {text}."
@@ -253,7 +256,18 @@ def _row(
     base = 100 * float(before.table["correct"].mean())
     change, p_change = (float(values.mean()) for values in changes)
     return {
-        "set": name, "factor": factor, "task": task, "neurons": neurons, "questions": len(before), "clusters": len(sizes),
-        "base": base, "accuracy": base + change, "change": change, "low": float(low), "high": float(high),
-        "p_change": p_change, "p_low": float(p_low), "p_high": float(p_high),
-    }  # fmt: skip
+        "set": name,
+        "factor": factor,
+        "task": task,
+        "neurons": neurons,
+        "questions": len(before),
+        "clusters": len(sizes),
+        "base": base,
+        "accuracy": base + change,
+        "change": change,
+        "low": float(low),
+        "high": float(high),
+        "p_change": p_change,
+        "p_low": float(p_low),
+        "p_high": float(p_high),
+    }

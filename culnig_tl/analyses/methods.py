@@ -161,10 +161,16 @@ class MethodComparison:
             best = values.index[0]
             text = f"{best} {label.format(values.iloc[0], table.loc[best, 'area_nlu'])}"
             if "culnig" in values.index and best != "culnig":
-                text += f"; culnig is number {values.index.get_loc('culnig') + 1} of {len(values)}, with {values['culnig']:.2f}"
+                text += (
+                    f"; culnig is number {values.index.get_loc('culnig') + 1} of {len(values)}, with"
+                    f" {values['culnig']:.2f}"
+                )
             return f"{text}."
 
-        unchanged = f"{base['area_difference']:.1f} unchanged; without culture {{1:.1f}}, {base['area_nlu']:.1f} unchanged"
+        unchanged = (
+            f"{base['area_difference']:.1f} unchanged; without culture {{1:.1f}}, {base['area_nlu']:.1f}"
+            " unchanged"
+        )
         said = (
             say(
                 "spearman", "agrees best with the exact effects (Spearman {:.2f} over all neurons it scores)"
@@ -232,9 +238,15 @@ def select_top(
         tables.append(pool.table(np.sort(ranked(np.where(barred, -np.inf, values), counts[name])), values))
     about = scores.metadata
     provenance = Provenance(
-        kind, about.get("model"), about.get("revision"), {scores.task: str(about.get("fingerprint"))}, {"mlp": mlp, "attn": attn},
-        pool={site.value: width for site, width in scores.widths.items()}, layers=scores.layers, version=__version__,
-    )  # fmt: skip
+        kind,
+        about.get("model"),
+        about.get("revision"),
+        {scores.task: str(about.get("fingerprint"))},
+        {"mlp": mlp, "attn": attn},
+        pool={site.value: width for site, width in scores.widths.items()},
+        layers=scores.layers,
+        version=__version__,
+    )
     return NeuronSet(pd.concat(tables), provenance)
 
 

@@ -39,8 +39,13 @@ _PAPER: tuple[tuple[str, str, int, tuple[float, ...]], ...] = (
     (_FALCON, "culture-general", 9_282, (35.47, 56.81, 48.75, 59.16, 71.85, 70.30, 78.43)),
 )
 CANDIDATES: Mapping[str, int] = {
-    _GEMMA: 8_158, _QWEN: 7_536, _LLAMA: 4_980, _FALCON: 9_625, "google/gemma-3-27b-it": 14_347, "microsoft/phi-4": 7_782,
-}  # fmt: skip
+    _GEMMA: 8_158,
+    _QWEN: 7_536,
+    _LLAMA: 4_980,
+    _FALCON: 9_625,
+    "google/gemma-3-27b-it": 14_347,
+    "microsoft/phi-4": 7_782,
+}
 """Candidates for culture-general neurons of the paper's six models, before CountryRC."""
 
 

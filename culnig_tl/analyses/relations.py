@@ -13,10 +13,16 @@ from pathlib import Path
 from ..errors import TaskError
 
 SOURCES: Mapping[str, str] = {
-    "family": "Top-level family of the language that BLEnD asks in (Myung et al. 2024, arXiv 2406.09948), as in Glottolog (glottolog.org).",
+    "family": (
+        "Top-level family of the language that BLEnD asks in (Myung et al. 2024, arXiv 2406.09948), as in"
+        " Glottolog (glottolog.org)."
+    ),
     "region": "Sub-regions of the United Nations' Standard Country or Area Codes for Statistical Use (M49).",
-    "values": "Clusters of the Inglehart-Welzel World Cultural Map, World Values Survey wave 7 (2023). North Korea was not surveyed. "
-    "Published lists of the clusters agree on these countries but for Indonesia, which others put into West & South Asia.",
+    "values": (
+        "Clusters of the Inglehart-Welzel World Cultural Map, World Values Survey wave 7 (2023). North Korea"
+        " was not surveyed. Published lists of the clusters agree on these countries but for Indonesia, which"
+        " others put into West & South Asia."
+    ),
 }
 """Relation -> the source of its groups."""
 _TABLE: Mapping[str, tuple[str, str, str | None]] = {
@@ -54,7 +60,8 @@ def relation_groups(relation: str, table: str | Path | None = None) -> dict[str,
     if table is None:
         if relation not in SOURCES:
             raise TaskError(
-                f"unknown relation {relation!r}: there are {', '.join(SOURCES)}; others come with a table of your own"
+                f"unknown relation {relation!r}: there are {', '.join(SOURCES)}; others come with a table of"
+                " your own"
             )
         column = list(SOURCES).index(relation)
         return {country: group for country, groups in _TABLE.items() if (group := groups[column])}

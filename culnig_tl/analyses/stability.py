@@ -81,11 +81,29 @@ class Stability:
                 pairs = [one.jaccard(other) for i, one in enumerate(inside[1:]) for other in inside[i + 2 :]]
                 own = [inside[0].jaccard(other) for other in inside[1:]]
                 rows.append(
-                    (kind, pool, len(inside[0]), len(sets), share.mean(), (share == 1).mean(), (share >= 0.5).mean(), np.mean(own), np.mean(pairs) if pairs else np.nan)
-                )  # fmt: skip
+                    (
+                        kind,
+                        pool,
+                        len(inside[0]),
+                        len(sets),
+                        share.mean(),
+                        (share == 1).mean(),
+                        (share >= 0.5).mean(),
+                        np.mean(own),
+                        np.mean(pairs) if pairs else np.nan,
+                    )
+                )
         columns = [
-            "kind", "pool", "neurons", "repeats", "mean_returns", "always", "half_or_more", "jaccard_with_set", "jaccard_among",
-        ]  # fmt: skip
+            "kind",
+            "pool",
+            "neurons",
+            "repeats",
+            "mean_returns",
+            "always",
+            "half_or_more",
+            "jaccard_with_set",
+            "jaccard_among",
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def overlap(self) -> pd.DataFrame:

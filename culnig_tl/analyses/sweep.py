@@ -125,7 +125,10 @@ class Sweep:
 
     def __str__(self) -> str:
         sizes = [len(p.neurons) for p in self.points]
-        return f"Sweep of {self.kind} neurons: {len(self.points)} points, {min(sizes):,} to {max(sizes):,} neurons"
+        return (
+            f"Sweep of {self.kind} neurons: {len(self.points)} points, {min(sizes):,} to {max(sizes):,}"
+            " neurons"
+        )
 
     __repr__ = __str__
 

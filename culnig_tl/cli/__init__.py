@@ -1,4 +1,5 @@
-"""The command line, `culnig-tl`. A command is a function: its parameters are the options, its docstring is the help.
+"""The command line, `culnig-tl`. A command is a function: its parameters are the options, its docstring is
+the help.
 
     study       run, report, compare
     pieces      score, select, evaluate
@@ -6,7 +7,8 @@
     tools       tasks, models, answers, finetune, bake
     parsing     options from a function's parameters, by tyro; output: what commands print and write
 
-Only the chosen command's options are built, and nothing heavier than tyro is imported before they are understood.
+Only the chosen command's options are built, and nothing heavier than tyro is imported before they are
+understood.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 2 after an error of the package, in one line, and 130 after Ctrl-C."""
+    """Runs a command; returns the exit code: 2 after an error of the package, in one line, and 130 after
+    Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
@@ -127,7 +130,10 @@ def overview(beginning: str = "") -> str:
     lines = [f"usage: culnig-tl {beginning.strip() or '[-v] [--debug]'} COMMAND [OPTIONS]", ""]
     if not beginning:
         lines += [
-            "Finds the neurons that carry a model's knowledge of cultures, switches them off, and shows where they sit.",
+            (
+                "Finds the neurons that carry a model's knowledge of cultures, switches them off, and shows"
+                " where they sit."
+            ),
             "",
         ]
     for panel, commands in COMMANDS.items():
@@ -167,7 +173,8 @@ def _log(verbose: bool) -> None:
 
 
 def _share(name: str) -> int:
-    """How many processes run this command; of several, the first one alone speaks. Raises `CulnigError` where it cannot be shared."""
+    """How many processes run this command; of several, the first one alone speaks. Raises `CulnigError` where
+    it cannot be shared."""
     if "RANK" not in os.environ:
         return 1
     from ..engine.world import launched
@@ -186,7 +193,8 @@ def _share(name: str) -> int:
 
 
 def _complain(text: str, error: Exception | None = None) -> None:
-    """Prints to stderr in one line. Of several processes the first one speaks, and one that has an error of its own."""
+    """Prints to stderr in one line. Of several processes the first one speaks, and one that has an error of
+    its own."""
     from rich.markup import escape
 
     from .output import err

@@ -1,4 +1,5 @@
-"""The analyses: each command calls one function of `culnig_tl.analyses`, prints what it returns, and writes tables and figures."""
+"""The analyses: each command calls one function of `culnig_tl.analyses`, prints what it returns, and writes
+tables and figures."""
 
 from __future__ import annotations
 
@@ -21,12 +22,15 @@ def claim(
     random_sets: int | None = None,
     output_dir: Path | None = None,
 ) -> None:
-    """A study's drops against both kinds of random sets and a rival set, depth in thirds, and the table in the paper's form.
+    """A study's drops against both kinds of random sets and a rival set, depth in thirds, and the table in
+    the paper's form.
 
     Args:
         study: Folder of a finished study, as `culnig-tl run` wrote it.
-        rival: Task without culture that the rival's neurons are found on; the study's own where none is given.
-        random_sets: Layer-matched random sets; those that the study lacks are asked and kept. 200 for the toy.
+        rival: Task without culture that the rival's neurons are found on; the study's own where none is
+            given.
+        random_sets: Layer-matched random sets; those that the study lacks are asked and kept. 200 for the
+            toy.
         output_dir: Where tables and figures go; the study's folder where none is given.
     """
     from .. import analyses
@@ -43,7 +47,8 @@ def countries(
     table: Path | None = None,
     output_dir: Path | None = None,
 ) -> None:
-    """Country x country drops, each country's rank under its own neurons, and what own, related and unrelated countries lose.
+    """Country x country drops, each country's rank under its own neurons, and what own, related and unrelated
+    countries lose.
 
     Args:
         study: Folder of a finished study, as `culnig-tl run` wrote it.
@@ -87,7 +92,8 @@ def sweep(
 
 
 def parts(study: Positional[Path], machine: Machine, *, output_dir: Path | None = None) -> None:
-    """A study's selection with one part left out at a time: control, CountryRC, MLP or attention, maximum over tokens.
+    """A study's selection with one part left out at a time: control, CountryRC, MLP or attention, maximum
+    over tokens.
 
     Args:
         study: Folder of a finished study, as `culnig-tl run` wrote it.
@@ -107,7 +113,8 @@ def stability(
     seed: int = 0,
     output_dir: Path | None = None,
 ) -> None:
-    """A study's selection again on bootstrap replicates of its questions and in other wordings: how often each neuron returns.
+    """A study's selection again on bootstrap replicates of its questions and in other wordings: how often
+    each neuron returns.
 
     Args:
         study: Folder of a finished study, as `culnig-tl run` wrote it.
@@ -133,7 +140,8 @@ def enhance(
     general: bool = False,
     output_dir: Path | None = None,
 ) -> None:
-    """A study's neurons multiplied by 1.1 to 2, on topics that they were not found on: change of accuracy with 95% intervals.
+    """A study's neurons multiplied by 1.1 to 2, on topics that they were not found on: change of accuracy
+    with 95% intervals.
 
     Args:
         study: Folder of a finished study, as `culnig-tl run` wrote it.
@@ -158,7 +166,8 @@ def language(
     random_sets: int = RANDOM_SETS,
     output_dir: Path = Path("runs/language"),
 ) -> None:
-    """The same questions in English and in the region's language: neurons of each, their overlap, and what each costs in each.
+    """The same questions in English and in the region's language: neurons of each, their overlap, and what
+    each costs in each.
 
     Args:
         english: Task whose questions are in English, with both splits.
@@ -185,7 +194,8 @@ def values(
     random_sets: int = RANDOM_SETS,
     output_dir: Path = Path("runs/values"),
 ) -> None:
-    """Neurons found on what is known and on what is valued: their overlap, and what each set costs on each task.
+    """Neurons found on what is known and on what is valued: their overlap, and what each set costs on each
+    task.
 
     Args:
         tasks: Tasks that neurons are found on, and that are asked.
@@ -237,7 +247,8 @@ def methods(
     seed: int = 0,
     output_dir: Path = Path("runs/methods"),
 ) -> None:
-    """Every method on the same sites, model and questions: agreement with exact effects, accuracy without its neurons, overlap.
+    """Every method on the same sites, model and questions: agreement with exact effects, accuracy without its
+    neurons, overlap.
 
     --limit is the number of questions that neurons are scored and zeroed on.
 
@@ -247,7 +258,8 @@ def methods(
         language: Task that CAPE finds language neurons on; the reading task where none is given.
         methods: Methods to compare; all of them where none is given.
         sample: Zero this many random neurons per site and layer; all of a small model's where none is given.
-        ranked: Questions that all but the costly methods (ig, ig-all, atp-qk) rank on; --limit where none is given.
+        ranked: Questions that all but the costly methods (ig, ig-all, atp-qk) rank on; --limit where none is
+            given.
         asked: Test questions per task.
         top_mlp: Share of the MLP neurons that are suppressed at budget 1.
         top_attn: Share of the pooled q, k, v neurons that are suppressed at budget 1.

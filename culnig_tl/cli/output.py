@@ -70,7 +70,10 @@ def show_frame(frame: pd.DataFrame) -> None:
 
 def show_accuracy(table: pd.DataFrame) -> None:
     """Prints `Study.table()`."""
-    title = "Accuracy in percent with these neurons suppressed (± standard error; random: ± standard deviation over sets)"
+    title = (
+        "Accuracy in percent with these neurons suppressed (± standard error; random: ± standard deviation"
+        " over sets)"
+    )
     shown = Table(title=title, title_justify="left")
     shown.add_column("setting", no_wrap=True)
     tasks = list(dict.fromkeys(task for task, _ in table.columns))

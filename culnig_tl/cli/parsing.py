@@ -57,7 +57,8 @@ def parse(function: Callable[..., None], words: Sequence[str], name: str) -> Cal
 
 
 def defaults_from(find: Callable[[Sequence[str]], dict[str, Any]]) -> Callable[[F], F]:
-    """For a command whose defaults depend on the words: `find` takes them and returns defaults by parameter."""
+    """For a command whose defaults depend on the words: `find` takes them and returns defaults by
+    parameter."""
 
     def mark(function: F) -> F:
         setattr(function, "defaults", find)  # noqa: B010 (pyright knows no attributes of functions)
@@ -137,7 +138,8 @@ def _value(text: str, kinds: Sequence[Any]) -> Any:
 
 
 def _one_line(box: str) -> str:
-    """What tyro says in a box, without the box and its title, the options' help, and the advice to look at all of it."""
+    """What tyro says in a box, without the box and its title, the options' help, and the advice to look at
+    all of it."""
     sections: list[list[str]] = [[]]
     for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
         text = line.strip("│╭╮╰╯")[1:].rstrip()

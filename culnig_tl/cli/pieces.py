@@ -31,7 +31,8 @@ def score(
 
     Args:
         output: File to write; of several methods, each one's name is put before the file's ending.
-        task: Name of one task, or a file of questions; `culnig-tl tasks` lists them. A name that ends in :control is its control.
+        task: Name of one task, or a file of questions; `culnig-tl tasks` lists them. A name that ends in
+            :control is its control.
         control: Score the task's control: options without the question.
         split: Which of the task's questions.
         method: culnig, or other methods, e.g. atp, lape, ig; methods that read the same pass share it.

@@ -120,13 +120,16 @@ def compare(
 ) -> None:
     """Accuracy, layers, overlap and rank correlation of several studies, on one page: compare.html.
 
-    Finished studies are taken as they are. For NAME=MODEL a study is made in the output folder, or resumed, with the options
-    below. What cannot be compared, as the overlap between models of different shapes, is left out, and the page says so.
+    Finished studies are taken as they are. For NAME=MODEL a study is made in the output folder, or resumed,
+    with the options below. What cannot be compared, as the overlap between models of different shapes, is
+    left out, and the page says so.
 
     Args:
-        studies: Folders of finished studies, or NAME=MODEL of checkpoints to study first, e.g. runs/base sft=models/sft.
+        studies: Folders of finished studies, or NAME=MODEL of checkpoints to study first, e.g. runs/base
+            sft=models/sft.
         output_dir: Folder of the comparison, and of the studies that are made, each under its name.
-        tasks: Tasks to ask; the neurons are found on the first one that has cultural questions with a control.
+        tasks: Tasks to ask; the neurons are found on the first one that has cultural questions with a
+            control.
         reading: Country reading comprehension: neurons that serve it are removed.
         random_sets: Random sets of each kind.
         limit: Questions per task and split, spread evenly over countries and wordings; none asks all of them.

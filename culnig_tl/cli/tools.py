@@ -98,7 +98,8 @@ def answers_ask(
     max_new_tokens: int = 512,
     output_dir: Path = Path("runs/answers"),
 ) -> None:
-    """Asks BLEnD's short-answer questions, unchanged and with neurons suppressed. Run again, it resumes where it was stopped.
+    """Asks BLEnD's short-answer questions, unchanged and with neurons suppressed. Run again, it resumes where
+    it was stopped.
 
     Args:
         language: Each region's own language, or English.
@@ -135,7 +136,8 @@ def answers_check(
     output: MaybeOutput = None,
     data_dir: str | None = None,
 ) -> None:
-    """Precision and recall of comparing answers, by language, on variants that BLEnD's annotators grouped or told apart.
+    """Precision and recall of comparing answers, by language, on variants that BLEnD's annotators grouped or
+    told apart.
 
     Args:
         languages: Codes, e.g. ko,zh; all thirteen where none is given.
@@ -186,8 +188,8 @@ def finetune(
 ) -> None:
     """Trains a model on a task by chosen modules alone, and measures what becomes of culture, group by group.
 
-    The fine-tuned checkpoints are ordinary Hugging Face folders under models/; freeze-list.json names what to spare elsewhere.
-    torchrun shares the work among processes.
+    The fine-tuned checkpoints are ordinary Hugging Face folders under models/; freeze-list.json names what to
+    spare elsewhere. torchrun shares the work among processes.
 
     Args:
         neurons: The model's culture-general neurons; they are found first where none are given.
@@ -214,7 +216,8 @@ def finetune(
 
 
 def bake(model: Positional[str], *, neurons: Path, output_dir: Path) -> None:
-    """Writes a model with neurons suppressed as an ordinary checkpoint, so that any other tool can evaluate it.
+    """Writes a model with neurons suppressed as an ordinary checkpoint, so that any other tool can evaluate
+    it.
 
     Args:
         model: Folder with a Hugging Face checkpoint in safetensors, or "toy".

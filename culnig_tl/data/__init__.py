@@ -1,1 +1,2 @@
-"""What is found, as typed objects: sets of neurons, scores, results, pools to rank in, and their statistics. They draw nothing."""
+"""What is found, as typed objects: sets of neurons, scores, results, pools to rank in, and their statistics.
+They draw nothing."""

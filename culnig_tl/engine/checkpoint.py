@@ -149,8 +149,8 @@ class Checkpoint:
             if _read(path, work) is not None:
                 count = path.name.rpartition("-of-")[2] if "-of-" in path.name else "1"
                 raise StudyError(
-                    f"{path} was left by a run of {count} process(es), this one has {self.world.size}: resume with "
-                    f"as many (torchrun --nproc-per-node), or remove the file to begin this piece again"
+                    f"{path} was left by a run of {count} process(es), this one has {self.world.size}: resume"
+                    " with as many (torchrun --nproc-per-node), or remove the file to begin this piece again"
                 )
         found = _read(self.file, work) if self.file.is_file() else None
         if found is not None:

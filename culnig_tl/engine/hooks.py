@@ -119,7 +119,8 @@ class SiteHooks:
         if self._waiting:
             site, layer = min(self._waiting, key=lambda place: (place[1], place[0].value))
             raise ScoreError(
-                f"no gradient reached {site.hook_name(layer)}: this model does not use {site} as TransformerLens names it"
+                f"no gradient reached {site.hook_name(layer)}: this model does not use {site} as"
+                " TransformerLens names it"
             )
 
     def _on_forward(self, place: HookPlace) -> Callable[..., None]:

@@ -94,11 +94,13 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"no such folder: {folder}")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder} holds a LoRA adapter, not a model: merge it first (merge_and_unload) and save the whole model"
+            f"{folder} holds a LoRA adapter, not a model: merge it first (merge_and_unload) and save the"
+            " whole model"
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder} holds no config.json: a Hugging Face checkpoint, as save_pretrained() writes it, is wanted"
+            f"{folder} holds no config.json: a Hugging Face checkpoint, as save_pretrained() writes it, is"
+            " wanted"
         )
 
 
@@ -137,15 +139,24 @@ def explain(error: BaseException, source: str, revision: str | None, doing: str)
         return any(isinstance(cause, kinds) for cause in causes)
 
     if is_a(hub.GatedRepoError) or "gated repo" in str(error):
-        return f"{source!r} is gated: accept its terms at https://huggingface.co/{source} and log in with `hf auth login` (or set HF_TOKEN)"
+        return (
+            f"{source!r} is gated: accept its terms at https://huggingface.co/{source} and log in with `hf"
+            " auth login` (or set HF_TOKEN)"
+        )
     if is_a(hub.RevisionNotFoundError):
         return f"{source!r} has no revision {revision!r}: give a branch, tag or commit of its Hub page"
     if is_a(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) or "couldn't connect to" in str(error):
-        return f"{source!r} is no folder, and not in the local cache while the Hub cannot be reached: check the name and the network"
+        return (
+            f"{source!r} is no folder, and not in the local cache while the Hub cannot be reached: check the"
+            " name and the network"
+        )
     if is_a(hub.RepositoryNotFoundError, hub.HFValidationError) or "not a valid model identifier" in str(
         error
     ):
-        return f"no model {source!r}: neither a folder nor a name on the Hub (a private one needs `hf auth login`)"
+        return (
+            f"no model {source!r}: neither a folder nor a name on the Hub (a private one needs `hf auth"
+            " login`)"
+        )
     return f"{doing} {source!r}: {first_line(error)}"
 
 

@@ -67,7 +67,8 @@ def check_memory(
     for place, free in places.items():
         if need > free:
             parts = [
-                f"{source} needs about {gib(need)} of {place} in {str(number).removeprefix('torch.')}, {gib(free)} are free"
+                f"{source} needs about {gib(need)} of {place} in {str(number).removeprefix('torch.')},"
+                f" {gib(free)} are free"
             ]
             if processes_here() > 1 and place == "memory":
                 parts.append(f"for each of {processes_here()} processes")

@@ -441,7 +441,8 @@ def _site_widths(model: Any) -> dict[Site, int]:
     widths = {site: widths[site] for site in present if site in widths}
     if not widths:
         raise ModelError(
-            f"{type(model).__name__} has none of the hooks that neurons are read from, e.g. {Site.MLP_GATE.hook_name(last)}"
+            f"{type(model).__name__} has none of the hooks that neurons are read from, e.g."
+            f" {Site.MLP_GATE.hook_name(last)}"
         )
     object.__setattr__(model, "_culnig_widths", widths)
     return widths

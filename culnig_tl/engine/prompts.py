@@ -173,8 +173,8 @@ def _label_tokens(
     ):
         end, seen = (tokenizer.convert_ids_to_tokens(row[-6:]) for row in (tokens, whole))
         raise PromptError(
-            f"task {question.task!r}, question {question.id!r}: the label {label!r} is not one token after the prompt: "
-            f"the prompt ends in {end}, with the label in {seen}"
+            f"task {question.task!r}, question {question.id!r}: the label {label!r} is not one token after"
+            f" the prompt: the prompt ends in {end}, with the label in {seen}"
         )
     return own[0], own[1] if len(own) > 1 else None
 
@@ -272,7 +272,8 @@ def plan_batches(
         sizes = list(batch_size)
         if sum(sizes) != len(order) or any(size < 1 for size in sizes):
             raise PromptError(
-                f"the batch sizes add up to {sum(sizes)} questions, there are {len(order)}: they are of another task"
+                f"the batch sizes add up to {sum(sizes)} questions, there are {len(order)}: they are of"
+                " another task"
             )
     ends = list(itertools.accumulate(sizes, initial=0))
     batches = [order[start:end] for start, end in zip(ends, ends[1:])]

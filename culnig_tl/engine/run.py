@@ -393,7 +393,8 @@ def each_batch(
                     raise
                 if len(batch) == 1:
                     raise ScoreError(
-                        f"out of memory on a single question of {tokens} tokens: use a smaller dtype or device_map"
+                        f"out of memory on a single question of {tokens} tokens: use a smaller dtype or"
+                        " device_map"
                     ) from error
                 full = True
                 queue.limit = min(queue.limit, tokens / 2)

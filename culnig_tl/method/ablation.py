@@ -115,8 +115,8 @@ def check_fits(model: HookedModel, neurons: NeuronSet) -> None:
             )
         if layer >= info.layers or index[-1] >= info.widths[site]:
             raise NeuronError(
-                f"neuron ({site}, {layer}, {index[-1]}) lies outside {info.name}: {info.layers} layers, {info.widths[site]:,} neurons a layer "
-                f"at {site}; the set is of another model"
+                f"neuron ({site}, {layer}, {index[-1]}) lies outside {info.name}: {info.layers} layers,"
+                f" {info.widths[site]:,} neurons a layer at {site}; the set is of another model"
             )
 
 
@@ -199,15 +199,26 @@ def mean_outputs(
         return replace(probe_forward(model, hooks.names, shortest.tokens), native=False)
 
     run_pass(
-        model, asked.whole, asked.prompts, step, state, hooks=hooks, probe=own_kernel, batch_size=batch_size,
-        checkpoint=Checkpoint.of(checkpoint, resume=resume), work=Work(settings={"sites": list(map(str, wanted))}),
-        progress=progress, verb="means of",
-    )  # fmt: skip
+        model,
+        asked.whole,
+        asked.prompts,
+        step,
+        state,
+        hooks=hooks,
+        probe=own_kernel,
+        batch_size=batch_size,
+        checkpoint=Checkpoint.of(checkpoint, resume=resume),
+        work=Work(settings={"sites": list(map(str, wanted))}),
+        progress=progress,
+        verb="means of",
+    )
     count = sum(len(p.tokens) for p in asked.prompts)
     arrays = {
-        site: torch.stack(
-            [state[f"{site} {layer}"].float().cpu() / count for layer in range(info.layers)]
-        ).numpy()
+        site: (
+            torch.stack(
+                [state[f"{site} {layer}"].float().cpu() / count for layer in range(info.layers)]
+            ).numpy()
+        )
         for site in wanted
     }
     return NeuronMeans(arrays, task.name, task.fingerprint)

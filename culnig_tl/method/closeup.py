@@ -44,7 +44,10 @@ class PromptScores:
     def __str__(self) -> str:
         shapes = ", ".join(f"{site} {'x'.join(map(str, array.shape))}" for site, array in self.arrays.items())
         tokens = len(self.tokens)
-        return f"PromptScores: P({self.answer!r}) = {self.p_answer:.3f} after {tokens} tokens; [layer, position, neuron]: {shapes}"
+        return (
+            f"PromptScores: P({self.answer!r}) = {self.p_answer:.3f} after {tokens} tokens; [layer, position,"
+            f" neuron]: {shapes}"
+        )
 
     __repr__ = __str__
 
@@ -139,7 +142,10 @@ class QuestionScores:
         return pd.concat(frames, ignore_index=True)
 
     def __str__(self) -> str:
-        return f"QuestionScores: {self.scores.shape[0]:,} questions x {self.scores.shape[1]:,} neurons on {self.task.name}"
+        return (
+            f"QuestionScores: {self.scores.shape[0]:,} questions x {self.scores.shape[1]:,} neurons on"
+            f" {self.task.name}"
+        )
 
     __repr__ = __str__
 
@@ -169,7 +175,8 @@ def question_scores(
     """
     if not len(neurons) or len(neurons.keys()) < len(neurons):
         raise ScoreError(
-            "question_scores wants a set of neurons in which each occurs once: choose one country's with for_country()"
+            "question_scores wants a set of neurons in which each occurs once: choose one country's with"
+            " for_country()"
         )
     asked = Asked.of(model, task)
     hooks = SiteHooks(model, backward=sites_of(describe(model), {site for site, _ in neurons.indices}))

@@ -80,8 +80,9 @@ class ExactEffects:
     def __str__(self) -> str:
         worst = self.neurons.top(1).iloc[0]
         return (
-            f"ExactEffects: {self.drops.shape[1]:,} neurons zeroed one at a time on {self.drops.shape[0]:,} questions of {self.task.name}; "
-            f"mean P(answer) {self.p_answer.mean():.3f}; the largest mean drop is {worst['score']:.3f} ({worst['site']}, layer {worst['layer']}, {worst['neuron']})"
+            f"ExactEffects: {self.drops.shape[1]:,} neurons zeroed one at a time on {self.drops.shape[0]:,}"
+            f" questions of {self.task.name}; mean P(answer) {self.p_answer.mean():.3f}; the largest mean"
+            f" drop is {worst['score']:.3f} ({worst['site']}, layer {worst['layer']}, {worst['neuron']})"
         )
 
     __repr__ = __str__
@@ -139,9 +140,18 @@ def exact_effects(
 
     one_by_one = Probe(native=False, padding=True)
     run_pass(
-        model, asked.whole, asked.prompts, step, state, probe=lambda _: one_by_one, batch_size=1, progress=progress,
-        checkpoint=Checkpoint.of(checkpoint, resume=resume), work=Work(chosen), verb=f"zero {len(chosen):,} neurons on",
-    )  # fmt: skip
+        model,
+        asked.whole,
+        asked.prompts,
+        step,
+        state,
+        probe=lambda _: one_by_one,
+        batch_size=1,
+        progress=progress,
+        checkpoint=Checkpoint.of(checkpoint, resume=resume),
+        work=Work(chosen),
+        verb=f"zero {len(chosen):,} neurons on",
+    )
     p_answer = state["p_answer"].numpy()
     drops = (p_answer[:, None] - state["without"].numpy()).astype(np.float32)
     about = replace(_provenance(info, asked.task, chosen), kind="exact effects")
@@ -170,7 +180,8 @@ def stratified_sample(
     wanted = [site for site in Site if site in {Site.parse(s) for s in sites} and site in info.widths]
     if not wanted or (each is not None and each < 1):
         raise NeuronError(
-            f"a sample wants one neuron or more of sites that the model has: {', '.join(map(str, info.widths))}"
+            "a sample wants one neuron or more of sites that the model has:"
+            f" {', '.join(map(str, info.widths))}"
         )
     rng = np.random.default_rng(seed)
     parts = []
@@ -195,6 +206,11 @@ def stratified_sample(
 def _provenance(info: ModelInfo, task: Task, neurons: NeuronSet) -> Provenance:
     known = neurons.provenance
     return replace(
-        known, model=info.name, revision=info.revision, tasks={task.name: task.fingerprint}, layers=info.layers, version=__version__,
+        known,
+        model=info.name,
+        revision=info.revision,
+        tasks={task.name: task.fingerprint},
+        layers=info.layers,
+        version=__version__,
         pool=known.pool or {site.value: info.widths[site] for site, _ in neurons.indices},
-    )  # fmt: skip
+    )

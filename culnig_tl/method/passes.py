@@ -227,9 +227,13 @@ def derived(name: str, job: Job, found: Mapping[str, Found], language: Language 
     first = next((found[other] for other in method.builds_on), next(iter(found.values()), None))
     p_answer = torch.full((len(job.prompts),), torch.nan) if first is None else first.p_answer
     totals = [
-        method.derive(replace(job, rows=rows), {other: _block(found[other].totals, b, len(rows)) for other in method.builds_on}, language)
+        method.derive(
+            replace(job, rows=rows),
+            {other: _block(found[other].totals, b, len(rows)) for other in method.builds_on},
+            language,
+        )
         for b, rows in enumerate(job.rows.split(len(job.countries)))
-    ]  # fmt: skip
+    ]
     return Found({site: torch.cat([part[site] for part in totals]) for site in totals[0]}, p_answer)
 
 
@@ -276,8 +280,10 @@ def _of_labels(job: Job, state: State) -> dict[str, Any]:
     if p_labels < LOW_P:
         log.warning(
             "task %s: the labels together get a probability of only %.4f; the first prompt ends in %r",
-            job.task.name, p_labels, tokenizer_of(job.model).decode(job.prompts[0].tokens[-20:]),
-        )  # fmt: skip
+            job.task.name,
+            p_labels,
+            tokenizer_of(job.model).decode(job.prompts[0].tokens[-20:]),
+        )
     split = {
         label for prompt in job.prompts for label in prompt.two_token_labels
     }  # scored by their first token

@@ -184,7 +184,8 @@ def _scores(job: Job, asked: Asked, name: str, found: Found, bootstrap: int) -> 
     for site, table in found.totals.items():
         if not torch.isfinite(table).all():
             raise ScoreError(
-                f"method {name!r} gives NaN or infinite scores of {site} on {job.task.name}, in {job.info.dtype}"
+                f"method {name!r} gives NaN or infinite scores of {site} on {job.task.name}, in"
+                f" {job.info.dtype}"
             )
     shaped = {
         site: table.float().view(1 + bootstrap, len(countries), *table.shape[1:]).numpy()

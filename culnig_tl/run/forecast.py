@@ -1,4 +1,5 @@
-"""What a study will take, estimated before it runs: questions, tokens, time, memory, disk. Nothing is written."""
+"""What a study will take, estimated before it runs: questions, tokens, time, memory, disk. Nothing is
+written."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Forecast:
     """The plan of a study in numbers."""
 
     table: pd.DataFrame
-    """One row per task and kind of pass: pass, task, questions, tokens, times (how often it is asked), seconds."""
+    """One row per task and kind of pass: pass, task, questions, tokens, times (how often it is asked),
+    seconds."""
     scoring: float
     """Tokens per second, measured on a few batches."""
     asking: float
@@ -61,10 +63,10 @@ class Forecast:
 
     def __str__(self) -> str:
         return (
-            f"time:   about {duration(self.seconds)} ({self.scoring:,.0f} tokens per second are scored, {self.asking:,.0f} are asked, "
-            f"measured on a few batches, the longest questions)\n"
-            f"memory: {gib(self.weights)} of weights, {gib(self.sums)} of sums, about {gib(self.batch)} for a batch\n"
-            f"disk:   about {gib(self.disk)}"
+            f"time:   about {duration(self.seconds)} ({self.scoring:,.0f} tokens per second are scored,"
+            f" {self.asking:,.0f} are asked, measured on a few batches, the longest questions)\nmemory:"
+            f" {gib(self.weights)} of weights, {gib(self.sums)} of sums, about {gib(self.batch)} for a"
+            f" batch\ndisk:   about {gib(self.disk)}"
         )
 
 
@@ -120,7 +122,8 @@ class _Enough(Exception):
 
 
 def _tokens_per_second(model: HookedModel, task: Task, run: Callable[[Callable[[int], None]], Any]) -> float:
-    """Speed of a pass, from its first batches, which hold the longest questions. The very first only warms up, where there are more."""
+    """Speed of a pass, from its first batches, which hold the longest questions. The very first only warms
+    up, where there are more."""
     lengths: Iterator[int] = iter(
         sorted((len(p.tokens) for p in encode(tokenizer_of(model), task.questions)), reverse=True)
     )

@@ -1,4 +1,5 @@
-"""The pieces of a study: scores of four tasks, and each setting's answers to each task. Each is made, or taken from the folder."""
+"""The pieces of a study: scores of four tasks, and each setting's answers to each task. Each is made, or
+taken from the folder."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Questions:
         culture = next((t for t in whole if t.culture and _has_control(t)), None)
         if culture is None:
             raise StudyError(
-                f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a neuron split: add blend"
+                f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a"
+                " neuron split: add blend"
             )
         found_on = culture.neuron_split().limit(config.limit)
         reading = load_task(config.reading, data_dir=config.data_dir)
@@ -106,7 +108,8 @@ def ask_label(setting: str, task: str) -> str:
 
 
 def settings_of(config: StudyConfig, *, rival: bool) -> tuple[str, ...]:
-    """What a study asks all its tasks with: nothing suppressed, the culture-general neurons, the rival's, and random sets."""
+    """What a study asks all its tasks with: nothing suppressed, the culture-general neurons, the rival's, and
+    random sets."""
     seeds = range(config.seed, config.seed + config.random_sets)
     return (
         UNCHANGED,
@@ -119,7 +122,8 @@ def settings_of(config: StudyConfig, *, rival: bool) -> tuple[str, ...]:
 def select(
     config: StudyConfig, scores: Mapping[str, NeuronScores], only: str | None = None
 ) -> dict[str, NeuronSet]:
-    """Every set of a study, by name, from its scores; `only` selects one of them. Quick, and the same on every machine."""
+    """Every set of a study, by name, from its scores; `only` selects one of them. Quick, and the same on
+    every machine."""
     found = [scores[name] for name in (NEURON, CONTROL, READING)]
     drop = config.drop_reading
     general = select_general(*found, top_mlp=config.top_mlp, top_attn=config.top_attn, drop_reading=drop)
@@ -136,7 +140,8 @@ def select(
 
 
 class Pieces:
-    """Makes the pieces of one study with its model, or takes them from its folder where they belong to the same work."""
+    """Makes the pieces of one study with its model, or takes them from its folder where they belong to the
+    same work."""
 
     def __init__(
         self,
@@ -184,7 +189,8 @@ class Pieces:
         progress: bool | Advance,
         keep: bool = False,
     ) -> EvaluationResult:
-        """A setting's answers to one task; written as a part of the setting's once `save_every` has passed, or on `keep`."""
+        """A setting's answers to one task; written as a part of the setting's once `save_every` has passed,
+        or on `keep`."""
         file = part_name(setting, task.name)
         of_work = self._identity(neurons=neurons, operation=operation_name())
         result = self._stored(

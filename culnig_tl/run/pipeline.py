@@ -43,14 +43,15 @@ def run_study(
         config: model, tasks, thresholds.
         model: a loaded model; `config.model` is loaded without it.
         folder: where to write scores, neurons, results, figures and report.html; None keeps all in memory.
-        resume: resume the study in the folder; finished pieces are kept, unfinished ones continue from where they were.
+        resume: resume the study in the folder; finished pieces are kept, unfinished ones continue from where
+            they were.
         overwrite: replace the study in the folder.
         save_every: seconds between two saves of what is unfinished.
         repeats: the `info` of the study that this one repeats.
 
     Raises:
-        StudyError: a folder that holds another study or that another run is working in, no cultural task, or a model or
-            questions that are not those of the study to be repeated.
+        StudyError: a folder that holds another study or that another run is working in, no cultural task, or
+            a model or questions that are not those of the study to be repeated.
         ScoreError: a question that gives NaN; the work before it is kept.
     """
     if model is None and looks_like_path(config.model):
@@ -89,7 +90,8 @@ def run_study(
 
 
 def load(config: ModelConfig) -> HookedModel:
-    """The model, where memory has room for it. Raises `ModelError` where it has not, or the model cannot be loaded."""
+    """The model, where memory has room for it. Raises `ModelError` where it has not, or the model cannot be
+    loaded."""
     where: dict[str, Any] = {
         name: getattr(config, name) for name in ("device", "device_map", "dtype", "revision")
     }

@@ -1,9 +1,10 @@
 """A study in independent pieces, for a cluster: who scores what, who asks what, and a last step that gathers.
 
-    culnig-tl run --model M --output-dir F --plan      F/plan/1-first.txt, 2-then.txt, 3-last.txt: one command per line
+    culnig-tl run --model M --output-dir F --plan   # F/plan/1-first.txt, 2-then.txt, 3-last.txt
 
-Every piece is a command that can be started on any machine that sees the folder, in any order within its list, again after
-it died, and alongside the others. No file is trusted for its name: the last step checks what each says it was made from.
+Every piece is a command that can be started on any machine that sees the folder, in any order within its
+list, again after it died, and alongside the others. No file is trusted for its name: the last step checks
+what each says it was made from.
 """
 
 from __future__ import annotations
@@ -105,10 +106,12 @@ def run_piece(
     progress: bool = True,
     save_every: float = SAVE_EVERY,
 ) -> str:
-    """Makes one piece of a planned study, alongside runs that make others; returns what was made, in a sentence.
+    """Makes one piece of a planned study, alongside runs that make others; returns what was made, in a
+    sentence.
 
     Raises:
-        StudyError: no such piece, one that another process is working on, or scores that it needs and that are missing.
+        StudyError: no such piece, one that another process is working on, or scores that it needs and that
+            are missing.
     """
     place = StudyFolder(Path(folder), asdict(config))
     planned = _planned(Path(folder))
@@ -141,11 +144,12 @@ def run_piece(
 
 
 def gather(config: StudyConfig, folder: str | Path) -> Study:
-    """Puts a planned study together once all its pieces are there: neurons, results, figures, report. Needs no model.
+    """Puts a planned study together once all its pieces are there: neurons, results, figures, report. Needs
+    no model.
 
     Raises:
-        StudyError: missing pieces, or files that do not belong to this study. It names them, and leaves the commands that
-            are still to be run in ``plan/missing.txt``.
+        StudyError: missing pieces, or files that do not belong to this study. It names them, and leaves the
+            commands that are still to be run in ``plan/missing.txt``.
     """
     place = StudyFolder(Path(folder), asdict(config))
     with place.opened(resume=True):
@@ -270,7 +274,8 @@ class _Check:
         said = []
         if self.missing:
             said.append(
-                f"{len(self.missing)} pieces are missing: {_few(self.missing)}; their commands are in {self.folder / MISSING}"
+                f"{len(self.missing)} pieces are missing: {_few(self.missing)}; their commands are in"
+                f" {self.folder / MISSING}"
             )
         if self.foreign:
             said.append(f"not of this study: {_few(self.foreign)}; remove it")
@@ -279,7 +284,8 @@ class _Check:
 
 
 def _planned(folder: Path) -> Mapping[str, Any]:
-    """What a planned study's record says of its questions. Raises `StudyError` where the folder holds no plan."""
+    """What a planned study's record says of its questions. Raises `StudyError` where the folder holds no
+    plan."""
     record = read_record(folder)
     if record is None or "scored" not in record["info"]:
         raise StudyError(

@@ -1,4 +1,5 @@
-"""Repeating a study from its record: the same arguments, the same commit of the model, and the same questions."""
+"""Repeating a study from its record: the same arguments, the same commit of the model, and the same
+questions."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ def check_repeats(info: Mapping[str, Any], original: Mapping[str, Any]) -> None:
     for what in ("revision", "dtype"):
         if what in original and info[what] != original[what]:
             raise StudyError(
-                f"this would not repeat the study: {what} of the model is {info[what]!r}, it was {original[what]!r}"
+                f"this would not repeat the study: {what} of the model is {info[what]!r}, it was"
+                f" {original[what]!r}"
             )
     prints = [
         {name: task["fingerprint"] for name, task in each["tasks"].items()} for each in (info, original)

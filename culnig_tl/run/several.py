@@ -21,7 +21,8 @@ def studies_of(named: Mapping[str, str], folder: Path, **options: Any) -> dict[s
     Args:
         named: name -> a study's folder, or a model to study, as `named_sources` gives them.
         folder: for the studies that are run.
-        options: of `StudyConfig`, for those; the toy's defaults hold for all of them where the toy is among them.
+        options: of `StudyConfig`, for those; the toy's defaults hold for all of them where the toy is among
+            them.
     """
     usual = defaults_for(TOY if TOY in named.values() else "")
     finished = {}
@@ -65,7 +66,8 @@ def named_sources(given: Sequence[str]) -> dict[str, str]:
         named[name] = source
     if len(named) < 2:
         raise StudyError(
-            "name two checkpoints or more, each once: culnig-tl compare runs/base runs/sft, or base=MODEL sft=MODEL"
+            "name two checkpoints or more, each once: culnig-tl compare runs/base runs/sft, or base=MODEL"
+            " sft=MODEL"
         )
     return named
 

@@ -1,1 +1,2 @@
-"""A whole study: what decides it (`config`), what it found (`study`, `findings`), its statistics (`comparison`), its folder."""
+"""A whole study: what decides it (`config`), what it found (`study`, `findings`), its statistics
+(`comparison`), its folder."""

@@ -46,9 +46,10 @@ class Comparison:
         corrected = self.table()["p_bootstrap_holm"]
         for task, d in self.drops.items():
             lines.append(
-                f"{task}: {d.base:.1f} -> {d.base - d.drop:.1f} (drop {d.drop:.1f}, 95% {d.low:.1f} to {d.high:.1f}); random sets cost "
-                f"{d.random_mean:.1f} ± {d.random_sd:.1f}; excess {d.excess:.1f} (95% {d.excess_low:.1f} to {d.excess_high:.1f}), "
-                f"p {d.p_bootstrap:.4f} (Holm {corrected[task]:.4f}), rank {d.rank} of {d.random_sets + 1}"
+                f"{task}: {d.base:.1f} -> {d.base - d.drop:.1f} (drop {d.drop:.1f}, 95% {d.low:.1f} to"
+                f" {d.high:.1f}); random sets cost {d.random_mean:.1f} ± {d.random_sd:.1f}; excess"
+                f" {d.excess:.1f} (95% {d.excess_low:.1f} to {d.excess_high:.1f}), p {d.p_bootstrap:.4f}"
+                f" (Holm {corrected[task]:.4f}), rank {d.rank} of {d.random_sets + 1}"
             )
         sets = min(drop.random_sets for drop in self.drops.values())
         return "\n".join(
@@ -87,7 +88,8 @@ def compare(
         for key in ("model", "revision"):
             if result.metadata.get(key) != base.metadata.get(key):
                 raise ScoreError(
-                    f"results to compare are of one model: {key} is {base.metadata.get(key)!r} and {result.metadata.get(key)!r}"
+                    f"results to compare are of one model: {key} is {base.metadata.get(key)!r} and"
+                    f" {result.metadata.get(key)!r}"
                 )
         if not result.table[["task", "id"]].equals(base.table[["task", "id"]]):
             raise ScoreError("results to compare must be of the same questions in the same order")

@@ -1,4 +1,5 @@
-"""What determines a study. The dataclasses here are arguments, the command line's options with their help, and `study.json`."""
+"""What determines a study. The dataclasses here are arguments, the command line's options with their help,
+and `study.json`."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Machine:
     batch_size: int | Literal["auto"] = "auto"
     """Questions per batch, or auto."""
     data_dir: str | None = None
-    """Local mirror of the Hub's data sets: FOLDER/<org>/<name>; CULNIG_DATA_DIR names one for all commands."""
+    """Local mirror of the Hub's data sets: FOLDER/<org>/<name>; CULNIG_DATA_DIR names one for all
+    commands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,8 @@ class StudyConfig(Shares, ModelConfig):
     reading: str = "countryrc"
     """Country reading comprehension: neurons that serve it are removed."""
     rival: str | None = "commonsenseqa"
-    """Task without culture. Where it is one of the tasks, as many neurons with the highest scores on it are suppressed too."""
+    """Task without culture. Where it is one of the tasks, as many neurons with the highest scores on it are
+    suppressed too."""
     top_specific: float = TOP_SPECIFIC
     """Share of all neurons that are candidates for one country."""
     z: float = MIN_Z
@@ -93,17 +96,19 @@ TOY_CONFIG = StudyConfig(
     top_attn=0.01,
     top_specific=0.02,
 )
-"""The toy has a thousandth of a real model's neurons: 1% of them is two dozen. These shares were fixed before any
-result of suppressing neurons in the shipped model was seen."""
+"""The toy has a thousandth of a real model's neurons: 1% of them is two dozen. These shares were fixed before
+any result of suppressing neurons in the shipped model was seen."""
 
 
 def defaults_for(model: str) -> StudyConfig:
-    """What holds for a model where nothing else is said: the toy's own tasks and shares, or those of the paper."""
+    """What holds for a model where nothing else is said: the toy's own tasks and shares, or those of the
+    paper."""
     return TOY_CONFIG if model == TOY else StudyConfig(model=model)
 
 
 def config_from(stored: Mapping[str, Any]) -> StudyConfig:
-    """The configuration in a `study.json`. Raises `StudyError` for an argument that this version does not know."""
+    """The configuration in a `study.json`. Raises `StudyError` for an argument that this version does not
+    know."""
     known = {f.name for f in fields(StudyConfig)}
     unknown = set(stored) - known
     if unknown:

@@ -138,14 +138,23 @@ class Findings:
     def headline(self) -> str:
         """The verdict as a sentence of its own; what does not hold comes first."""
         if self._random().holds is not Holds.YES:
-            return f"Nothing is shown about culture: suppressing these neurons costs {self.task} no more than random sets cost."
+            return (
+                f"Nothing is shown about culture: suppressing these neurons costs {self.task} no more than"
+                " random sets cost."
+            )
         weak = [part for part in (self._alone(), self._rival()) if part.holds in (Holds.NO, Holds.OPEN)]
         if weak:
             worst = min(weak, key=lambda part: _ORDER.index(part.holds))
             rest = [f" {part.title}." for part in weak if part is not worst]
-            return f"{worst.title}.{''.join(rest)} Yet suppressing these neurons costs {self.task} more than every random set."
+            return (
+                f"{worst.title}.{''.join(rest)} Yet suppressing these neurons costs {self.task} more than"
+                " every random set."
+            )
         than = "random sets and a rival set do" if self.rival is not None else "random sets do"
-        return f"Suppressing these neurons costs {self.task} more than {than}, and more than tasks without culture lose."
+        return (
+            f"Suppressing these neurons costs {self.task} more than {than}, and more than tasks without"
+            " culture lose."
+        )
 
     def sentence(self) -> str:
         """What was found, in a sentence or two written from the numbers; what does not hold comes first."""
@@ -158,9 +167,11 @@ class Findings:
         tasks without culture lose."""
         culture, plain = self.drops[self.task].layer, self._plain()
         text = (
-            f"Suppressing {self.neurons:,} culture-general neurons ({self.share:.1f}% of those scored) takes {self.task} from "
-            f"{culture.base:.1f}% to {culture.base - culture.drop:.1f}% ({change(culture.drop)} points, 95% interval {interval(culture.low, culture.high)}; "
-            f"layer-matched random sets {change(culture.random_mean)} on average, rank {culture.rank} of {culture.random_sets + 1})"
+            f"Suppressing {self.neurons:,} culture-general neurons ({self.share:.1f}% of those scored) takes"
+            f" {self.task} from {culture.base:.1f}% to {culture.base - culture.drop:.1f}%"
+            f" ({change(culture.drop)} points, 95% interval {interval(culture.low, culture.high)};"
+            f" layer-matched random sets {change(culture.random_mean)} on average, rank {culture.rank} of"
+            f" {culture.random_sets + 1})"
         )
         if plain:
             own, random = (
@@ -182,8 +193,8 @@ class Findings:
         if trivial is None or base - 1.96 * here.se > trivial:
             return None
         text = (
-            f"Unchanged, the model answers {base:.1f}% of {self.task} right; always giving one label answers {trivial:.1f}%. "
-            "There is hardly anything to lose."
+            f"Unchanged, the model answers {base:.1f}% of {self.task} right; always giving one label answers"
+            f" {trivial:.1f}%. There is hardly anything to lose."
         )
         return Finding(
             "ability",
@@ -196,13 +207,22 @@ class Findings:
     def _random(self) -> Finding:
         layer, count = self.drops[self.task].layer, self.drops[self.task].count
         numbers = {
-            **_numbers(layer), "count_mean": -count.random_mean, "count_excess": -count.excess, "count_rank": count.rank, "sets": layer.random_sets,
-            "count_sets": count.random_sets, "as_much": layer.rank - 1, "count_as_much": count.rank - 1, "denominator": layer.random_sets + 1,
-        }  # fmt: skip
+            **_numbers(layer),
+            "count_mean": -count.random_mean,
+            "count_excess": -count.excess,
+            "count_rank": count.rank,
+            "sets": layer.random_sets,
+            "count_sets": count.random_sets,
+            "as_much": layer.rank - 1,
+            "count_as_much": count.rank - 1,
+            "denominator": layer.random_sets + 1,
+        }
         text = (
-            f"{self.task} changes by {change(layer.drop)} points (95% interval {interval(layer.low, layer.high)}). Random sets of the same size change it by "
-            f"{change(layer.random_mean)} on average where they have the same layers and sites, by {change(count.random_mean)} where they are drawn from anywhere; "
-            f"the difference to the first is {change(layer.excess)} (95% interval {interval(layer.excess_low, layer.excess_high)})."
+            f"{self.task} changes by {change(layer.drop)} points (95% interval"
+            f" {interval(layer.low, layer.high)}). Random sets of the same size change it by"
+            f" {change(layer.random_mean)} on average where they have the same layers and sites, by"
+            f" {change(count.random_mean)} where they are drawn from anywhere; the difference to the first is"
+            f" {change(layer.excess)} (95% interval {interval(layer.excess_low, layer.excess_high)})."
         )
         smallest = (
             f" With {layer.random_sets} sets the smallest possible p by rank is 1/{layer.random_sets + 1}."
@@ -215,7 +235,10 @@ class Findings:
                 f"{text} None of them costs as much.{smallest}",
                 numbers,
             )
-        why = f" Of the {layer.random_sets} first {layer.rank - 1} cost as much or more, of the {count.random_sets} others {count.rank - 1}."
+        why = (
+            f" Of the {layer.random_sets} first {layer.rank - 1} cost as much or more, of the"
+            f" {count.random_sets} others {count.rank - 1}."
+        )
         if not layer.excess_low > 0:
             why += " The difference cannot be told from nothing."
         return Finding("random", Holds.NO, "It costs no more than random sets do", text + why, numbers)
@@ -237,8 +260,9 @@ class Findings:
             "gap_high": gap + half,
         }
         text = (
-            f"Beyond what random sets cost, {self.task} changes by {change(culture.excess)} points; of the tasks without culture, {task} comes nearest, "
-            f"with {change(worst.excess)}. Culture loses {points(gap)} more (95% interval {points(gap - half)} to {points(gap + half)})."
+            f"Beyond what random sets cost, {self.task} changes by {change(culture.excess)} points; of the"
+            f" tasks without culture, {task} comes nearest, with {change(worst.excess)}. Culture loses"
+            f" {points(gap)} more (95% interval {points(gap - half)} to {points(gap + half)})."
         )
         also = [t for t, d in plain.items() if d.layer.excess_low > 0]
         if also:
@@ -246,7 +270,9 @@ class Findings:
         holds = _state(gap, half)
         title = {
             Holds.NO: f"It is not culture alone: {task}, a task without culture, loses as much",
-            Holds.OPEN: f"It is open whether it is culture alone: {task}, a task without culture, may lose as much",
+            Holds.OPEN: (
+                f"It is open whether it is culture alone: {task}, a task without culture, may lose as much"
+            ),
             Holds.YES: "Culture loses more than any task without culture",
         }[holds]
         return Finding("culture alone", holds, title, text, numbers)
@@ -254,7 +280,10 @@ class Findings:
     def _rival(self) -> Finding:
         here = self.drops[self.task].rival
         if here is None or self.rival is None:
-            text = "No rival set was compared: as many neurons that serve a task without culture might cost culture as much."
+            text = (
+                "No rival set was compared: as many neurons that serve a task without culture might cost"
+                " culture as much."
+            )
             return Finding("rival", Holds.CAUTION, "There is no rival to compare with", text)
         numbers = {
             "drop": -here.drop,
@@ -264,16 +293,18 @@ class Findings:
             "excess_high": -here.excess_high,
         }
         text = (
-            f"As many neurons, layer by layer, with the highest scores on {self.rival} change {self.task} by {change(here.random_mean)} points; the culture-general "
-            f"neurons change it by {change(here.drop)}, a difference of {change(here.excess)} (95% interval {interval(here.excess_low, here.excess_high)})."
+            f"As many neurons, layer by layer, with the highest scores on {self.rival} change {self.task} by"
+            f" {change(here.random_mean)} points; the culture-general neurons change it by"
+            f" {change(here.drop)}, a difference of {change(here.excess)} (95% interval"
+            f" {interval(here.excess_low, here.excess_high)})."
         )
         holds = Holds.NO if not here.excess > 0 else Holds.YES if here.excess_low > 0 else Holds.OPEN
         own = self.drops[self.rival].rival if self.rival in self.drops else None
         if own is not None:
             numbers |= {"own_drop": -own.drop, "own_rival": -own.random_mean}
             text += (
-                f" On {self.rival} itself (the half that they were not found on) the rival's neurons change {change(own.random_mean)} "
-                f"and the culture-general ones {change(own.drop)}."
+                f" On {self.rival} itself (the half that they were not found on) the rival's neurons change"
+                f" {change(own.random_mean)} and the culture-general ones {change(own.drop)}."
             )
             if holds is Holds.YES and not own.excess < 0:
                 text += " They cost the rival's own task no less than its own neurons do."
@@ -318,7 +349,10 @@ class Findings:
                 text,
                 {"percent": percent},
             )
-        text += "; the rest is left for differences between countries. Whether one country's neurons cost it most was not tested by this."
+        text += (
+            "; the rest is left for differences between countries. Whether one country's neurons cost it most"
+            " was not tested by this."
+        )
         return Finding(
             "countries", Holds.CAUTION, "Countries share part of their scores", text, {"percent": percent}
         )
@@ -326,13 +360,16 @@ class Findings:
     def _sample(self) -> Finding | None:
         if self.limit is None:
             return None
-        text = f"At most {self.limit:,} questions a task were asked, spread evenly over countries and wordings: a study without --limit asks all."
+        text = (
+            f"At most {self.limit:,} questions a task were asked, spread evenly over countries and wordings:"
+            " a study without --limit asks all."
+        )
         return Finding(
             "sample", Holds.CAUTION, "Only a part of the questions was asked", text, {"limit": self.limit}
         )
 
 
-# ----------------------------------------------------------------------------------------------- numbers in words
+# ----------------------------------------------------------------------------------------------- numbers in w
 
 
 def change(drop: float) -> str:
@@ -357,9 +394,17 @@ def interval(low: float, high: float) -> str:
 def _numbers(drop: Drop) -> dict[str, float]:
     """What is said about a drop, as changes of accuracy in points."""
     return {
-        "base": drop.base, "after": drop.base - drop.drop, "drop": -drop.drop, "low": -drop.low, "high": -drop.high, "random_mean": -drop.random_mean,
-        "excess": -drop.excess, "excess_low": -drop.excess_low, "excess_high": -drop.excess_high, "rank": drop.rank,
-    }  # fmt: skip
+        "base": drop.base,
+        "after": drop.base - drop.drop,
+        "drop": -drop.drop,
+        "low": -drop.low,
+        "high": -drop.high,
+        "random_mean": -drop.random_mean,
+        "excess": -drop.excess,
+        "excess_low": -drop.excess_low,
+        "excess_high": -drop.excess_high,
+        "rank": drop.rank,
+    }
 
 
 def _beyond(drop: Drop) -> bool:

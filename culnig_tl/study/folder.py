@@ -23,9 +23,17 @@ STATE, PARTS, PLAN = "state", "parts", "plan"
 """Folders of unfinished work: states of passes, a setting's answers to single tasks, and lists of pieces for
 a queue."""
 WRITTEN = (
-    "scores/*.safetensors", "neurons/*.parquet", "results/*.parquet", "figures/*.html", "report.html", f"{STATE}/*", f"{PARTS}/*/*.parquet",
-    f"{PARTS}/*", f"{PLAN}/*.txt", RECORD,
-)  # fmt: skip
+    "scores/*.safetensors",
+    "neurons/*.parquet",
+    "results/*.parquet",
+    "figures/*.html",
+    "report.html",
+    f"{STATE}/*",
+    f"{PARTS}/*/*.parquet",
+    f"{PARTS}/*",
+    f"{PLAN}/*.txt",
+    RECORD,
+)
 """Everything that a study writes."""
 
 
@@ -102,14 +110,16 @@ class StudyFolder:
             if differing:
                 name = differing[0]
                 raise StudyError(
-                    f"{folder} holds a study with {name} = {theirs.get(name)!r}, not {self.config[name]!r}: choose another --output-dir"
+                    f"{folder} holds a study with {name} = {theirs.get(name)!r}, not {self.config[name]!r}:"
+                    " choose another --output-dir"
                 )
             self.resumed = True
             if alone:
                 io.sweep(folder)
         elif not overwrite:
             raise StudyError(
-                f"{folder} already holds a study of {record['config']['model']}: use --resume, --overwrite or another --output-dir"
+                f"{folder} already holds a study of {record['config']['model']}: use --resume, --overwrite or"
+                " another --output-dir"
             )
         else:
             self._replaces = True
@@ -122,7 +132,7 @@ class StudyFolder:
             for path in folder.glob(pattern):
                 path.rmdir() if path.is_dir() else path.unlink()
 
-    # ------------------------------------------------------------------------------------------------------ writing
+    # ------------------------------------------------------------------------------------------------------ w
 
     def start(self, info: Mapping[str, Any]) -> None:
         """Writes `study.json`. A study that is replaced is removed only now, when nothing can refuse the new
@@ -160,7 +170,7 @@ class StudyFolder:
                     else:
                         path.unlink(missing_ok=True)
 
-    # ------------------------------------------------------------------------------------------------------ reading
+    # ------------------------------------------------------------------------------------------------------ r
 
     def has(self, name: str) -> bool:
         """Whether the folder of a resumed study holds the file; the same answer in all processes."""

@@ -36,7 +36,7 @@ class Study:
     """Setting -> answers on all tasks: "unchanged" and every set that was suppressed."""
     folder: Path | None = None
 
-    # ------------------------------------------------------------------------------------------- what was found
+    # ------------------------------------------------------------------------------------------- what was fou
 
     @property
     def culture_task(self) -> str:
@@ -78,7 +78,8 @@ class Study:
         """
         if RIVAL not in self.results:
             raise StudyError(
-                f"this study has no rival: it asked {', '.join(self.info['tasks'])}, and the rival is {self.config.rival}"
+                f"this study has no rival: it asked {', '.join(self.info['tasks'])}, and the rival is"
+                f" {self.config.rival}"
             )
         clusters, here = self._asked_of_rival(task)
         base, ablated, rival = (self.results[s].values(task)[here] for s in (UNCHANGED, GENERAL, RIVAL))
@@ -147,9 +148,11 @@ class Study:
                 culture=about["culture"],
                 layer=self.drop(task),
                 count=self.drop(task, "count"),
-                rival=self.drop_against_rival(task)
-                if has_rival and self._asked_of_rival(task)[1].any()
-                else None,
+                rival=(
+                    self.drop_against_rival(task)
+                    if has_rival and self._asked_of_rival(task)[1].any()
+                    else None
+                ),
                 se=errors[task],
                 trivial=_always_one_label(unchanged, task),
             )
@@ -208,7 +211,8 @@ class Study:
         )
         if missing:
             raise StudyError(
-                f"the study in {folder} is not finished ({', '.join(missing)} missing): run it again with --resume"
+                f"the study in {folder} is not finished ({', '.join(missing)} missing): run it again with"
+                " --resume"
             )
         return study
 

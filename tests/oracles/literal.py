@@ -1,4 +1,5 @@
-"""The method, word for word and slowly: plain forward hooks on the Hugging Face model, Python loops, one question at a time.
+"""The method, word for word and slowly: plain forward hooks on the Hugging Face model, Python loops, one
+question at a time.
 
 Shares no code with the package. For a prompt x with right answer token y:
 

@@ -1,4 +1,5 @@
-"""The other methods, word for word and slowly: plain hooks on the Hugging Face model, one question and one step at a time.
+"""The other methods, word for word and slowly: plain hooks on the Hugging Face model, one question and one
+step at a time.
 
 Shares no code with the package.
 """
@@ -71,7 +72,8 @@ def look(
 
 
 def counterparts(clean: list[int], corrupted: list[int]) -> tuple[list[int | None], list[int]]:
-    """(the corrupted position of every clean one, None where there is none; the corrupted positions of the common suffix)."""
+    """(the corrupted position of every clean one, None where there is none; the corrupted positions of the
+    common suffix)."""
     suffix = 0
     while (
         suffix < min(len(clean), len(corrupted))
@@ -115,7 +117,8 @@ def attribution_patching(
 def integrated_gradients(
     model: Any, tokens: list[int], answer: int, site: str, layer: int, *, everywhere: bool, steps: int = 20
 ) -> torch.Tensor:
-    """v / m * sum over k of dP(k/m v)/dw of one question, site and layer, the site's other neurons scaled along."""
+    """v / m * sum over k of dP(k/m v)/dw of one question, site and layer, the site's other neurons scaled
+    along."""
     values = look(model, tokens, answer)[0][site, layer][0]  # [pos, neuron]
     total = torch.zeros(values.shape[1])
     config = model.config.get_text_config()
@@ -171,7 +174,8 @@ def pattern_patching(
     heads: int,
     owners: int,
 ) -> float:
-    """Sum over heads, queries and keys of (A - A with the neuron patched) * dP/dA; the model must run with eager attention."""
+    """Sum over heads, queries and keys of (A - A with the neuron patched) * dP/dA; the model must run with
+    eager attention."""
     config = model.config.get_text_config()
     there = look(model, corrupted, answer)[0][site, layer][0]
     other = placed(there, clean, corrupted)

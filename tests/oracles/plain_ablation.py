@@ -1,4 +1,5 @@
-"""Ablation by the letter: plain PyTorch hooks on the modules of a Hugging Face model. Shares no code with the package."""
+"""Ablation by the letter: plain PyTorch hooks on the modules of a Hugging Face model. Shares no code with the
+package."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from .literal import BLOCK, INPUTS, OUTPUTS
 def logits(
     model: Any, tokens: torch.Tensor, neurons: Iterable[tuple[str, int, int]], factor: float
 ) -> torch.Tensor:
-    """Logits [batch, pos, vocab] while the output of every neuron (site, layer, index) is multiplied by `factor`."""
+    """Logits [batch, pos, vocab] while the output of every neuron (site, layer, index) is multiplied by
+    `factor`."""
     chosen: dict[tuple[str, int], list[int]] = {}
     for site, layer, index in neurons:
         chosen.setdefault((site, layer), []).append(index)

@@ -84,11 +84,13 @@ def words(text: str) -> list[str]:
     """
     padded = f" {text.translate(_APOSTROPHES)} "
     cut = "".join(
-        sign
-        if unicodedata.category(sign)[0] in "LMN"
-        else "."
-        if sign in ".," and before.isdecimal() and after.isdecimal()
-        else " "
+        (
+            sign
+            if unicodedata.category(sign)[0] in "LMN"
+            else "."
+            if sign in ".," and before.isdecimal() and after.isdecimal()
+            else " "
+        )
         for before, sign, after in zip(padded, padded[1:], padded[2:])
     )
     return [_number(word) if word[0].isdecimal() else word for word in cut.split()]
@@ -133,7 +135,9 @@ _ARTICLES = {
     "es": frozenset({"el", "la", "los", "las", "lo", "un", "uno", "una", "unos", "unas"}),
     "el": frozenset(
         word.casefold()
-        for word in "ο η το οι τα τον την του της των τους τις στο στη στην στον στα στους στις ενας μια ενα".split()
+        for word in (
+            "ο η το οι τα τον την του της των τους τις στο στη στην στον στα στους στις ενας μια ενα".split()
+        )
     ),
 }
 """As they are without accents, folded."""
@@ -273,7 +277,7 @@ def _azerbaijani() -> Analyse:
 
 
 def _chinese() -> Analyse:
-    """jieba's words, cut wherever its dictionary has a shorter word: 乒乓 | 球, so that 乒乓 is found in 乒乓球."""
+    """jieba's words, cut wherever its dictionary has a shorter word: 乒乓 is found in 乒乓球."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old escapes in its source, and setuptools' opinion of it
         jieba = _needed("jieba")

@@ -116,7 +116,8 @@ def _corrected(job: Job, at: int, sites: list[Site], early: bool) -> tuple[Value
         hooks.run(tokens, torch.ones_like(tokens), objective, lambda *seen: None)
     if len(slopes) < job.info.layers:
         raise ScoreError(
-            "no gradient reached attention's pattern: this model does not compute it as TransformerLens names it"
+            "no gradient reached attention's pattern: this model does not compute it as TransformerLens"
+            " names it"
         )
 
     found: dict[HookPlace, Tensor] = {}

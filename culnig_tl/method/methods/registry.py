@@ -19,10 +19,22 @@ from .random_scores import Random
 METHODS: Mapping[str, type[Method]] = {
     method.name: method
     for method in (
-        Culnig, CulnigSum, CulnigMean, CulnigPost, CulnigSumPost, CulnigMeanPost, IntegratedGradients, IntegratedGradientsAll,
-        AttributionPatching, AttributionPatchingQK, Lape, Cape, MeanDifference, Random,
+        Culnig,
+        CulnigSum,
+        CulnigMean,
+        CulnigPost,
+        CulnigSumPost,
+        CulnigMeanPost,
+        IntegratedGradients,
+        IntegratedGradientsAll,
+        AttributionPatching,
+        AttributionPatchingQK,
+        Lape,
+        Cape,
+        MeanDifference,
+        Random,
     )
-}  # fmt: skip
+}
 """Name -> method, in the order of tables."""
 
 
