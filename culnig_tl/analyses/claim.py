@@ -109,7 +109,7 @@ def claim(
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
     done = opened.study
     name = rival or done.config.rival or RIVAL_TASK
-    found_on, asked_on = halves(load_task(name, data_dir=data_dir or done.config.data_dir))
+    found_on, asked_on = halves(load_task(name, form=done.form, data_dir=data_dir or done.config.data_dir))
     if random_sets is None and done.config.model == TOY:
         random_sets = TOY_RANDOM_SETS
     if random_sets is not None:

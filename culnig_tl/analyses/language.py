@@ -18,7 +18,7 @@ from ..engine.models import HookedModel
 from ..errors import TaskError
 from ..method.score import score_neurons
 from ..method.selection import select_general
-from ..tasks.question import Task
+from ..tasks.question import Form, Task
 from .compare_sets import ComparedSets, compare_sets
 from .inputs import model_of, task_of
 
@@ -41,6 +41,7 @@ def compare_languages(
     drop_reading: float = DROP_READING,
     limit: int | None = None,
     random_sets: int = RANDOM_SETS,
+    form: Form = "letters",
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -56,14 +57,15 @@ def compare_languages(
         top_mlp, top_attn, drop_reading: as in `select_general`.
         limit: question pairs, and questions of a named reading task.
         random_sets: layer-matched random sets per set.
+        form: of tasks that are given by name: "letters" or "cloze".
         data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
         TaskError: tasks that share no question in two wordings.
     """
-    english, local = pair(task_of(english, data_dir), task_of(local, data_dir))
+    english, local = pair(task_of(english, data_dir, form=form), task_of(local, data_dir, form=form))
     english, local = pair(english.limit(limit), local)
-    reading = task_of(reading, data_dir, split="neuron", limit=limit)
+    reading = task_of(reading, data_dir, split="neuron", limit=limit, form=form)
     loaded = model_of(model)
 
     def score(task: Task) -> NeuronScores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..defaults import RANDOM_SETS, TOY
 from ..study.config import Machine, ModelConfig, Shares, defaults_for
@@ -164,6 +164,7 @@ def language(
     local: str = "blend-local",
     reading: str = "countryrc",
     random_sets: int = RANDOM_SETS,
+    form: Literal["letters", "cloze"] = "letters",
     output_dir: Path = Path("runs/language"),
 ) -> None:
     """The same questions in English and in the region's language: neurons of each, their overlap, and what
@@ -174,14 +175,14 @@ def language(
         local: The same questions in each region's own language.
         reading: Country reading comprehension: neurons that serve it are removed.
         random_sets: Layer-matched random sets per set.
+        form: How questions are answered: by a label, or by the likelihood of the options' words.
         output_dir: Where tables and neurons go.
     """
     from .. import analyses
     from ..run.pipeline import load
 
-    found = analyses.compare_languages(
-        load(config), english, local, reading, random_sets=random_sets, **_asked(config), **vars(shares)
-    )
+    how: dict[str, Any] = {"random_sets": random_sets, "form": form, **_asked(config), **vars(shares)}
+    found = analyses.compare_languages(load(config), english, local, reading, **how)
     _show_sets(found, output_dir, drawn=False)
 
 
@@ -192,6 +193,7 @@ def values(
     tasks: tuple[str, ...] = ("blend", "normad", "worldvaluesbench"),
     reading: str = "countryrc",
     random_sets: int = RANDOM_SETS,
+    form: Literal["letters", "cloze"] = "letters",
     output_dir: Path = Path("runs/values"),
 ) -> None:
     """Neurons found on what is known and on what is valued: their overlap, and what each set costs on each
@@ -201,14 +203,14 @@ def values(
         tasks: Tasks that neurons are found on, and that are asked.
         reading: Country reading comprehension: neurons that serve it are removed.
         random_sets: Layer-matched random sets per set.
+        form: How questions are answered: by a label, or by the likelihood of the options' words.
         output_dir: Where tables, figures and neurons go.
     """
     from .. import analyses
     from ..run.pipeline import load
 
-    found = analyses.compare_tasks(
-        load(config), tasks, reading, random_sets=random_sets, **_asked(config), **vars(shares)
-    )
+    how: dict[str, Any] = {"random_sets": random_sets, "form": form, **_asked(config), **vars(shares)}
+    found = analyses.compare_tasks(load(config), tasks, reading, **how)
     _show_sets(found, output_dir, drawn=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..defaults import MIN_Z, TOP_SPECIFIC
 from ..errors import StudyError
-from ..study.config import ModelConfig, Shares
+from ..study.config import Asking, ModelConfig, Shares
 from .output import say, show_frame
 from .parsing import MaybeOutput, Output, Positional
 
@@ -17,6 +17,7 @@ PAPER_SITES = ("mlp.gate", "attn.q", "attn.k", "attn.v")
 
 def score(
     config: ModelConfig,
+    asking: Asking,
     *,
     output: Output,
     task: str = "miniculture",
@@ -44,15 +45,19 @@ def score(
     from ..engine.checkpoint import Checkpoint
     from ..engine.world import world
     from ..method.score import score_neurons
-    from ..run.pipeline import load
+    from ..run.pipeline import form_for, load
     from ..tasks import load_task
 
     which = None if split == "all" else split
-    questions = load_task(task, split=which, control=control, limit=config.limit, data_dir=config.data_dir)
+    model = load(config)
+    form = form_for(asking, model, task, config)
+    how: dict[str, Any] = {"split": which, "limit": config.limit, "data_dir": config.data_dir}
+    questions = load_task(task, control=control, form=form, **how)
     with Checkpoint.beside(output, resume=resume, every=save_every) as checkpoint:
         found = score_neurons(
-            load(config),
+            model,
             questions,
+            normalise=asking.normalise,
             method=method[0] if len(method) == 1 else method,
             sites=sites,
             batch_size=config.batch_size,
@@ -118,6 +123,7 @@ def select(
 
 def evaluate(
     config: ModelConfig,
+    asking: Asking,
     *,
     tasks: tuple[str, ...] = ("miniculture",),
     neurons: Path | None = None,
@@ -143,20 +149,28 @@ def evaluate(
     from ..engine.checkpoint import Checkpoint
     from ..engine.world import world
     from ..method.evaluation import evaluate as ask
-    from ..run.pipeline import load
+    from ..run.pipeline import form_for, load
     from ..tasks import load_task
 
     if resume and output is None:
         raise StudyError("--resume needs --output: unfinished work is kept beside that file")
     chosen = NeuronSet.load(neurons) if neurons else None
-    asked = [load_task(name, split="test", limit=config.limit, data_dir=config.data_dir) for name in tasks]
+    model = load(config)
+    form = form_for(asking, model, tasks[0], config)
+    given: dict[str, Any] = {
+        "split": "test",
+        "limit": config.limit,
+        "data_dir": config.data_dir,
+        "form": form,
+    }
+    asked = [load_task(name, **given) for name in tasks]
     how: dict[str, Any] = {"ablate": chosen, "scale": scale if chosen else 0.0, "resume": resume}
     how |= {"batch_size": config.batch_size, "progress": world().first}
     kept: Any = nullcontext(lambda name: None)
     if output is not None:
         kept = Checkpoint.beside(output, resume=resume, every=save_every)
+    how["normalise"] = asking.normalise
     with kept as checkpoint:
-        model = load(config)
         result = concat([ask(model, task, checkpoint=checkpoint(task.name), **how) for task in asked])
         if output is not None:
             world().on_first(lambda: result.save(output))

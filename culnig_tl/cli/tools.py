@@ -56,6 +56,7 @@ def tasks_show(
     model: str = TOY,
     limit: int = 3,
     control: bool = False,
+    form: Literal["letters", "cloze"] = "letters",
     data_dir: str | None = None,
 ) -> None:
     """Prints whole prompts as the model gets them, the answer marked.
@@ -65,6 +66,7 @@ def tasks_show(
         model: "toy", a Hub id, or a folder with a checkpoint: whose tokenizer makes the prompt.
         limit: How many prompts.
         control: Show the control prompts.
+        form: Answered by a label, or by the likelihood of the options' words.
         data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
     """
     from rich.markup import escape
@@ -74,12 +76,16 @@ def tasks_show(
     from ..tasks import load_task
     from ..toy import FOLDER
 
-    questions = load_task(task, control=control, limit=limit, data_dir=data_dir)
+    questions = load_task(task, control=control, limit=limit, form=form, data_dir=data_dir)
     tokenizer = load_tokenizer(str(FOLDER) if model == TOY else model)
     for question in questions:
         about = (question.id, question.split, question.country, question.group)
         out.rule(escape(", ".join(str(part) for part in about if part)), align="left")
         text = f"{escape(render(tokenizer, question))}[bold green]{escape(question.answer)}[/]"
+        if form == "cloze":
+            right = question.texts[question.options.index(question.answer)]
+            others = ", ".join(other for other in question.texts if other != right)
+            text = f"{escape(question.prompt)} [bold green]{escape(right)}[/]  (or: {escape(others)})"
         out.print(text, soft_wrap=True, highlight=False)
 
 

@@ -113,6 +113,8 @@ class Provenance:
     """Of a culture-specific set: country -> its candidates, removed_by_reading and removed_by_z."""
     shared_pattern: float | None = None
     """Of a culture-specific set: rank-1 share of the country x neuron matrix; near 1 countries are alike."""
+    form: str = "letters"
+    """Of the questions that were scored: "letters" or "cloze"."""
     version: str | None = None
     """The version of this package."""
 

@@ -16,12 +16,26 @@ from ..errors import ScoreError
 from .statistics import clustered_mean
 
 COLUMNS = (
-    "task", "id", "cluster", "country", "group", "template", "answer",
-    "predicted", "predicted_label", "p_answer", "correct", "correct_label", "alignment",
-)  # fmt: skip
+    "task",
+    "id",
+    "cluster",
+    "country",
+    "group",
+    "template",
+    "answer",
+    "predicted",
+    "predicted_label",
+    "p_answer",
+    "correct",
+    "correct_label",
+    "alignment",
+)
 
-OTHERS = ("language",)
-"""Columns that only some results have: the language of an answer in words."""
+CLOZE = ("labels", "texts", "log_likelihoods", "priors")
+"""Columns of answers to cloze questions: each option's label and words, their log-likelihood, and that after
+the control."""
+OTHERS = ("language", *CLOZE)
+"""Columns that only some results have: the language of an answer in words, and those of the cloze form."""
 _TYPES = {
     "template": "int64",
     "p_answer": "double",
@@ -135,8 +149,11 @@ class EvaluationResult:
         """Writes Parquet, with the metadata in its schema."""
         import pyarrow as pa
 
+        lists: dict[str, Any] = dict(
+            zip(CLOZE, map(pa.list_, (pa.string(), pa.string(), pa.float64(), pa.float64())))
+        )
         types = [
-            pa.field(name, pa.type_for_alias(_TYPES.get(name, "string")))
+            pa.field(name, lists.get(name) or pa.type_for_alias(_TYPES.get(name, "string")))
             for name in (*COLUMNS, *OTHERS)
             if name in self.table
         ]
@@ -184,13 +201,15 @@ def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
         differing = [r.metadata.get(key) for r in results if r.metadata.get(key) != first.get(key)]
         if differing:
             raise ScoreError(
-                f"results of different settings cannot be put together: "
+                "results of different settings cannot be put together: "
                 f"{key} is {first.get(key)!r} and {differing[0]!r}"
             )
     merged = {
         key: {name: value for result in results for name, value in result.metadata.get(key, {}).items()}
         for key in (
             "fingerprints",
+            "form",
+            "normalise",
             "batch_sizes",
             "two_token_labels",
             "too_long",

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from ..data.neurons import Site
 from ..errors import ScoreError
-from .models import FLOAT16, HookedModel, frozen, hook_name, last_logits
+from .models import FLOAT16, HookedModel, frozen, hook_name, tail_logits
 from .workarounds import native_attention
 
 HookPlace = tuple[Site, int]
 """(site, layer)."""
-Objective = Callable[[Float[Tensor, "batch vocab"]], Float[Tensor, ""]]
-"""From the last position's logits to the number whose gradient is wanted."""
+Objective = Callable[[Tensor], Float[Tensor, ""]]
+"""From the last position's logits [batch, vocab], or those of the last few [batch, tail, vocab], to the
+number whose gradient is wanted."""
 
 
 @dataclass
@@ -101,8 +102,13 @@ class SiteHooks:
         mask: Int[Tensor, "batch pos"],
         objective: Objective,
         receive: Receive,
+        *,
+        tail: int | None = None,
     ) -> None:
         """One forward pass and, for `backward`, one backward pass; `receive` gets what is read on the way.
+
+        Args:
+            tail: so many last positions' logits are the objective's; the last one's alone without it.
 
         Raises `ScoreError` naming a hook that got no gradient.
         """
@@ -110,7 +116,8 @@ class SiteHooks:
         self._activations.clear()
         self._waiting = {(site, layer) for site in self.backward for layer in self._layers}
         try:
-            value = objective(last_logits(self.model, tokens, mask))
+            logits = tail_logits(self.model, tokens, mask, tail or 1)
+            value = objective(logits if tail else logits[:, -1])
             if self.backward:
                 value.backward()
         finally:

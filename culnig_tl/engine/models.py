@@ -246,16 +246,23 @@ def hook_name(model: HookedModel, site: Site, layer: int) -> str:
 def last_logits(
     model: HookedModel, tokens: Int[Tensor, "#batch pos"], mask: Int[Tensor, "#batch pos"]
 ) -> Float[Tensor, "batch vocab"]:
-    """Logits at the last position of left-padded tokens, in float32 or wider; no other position's are
+    """Logits at the last position of left-padded tokens, in float32 or wider; no others are computed."""
+    return tail_logits(model, tokens, mask, 1)[:, -1]
+
+
+def tail_logits(
+    model: HookedModel, tokens: Int[Tensor, "#batch pos"], mask: Int[Tensor, "#batch pos"], count: int
+) -> Float[Tensor, "batch tail vocab"]:
+    """Logits at the last `count` positions of left-padded tokens, in float32 or wider; no others are
     computed."""
     if is_bridge(model):
-        logits = model(tokens, attention_mask=mask, logits_to_keep=1, use_cache=False)[:, -1]
+        logits = model(tokens, attention_mask=mask, logits_to_keep=count, use_cache=False)[:, -count:]
     else:
         whole: Any = model  # a HookedTransformer has more than the two classes share
         residual = model(
             tokens, attention_mask=mask, padding_side="left", stop_at_layer=int(model.cfg.n_layers)
         )
-        logits = whole.unembed(whole.ln_final(residual[:, -1:]))[:, -1]
+        logits = whole.unembed(whole.ln_final(residual[:, -count:]))
         if (cap := getattr(model.cfg, "output_logits_soft_cap", 0.0) or 0.0) > 0:
             logits = cap * torch.tanh(logits / cap)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -47,6 +47,16 @@ class Prompt:
     None for labels of one token; empty where every label is one token."""
 
     @property
+    def counted(self) -> tuple[int, ...]:
+        """The tokens that count, each once."""
+        return self.tokens
+
+    @property
+    def rows(self) -> tuple[tuple[int, ...], ...]:
+        """The token rows that are run for it: the prompt itself."""
+        return (self.tokens,)
+
+    @property
     def two_token_labels(self) -> tuple[str, ...]:
         """The labels that are two tokens."""
         return tuple(
@@ -54,7 +64,7 @@ class Prompt:
         )
 
 
-Encode = Callable[[Any, Sequence[Question]], list[Prompt]]
+Encode = Callable[[Any, Sequence[Question]], list[Any]]
 """From (tokenizer, questions) to prompts."""
 
 
@@ -140,12 +150,15 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     return encoded
 
 
-def tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def tokenize(tokenizer: Any, texts: list[str], *, plain: bool = False) -> list[list[int]]:
     """Token ids with exactly one BOS where the tokenizer puts one before plain text, and no EOS at the end.
 
     A chat template writes its special tokens itself; some write a BOS, some leave it to the tokenizer.
+
+    Args:
+        plain: the texts are not what a chat template wrote, though the tokenizer may have one.
     """
-    chat = bool(getattr(tokenizer, "chat_template", None))
+    chat = bool(getattr(tokenizer, "chat_template", None)) and not plain
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     ids = tokenizer(texts, add_special_tokens=not chat, truncation=False)["input_ids"]
     opens = chat and bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
@@ -198,7 +211,7 @@ class Asked:
     """With the questions that do not fit: what a file says that it was made from."""
     task: Task
     """The questions that fit."""
-    prompts: list[Prompt]
+    prompts: list[Any]
     """In the task's order."""
     too_long: list[str]
     """Ids of the questions that do not fit: they are named and counted, never cut."""
@@ -301,11 +314,18 @@ def _sizes_by_tokens(lengths: Sequence[int], most_tokens: int) -> list[int]:
 
 
 def pad(
-    prompts: Sequence[Prompt], tokenizer: Any, device: torch.device
-) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    prompts: Sequence[Any], tokenizer: Any, device: torch.device
+) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
+    """(tokens, mask) of the prompts' rows, padded on the left; the mask is 1 at real tokens."""
+    return pad_rows([row for prompt in prompts for row in prompt.rows], tokenizer, device)
+
+
+def pad_rows(
+    rows: Sequence[tuple[int, ...]], tokenizer: Any, device: torch.device
+) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
     """(tokens, mask), padded on the left; the mask is 1 at real tokens."""
     filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-    width = max(len(p.tokens) for p in prompts)
-    rows = [[filler] * (width - len(p.tokens)) + list(p.tokens) for p in prompts]
-    mask = [[0] * (width - len(p.tokens)) + [1] * len(p.tokens) for p in prompts]
-    return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
+    width = max(map(len, rows))
+    tokens = [[filler] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)

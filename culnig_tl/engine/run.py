@@ -52,7 +52,7 @@ class Batch:
 
     index: list[int]
     """Their positions among all prompts of the pass."""
-    prompts: list[Prompt]
+    prompts: list[Any]
     tokens: Int[Tensor, "batch pos"]
     mask: Int[Tensor, "batch pos"]
     """1 at real tokens."""
@@ -132,7 +132,7 @@ class Ran:
 def run_pass(
     model: HookedModel,
     task: Task,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Any],
     step: Step,
     state: State,
     *,
@@ -149,7 +149,7 @@ def run_pass(
     """Calls `step` on batches of all prompts, and leaves the sums over them in `state`, in every process.
 
     Args:
-        prompts: of the task's questions, those that fit in the model's context.
+        prompts: of the questions that fit in the model's context: `Prompt` or `cloze.ClozePrompt`.
         state: tensors that the steps change; sums may be added on the way (`running_sum`).
         hooks: what the steps read; they are installed, and run by the steps (``hooks.run``).
         fwd_hooks: (name, function) pairs on the model meanwhile: an ablation.

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..data.neurons import Site
+from ..engine.cloze import encode_cloze
 from ..engine.models import HookedModel, describe, device_of, frozen, hook_name, last_logits, tokenizer_of
-from ..engine.prompts import encode, pad, plan_batches
+from ..engine.prompts import Prompt, encode, pad, plan_batches
 from ..errors import NeuronError
 from ..method.closeup import QuestionScores
 from ..progress import progress_bar
@@ -94,6 +95,13 @@ def promoted_tokens(
     )
 
 
+def _prompts(tokenizer: Any, task: Task) -> list[Prompt]:
+    """The task's prompts; of cloze questions with the right option's words."""
+    if task.form == "letters":
+        return encode(tokenizer, task.questions)
+    return [Prompt(p.question, p.rows[p.right], -1, ()) for p in encode_cloze(tokenizer, task.questions)]
+
+
 def _written(model: Any, site: Site, layer: int, neuron: int) -> Tensor:
     """[d_model]: what the neuron adds to the residual stream for each unit of its output, before any norm."""
     block = model.blocks[layer]
@@ -143,7 +151,7 @@ def firing_tokens(
     if not len(task):
         raise NeuronError(f"task {task.name!r} holds no question")
     tokenizer, device = tokenizer_of(model), device_of(model)
-    prompts = encode(tokenizer, task.questions)
+    prompts = _prompts(tokenizer, task)
     seen: dict[tuple[int, ...], tuple[float, str]] = {}
     caught: list[Tensor] = []
 

@@ -8,9 +8,10 @@ and the workbench are made of these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,15 @@ from torch import Tensor
 
 from ..data.neurons import SITES, NeuronSet, Site
 from ..engine.checkpoint import Checkpoint
+from ..engine.cloze import costs, encode_cloze
 from ..engine.hooks import HookPlace, Reading, SiteHooks
 from ..engine.models import HookedModel, describe, device_of, sites_of, tokenizer_of
-from ..engine.prompts import Asked, pad
+from ..engine.prompts import TOKENS_PER_BATCH, Asked, pad
 from ..engine.run import Batch, State, Work, run_pass
 from ..errors import ScoreError
 from ..progress import Advance
 from ..tasks.question import Question, Task
+from .cloze import Normalise, Slots, run_cloze
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,16 @@ def score_prompt(
     answer: str | None = None,
     *,
     sites: Iterable[Site | str] = SITES,
+    normalise: Normalise = "unconditional",
 ) -> PromptScores:
     """Scores one prompt, token by token: the first look at what a neuron does.
 
     Args:
-        prompt: what the user says (the chat template is applied), or a `Question`.
+        prompt: what the user says (the chat template is applied), or a `Question`. Of a cloze question the
+            tokens are the prompt's, then each option's, then those of the control and each option where there
+            is a prior.
         answer: the answer whose probability is explained; one token. A question brings its own.
+        normalise: of a cloze question, see `culnig_tl.method.cloze`.
 
     Raises:
         ScoreError: a text without an answer. PromptError: an answer that is not one token.
@@ -73,34 +80,45 @@ def score_prompt(
             raise ScoreError('score_prompt(model, "a text", answer="B"): the answer is missing')
         prompt = Question("prompt", "prompt", "prompt", prompt, (answer,), answer)
     info, tokenizer = describe(model), tokenizer_of(model)
-    wanted = sites_of(info, sites)
-    (encoded,) = Asked.of(model, Task("prompt", (prompt,))).prompts
-    products: dict[HookPlace, Tensor] = {}
+    cloze = prompt.form == "cloze"
+    (encoded,) = Asked.of(model, Task("prompt", (prompt,)), encode_cloze if cloze else None).prompts
+    products: dict[HookPlace, list[Tensor]] = {}
     probabilities = torch.zeros(0)
 
-    def keep(site: Site, layer: int, reading: Reading) -> None:
+    def keep(site: Site, layer: int, reading: Reading, *_: Any) -> None:
         assert reading.products is not None
-        products[site, layer] = reading.products[0].cpu()
+        products.setdefault((site, layer), []).append(reading.products[0].cpu())
+
+    def see(p: Float[Tensor, "one choice"]) -> None:
+        nonlocal probabilities
+        probabilities = p.detach()[0].cpu()
 
     def objective(logits: Tensor) -> Tensor:
-        nonlocal probabilities
         p = logits.softmax(-1)
-        probabilities = p.detach()[0].cpu()
+        see(p)
         return p[0, encoded.answer_token]
 
-    hooks = SiteHooks(model, backward=wanted)
+    hooks = SiteHooks(model, backward=sites_of(info, sites))
+    rows = pad([encoded], tokenizer, device_of(model))
     with hooks.installed():
-        hooks.run(*pad([encoded], tokenizer, device_of(model)), objective, keep)
+        if cloze:
+            run_cloze(hooks, [encoded], *rows, normalise, see, keep)
+        else:
+            hooks.run(*rows, objective, keep)
     best = probabilities.topk(min(10, len(probabilities)))
+    named = (lambda i: prompt.texts[i]) if cloze else (lambda i: tokenizer.decode([i]))
+    whole = {place: torch.cat(parts) for place, parts in products.items()}
+    positions = next(iter(whole.values())).shape[0]
+    tokens = encoded.counted_with_prior[:positions] if cloze else encoded.tokens
     return PromptScores(
         arrays={
-            site: torch.stack([products[site, layer] for layer in range(info.layers)]).numpy()
-            for site in wanted
+            site: torch.stack([whole[site, layer] for layer in range(info.layers)]).numpy()
+            for site in hooks.sites
         },
-        tokens=tuple(tokenizer.convert_ids_to_tokens(list(encoded.tokens))),
-        answer=prompt.answer,
-        p_answer=float(probabilities[encoded.answer_token]),
-        top_tokens=tuple((tokenizer.decode([int(i)]), float(p)) for p, i in zip(best.values, best.indices)),
+        tokens=tuple(tokenizer.convert_ids_to_tokens(list(tokens))),
+        answer=prompt.texts[encoded.right] if cloze else prompt.answer,
+        p_answer=float(probabilities[encoded.right if cloze else encoded.answer_token]),
+        top_tokens=tuple((named(int(i)), float(p)) for p, i in zip(best.values, best.indices)),
     )
 
 
@@ -156,6 +174,7 @@ def question_scores(
     neurons: NeuronSet,
     *,
     batch_size: int | str | Sequence[int] = "auto",
+    normalise: Normalise = "unconditional",
     progress: bool | Advance = True,
     checkpoint: str | Path | Checkpoint | None = None,
     resume: bool = False,
@@ -178,7 +197,8 @@ def question_scores(
             "question_scores wants a set of neurons in which each occurs once: choose one country's with"
             " for_country()"
         )
-    asked = Asked.of(model, task)
+    cloze = task.form == "cloze"
+    asked = Asked.of(model, task, encode_cloze if cloze else None)
     hooks = SiteHooks(model, backward=sites_of(describe(model), {site for site, _ in neurons.indices}))
     column = neurons.columns
     shape = (len(asked.prompts), len(neurons))
@@ -190,31 +210,103 @@ def question_scores(
 
     def step(batch: Batch, state: State) -> None:
         rows = torch.tensor(batch.index)[:, None]
-        padding = batch.tokens.shape[1] - torch.tensor([len(p.tokens) for p in batch.prompts])
 
-        def objective(logits: Tensor) -> Tensor:
-            right = logits.softmax(-1).gather(1, batch.answers[:, None]).squeeze(1)
-            state["p_answer"][batch.index] = right.detach().float().cpu()
-            return right.sum()
+        def see(p_answer: Float[Tensor, " question"]) -> None:
+            state["p_answer"][batch.index] = p_answer.detach().float().cpu()
 
-        def keep(site: Site, layer: int, reading: Reading) -> None:
-            index = neurons.indices.get((site, layer))
-            if index is None:
-                return
-            assert reading.products is not None
-            few = reading.products[:, :, torch.from_numpy(index).to(reading.products.device)]
-            best = few.masked_fill_(~batch.real.to(few.device)[:, :, None], -torch.inf).max(1)
-            columns = torch.tensor([column[site.value, layer, int(n)] for n in index])
-            state["scores"][rows, columns] = best.values.float().cpu()
-            state["tokens"][rows, columns] = best.indices.cpu() - padding[:, None]
-            batch.watch(best.values.sum(1))
+        def keep(site: Site, layer: int, best: Tensor, at: Tensor) -> None:
+            columns = torch.tensor([column[site.value, layer, int(n)] for n in neurons.indices[site, layer]])
+            state["scores"][rows, columns] = best.float().cpu()
+            state["tokens"][rows, columns] = at.cpu()
+            batch.watch(best.sum(1))
 
-        hooks.run(batch.tokens, batch.mask, objective, keep)
+        if cloze:
+            _of_slots(neurons, batch, hooks, normalise, see, keep)
+        else:
+            _of_tokens(neurons, batch, hooks, see, keep)
 
+    lengths = costs(model, asked.prompts, TOKENS_PER_BATCH[device_of(model).type]) if cloze else None
     run_pass(
-        model, asked.whole, asked.prompts, step, state, hooks=hooks, batch_size=batch_size, progress=progress,
-        checkpoint=Checkpoint.of(checkpoint, resume=resume), work=Work(neurons), verb="look at",
-    )  # fmt: skip
-    texts = tuple(tuple(tokenizer_of(model).convert_ids_to_tokens(list(p.tokens))) for p in asked.prompts)
+        model,
+        asked.whole,
+        asked.prompts,
+        step,
+        state,
+        hooks=hooks,
+        batch_size=batch_size,
+        progress=progress,
+        checkpoint=Checkpoint.of(checkpoint, resume=resume),
+        work=Work(neurons, settings={"normalise": normalise} if cloze else {}),
+        verb="look at",
+        lengths=lengths,
+    )
+    tokens = [p.counted_with_prior if cloze else p.tokens for p in asked.prompts]
+    texts = tuple(tuple(tokenizer_of(model).convert_ids_to_tokens(list(row))) for row in tokens)
     found = {name: tensor.numpy() for name, tensor in state.items()}
     return QuestionScores(found["scores"], found["tokens"], found["p_answer"], asked.task, neurons, texts)
+
+
+Keep = Callable[[Site, int, Tensor, Tensor], None]
+"""Called with (site, layer, s of the chosen neurons [question, chosen], where in the prompt it sat)."""
+
+
+def _best(neurons: NeuronSet, place: HookPlace, products: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """(s, position) of the chosen neurons of one site and layer."""
+    few = products[:, :, torch.from_numpy(neurons.indices[place]).to(products.device)]
+    best = few.masked_fill_(~real.to(few.device)[:, :, None], -torch.inf).max(1)
+    return best.values, best.indices
+
+
+def _of_tokens(
+    neurons: NeuronSet, batch: Batch, hooks: SiteHooks, see: Callable[[Tensor], None], keep: Keep
+) -> None:
+    """Looks at questions that are answered with a label."""
+    padding = batch.tokens.shape[1] - torch.tensor([len(p.tokens) for p in batch.prompts])
+
+    def objective(logits: Tensor) -> Tensor:
+        right = logits.softmax(-1).gather(1, batch.answers[:, None]).squeeze(1)
+        see(right)
+        return right.sum()
+
+    def receive(site: Site, layer: int, reading: Reading) -> None:
+        if (site, layer) in neurons.indices and reading.products is not None:
+            best, at = _best(neurons, (site, layer), reading.products, batch.real)
+            keep(site, layer, best, at.cpu() - padding[:, None])
+
+    hooks.run(batch.tokens, batch.mask, objective, receive)
+
+
+def _of_slots(
+    neurons: NeuronSet,
+    batch: Batch,
+    hooks: SiteHooks,
+    normalise: str,
+    see: Callable[[Tensor], None],
+    keep: Keep,
+) -> None:
+    """Looks at cloze questions: the largest over the slots of both passes."""
+    right = torch.tensor([p.right for p in batch.prompts], device=batch.tokens.device)
+    so_far: dict[HookPlace, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def receive(site: Site, layer: int, reading: Reading, slots: Slots, last: bool) -> None:
+        if (site, layer) not in neurons.indices or reading.products is None:
+            return
+        best, at = _best(neurons, (site, layer), reading.products, slots.real)
+        if not last:
+            so_far[site, layer] = (best, at, slots.real.sum(1).to(at))
+            return
+        if (site, layer) in so_far:
+            earlier, earlier_at, count = so_far.pop((site, layer))
+            at = torch.where(earlier >= best, earlier_at, at + count[:, None])
+            best = torch.maximum(earlier, best)
+        keep(site, layer, best, at)
+
+    run_cloze(
+        hooks,
+        batch.prompts,
+        batch.tokens,
+        batch.mask,
+        normalise,
+        lambda p: see(p.gather(1, right[:, None]).squeeze(1)),
+        receive,
+    )

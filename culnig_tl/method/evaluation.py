@@ -22,6 +22,8 @@ from ..progress import Advance, progress_bar
 from ..tasks.question import Task, alignment
 from .ablation import ablation_hooks, operation_name
 from .answers.short_answers import ask_short_answers
+from .cloze import Normalise
+from .cloze_answers import ask_cloze
 from .setting import about_setting
 
 
@@ -32,6 +34,7 @@ def evaluate(
     ablate: NeuronSet | None = None,
     scale: float = 0.0,
     to: NeuronMeans | None = None,
+    normalise: Normalise = "unconditional",
     batch_size: int | str | Sequence[int] = "auto",
     progress: bool | Advance = True,
     checkpoint: str | Path | Checkpoint | None = None,
@@ -66,6 +69,17 @@ def evaluate(
     if task.short_answers:
         return ask_short_answers(model, task, ablate=ablate, scale=scale, to=to, **how)
     done = operation_name(scale, to)
+    hooks = [] if ablate is None else ablation_hooks(model, ablate, scale=scale, to=to, in_place=True)
+    work = Work(ablate, done, to)
+    if task.form == "cloze":
+        how |= {
+            "ablated": ablate,
+            "operation": done,
+            "fwd_hooks": hooks,
+            "work": work,
+            "normalise": normalise,
+        }
+        return ask_cloze(model, task, **how)
     asked, device = Asked.of(model, task), device_of(model)
     state: State = {
         name: torch.zeros(len(asked.prompts), dtype=torch.int64, device=device) for name in _TOKENS
@@ -82,8 +96,6 @@ def evaluate(
         batch.watch(state["p_answer"][batch.at])
         _read_on(model, batch, state)
 
-    hooks = [] if ablate is None else ablation_hooks(model, ablate, scale=scale, to=to, in_place=True)
-    work = Work(ablate, done, to)
     ran = run_pass(
         model, asked.whole, asked.prompts, step, state, fwd_hooks=hooks, work=work, verb="ask", **how
     )

@@ -109,6 +109,10 @@ def exact_effects(
         ScoreError: an empty task, a site that the model lacks, NaN. NeuronError: an empty set, a neuron
             twice.
     """
+    if task.form == "cloze":
+        raise ScoreError(
+            "exact effects are of questions answered with a label: load the task with form='letters'"
+        )
     info = describe(model)
     chosen = all_neurons(info, sites) if neurons is None else neurons
     if not len(chosen) or len(chosen.keys()) < len(chosen):

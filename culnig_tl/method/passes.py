@@ -34,6 +34,9 @@ from .methods.registry import METHODS
 
 log = logging.getLogger(__name__)
 
+OnePass = Callable[..., "dict[str, Found]"]
+"""Runs methods that read one pass: `shared_pass`, or `cloze.cloze_pass`."""
+
 LOW_P = 0.05
 """A mean P of all labels together under this is worth a warning: the prompt does not lead to a label."""
 
@@ -52,14 +55,14 @@ def shared_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
     """Methods that read one pass: a forward pass, a backward pass where one reads gradients, and a forward
     pass of the control prompts where one compares with them. Sums are kept on the activation's device."""
     methods = [METHODS[name]() for name in names]
-    places = {method.name: _readers(method, job.sites) for method in methods}
+    places = {method.name: readers(method, job.sites) for method in methods}
     hooks = SiteHooks(
         job.model,
-        forward=_sites(places, [m for m in methods if not m.gradient]),
-        backward=_sites(places, [m for m in methods if m.gradient]),
-        slopes=_sites(places, [m for m in methods if m.gradient and m.corrupted]),
+        forward=sites_read(places, [m for m in methods if not m.gradient]),
+        backward=sites_read(places, [m for m in methods if m.gradient]),
+        slopes=sites_read(places, [m for m in methods if m.gradient and m.corrupted]),
     )
-    comparing = _sites(places, [m for m in methods if m.corrupted])
+    comparing = sites_read(places, [m for m in methods if m.corrupted])
     dtype = torch.float64 if job.info.dtype == "float64" else torch.float32
     device, count = device_of(job.model), len(job.prompts)
     state: State = {
@@ -95,7 +98,7 @@ def shared_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
             seen.corrupted, seen.alignment = other, alignment
             for method in methods:
                 for site in places[method.name].get(read, ()) if method.gradient == backward else ():
-                    key = _key(method.name, site, layer)
+                    key = key_of(method.name, site, layer)
                     if key in batch.done:
                         continue
                     s = method.term(seen)  # s(x, y): [batch, neuron]
@@ -109,12 +112,23 @@ def shared_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
 
     ran = run_pass(job.model, job.whole, job.prompts, step, state, hooks=hooks, verb="score", **how)
     about = _of_labels(job, state)
-    found = {}
-    for method in methods:
-        sites = [site for site in job.sites if any(site in group for group in places[method.name].values())]
-        totals = {site: _stack(job, state, method.name, site).to(dtype).cpu() for site in sites}
-        found[method.name] = Found(_finished(method, totals, job), state["p_answer"].cpu(), ran, about)
-    return found
+    return {m.name: found_by(m, job, state, places, dtype, ran, about) for m in methods}
+
+
+def found_by(
+    method: Method,
+    job: Job,
+    state: State,
+    places: Mapping[str, Mapping[Site, Sequence[Site]]],
+    dtype: torch.dtype,
+    ran: Ran,
+    about: Mapping[str, Any],
+) -> Found:
+    """What a method has found, from the sums of its pass."""
+    read = {site for group in places[method.name].values() for site in group}
+    sites = [site for site in job.sites if site in read]
+    totals = {site: stacked(job, state, method.name, site).to(dtype).cpu() for site in sites}
+    return Found(finished(method, totals, job), state["p_answer"].cpu(), ran, about)
 
 
 def prompt_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
@@ -133,7 +147,7 @@ def prompt_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
                 batch.watch(value.sum()[None])
                 shape = [len(job.rows), job.info.widths[site]]
                 total = running_sum(
-                    state, _key(name, site, layer), shape, torch.empty(0, device=device), dtype
+                    state, key_of(name, site, layer), shape, torch.empty(0, device=device), dtype
                 )
                 for row in job.rows[:, at].nonzero().flatten().tolist():
                     total[row] += float(job.rows[row, at]) * value
@@ -145,7 +159,7 @@ def prompt_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
     )
     found = {}
     for name in names:
-        totals = {site: _stack(job, state, name, site).float().cpu() for site in scorer.sites}
+        totals = {site: stacked(job, state, name, site).float().cpu() for site in scorer.sites}
         found[name] = Found(totals, state["p_answer"].cpu(), ran)
     return found
 
@@ -199,13 +213,13 @@ def groups(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def run_groups(
-    job: Job, names: Sequence[str], *, checkpoint: Checkpoint | None, **how: Any
+    job: Job, names: Sequence[str], *, one_pass: OnePass, checkpoint: Checkpoint | None, **how: Any
 ) -> dict[str, Found]:
     """All of these methods; each group in a pass, and a checkpoint, of its own."""
     found: dict[str, Found] = {}
     for family, group in groups(names).items():
         kept = checkpoint if checkpoint is None or not family else checkpoint.beneath(family)
-        run = prompt_pass if family else shared_pass
+        run = prompt_pass if family else one_pass
         found |= run(job, group, checkpoint=kept, **how)
     for name in names:
         for other in METHODS[name].builds_on:
@@ -237,7 +251,7 @@ def derived(name: str, job: Job, found: Mapping[str, Found], language: Language 
     return Found({site: torch.cat([part[site] for part in totals]) for site in totals[0]}, p_answer)
 
 
-def _finished(method: Method, totals: Totals, job: Job) -> Totals:
+def finished(method: Method, totals: Totals, job: Job) -> Totals:
     """The method's scores from its sums: of all questions, and of each replicate."""
     parts = [
         method.finish(_block(totals, b, len(rows)), replace(job, rows=rows))
@@ -251,7 +265,7 @@ def _block(totals: Totals, number: int, size: int) -> dict[Site, Float[Tensor, "
     return {site: table[number * size : (number + 1) * size] for site, table in totals.items()}
 
 
-def _readers(method: Method, sites: Sequence[Site]) -> dict[Site, tuple[Site, ...]]:
+def readers(method: Method, sites: Sequence[Site]) -> dict[Site, tuple[Site, ...]]:
     """Site that is read -> sites whose neurons it gives."""
     read: dict[Site, tuple[Site, ...]] = {}
     for site in sites:
@@ -260,18 +274,18 @@ def _readers(method: Method, sites: Sequence[Site]) -> dict[Site, tuple[Site, ..
     return read
 
 
-def _sites(places: Mapping[str, Mapping[Site, Any]], methods: Sequence[Method]) -> tuple[Site, ...]:
+def sites_read(places: Mapping[str, Mapping[Site, Any]], methods: Sequence[Method]) -> tuple[Site, ...]:
     """The sites that these methods read."""
     wanted = {site for method in methods for site in places[method.name]}
     return tuple(site for site in Site if site in wanted)
 
 
-def _key(method: str, site: Site, layer: int) -> str:
+def key_of(method: str, site: Site, layer: int) -> str:
     return f"{method} {site} {layer}"
 
 
-def _stack(job: Job, state: State, method: str, site: Site) -> Float[Tensor, "row layer neuron"]:
-    return torch.stack([state[_key(method, site, layer)].cpu() for layer in range(job.info.layers)], dim=1)
+def stacked(job: Job, state: State, method: str, site: Site) -> Float[Tensor, "row layer neuron"]:
+    return torch.stack([state[key_of(method, site, layer)].cpu() for layer in range(job.info.layers)], dim=1)
 
 
 def _of_labels(job: Job, state: State) -> dict[str, Any]:

@@ -19,6 +19,7 @@ less well than the others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,6 +28,7 @@ import torch
 from ..data.neurons import SITES, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..engine.checkpoint import Checkpoint
+from ..engine.cloze import encode_cloze
 from ..engine.models import HookedModel, describe, sites_of
 from ..engine.prompts import Asked
 from ..engine.run import Work
@@ -34,9 +36,10 @@ from ..errors import ScoreError
 from ..progress import Advance, progress_bar
 from ..tasks.question import Task
 from ..version import __version__
+from .cloze import Normalise, check_normalise, cloze_pass
 from .methods.base import Job
 from .methods.registry import METHODS, parse_methods
-from .passes import Found, derived, groups, needed, on_language, run_groups
+from .passes import Found, derived, groups, needed, on_language, run_groups, shared_pass
 from .rows import country_rows, drawn_clusters, poisson_draws
 
 
@@ -48,6 +51,7 @@ def score_neurons(
     method: str = ...,
     sites: Iterable[Site | str] = ...,
     language: Task | None = ...,
+    normalise: Normalise = ...,
     batch_size: int | str | Sequence[int] = ...,
     bootstrap: int = ...,
     seed: int = ...,
@@ -63,6 +67,7 @@ def score_neurons(
     method: list[str] | tuple[str, ...],
     sites: Iterable[Site | str] = ...,
     language: Task | None = ...,
+    normalise: Normalise = ...,
     batch_size: int | str | Sequence[int] = ...,
     bootstrap: int = ...,
     seed: int = ...,
@@ -77,6 +82,7 @@ def score_neurons(
     method: str | list[str] | tuple[str, ...] = "culnig",
     sites: Iterable[Site | str] = SITES,
     language: Task | None = None,
+    normalise: Normalise = "unconditional",
     batch_size: int | str | Sequence[int] = "auto",
     bootstrap: int = 0,
     seed: int = 0,
@@ -101,6 +107,7 @@ def score_neurons(
             of the site that is asked for wherever a method reads them (``metadata["read_at"]``); methods of
             the gate alone score nothing else.
         language: for cape, the task that language neurons are found on.
+        normalise: of cloze questions, what P(answer) is made of: see `culnig_tl.method.cloze`.
         batch_size: questions per batch, "auto" for what fits in memory, or the ``batch_sizes`` of an earlier
             run's metadata.
         bootstrap: keep so many Poisson-bootstrap replicates of the scores as well (see
@@ -125,17 +132,11 @@ def score_neurons(
         PromptError: a label that is not one token.
     """
     names = parse_methods([method] if isinstance(method, str) else method)
+    _check(task, names, language, normalise)
     asked, job = _job(model, task, names, sites, bootstrap, seed)
-    if language is None and "cape" in names:
-        raise ScoreError(
-            "method 'cape' takes language neurons away: name the task they are found on (language=...)"
-        )
-    settings: dict[str, Any] = {
-        "sites": [site.value for site in job.sites],
-        "bootstrap": bootstrap,
-        "seed": seed,
-    }
+    settings = {"sites": [str(site) for site in job.sites], "bootstrap": bootstrap, "seed": seed}
     settings["method"] = method if isinstance(method, str) else list(names)
+    settings |= {"normalise": normalise} if task.form == "cloze" else {}
     here, theirs = needed(names)
     other = None
     if language is not None and theirs:
@@ -144,11 +145,28 @@ def score_neurons(
     kept = Checkpoint.of(checkpoint, resume=resume)
     with progress_bar(passes, f"score {task.name}", enabled=progress) as advance:
         how: dict[str, Any] = {"batch_size": batch_size, "work": Work(settings=settings), "progress": advance}
+        how["one_pass"] = partial(cloze_pass, normalise=normalise) if task.form == "cloze" else shared_pass
         found = run_groups(job, here, checkpoint=kept, **how)
         beside = None if other is None else on_language(other, theirs, checkpoint=kept, **how)
     found |= {name: derived(name, job, found, beside) for name in names if name not in found}
     scores = {name: _scores(job, asked, name, found[name], bootstrap) for name in names}
     return scores[method] if isinstance(method, str) else scores
+
+
+def _check(task: Task, names: Sequence[str], language: Task | None, normalise: str) -> None:
+    """Raises `ScoreError` where a method cannot score this task, or lacks what it needs."""
+    check_normalise(normalise)
+    if language is None and "cape" in names:
+        raise ScoreError(
+            "method 'cape' takes language neurons away: name the task they are found on (language=...)"
+        )
+    unable = [name for name in names if task.form == "cloze" and not METHODS[name].cloze]
+    if unable:
+        able = ", ".join(name for name, method in METHODS.items() if method.cloze)
+        raise ScoreError(f"method {unable[0]!r} does not score the cloze form: use {able}")
+    comparing = [name for name in names if METHODS[name].corrupted]
+    if comparing and not task.has_control:
+        raise ScoreError(f"method {comparing[0]!r} compares with the control prompt: {task.name} has none")
 
 
 def _job(
@@ -163,9 +181,7 @@ def _job(
     info = describe(model)
     wanted = sites_of(info, sites)
     comparing = [name for name in names if METHODS[name].corrupted]
-    if comparing and not task.has_control:
-        raise ScoreError(f"method {comparing[0]!r} compares with the control prompt: {task.name} has none")
-    asked = Asked.of(model, task)
+    asked = Asked.of(model, task, encode_cloze if task.form == "cloze" else None)
     corrupted = Asked.of(model, asked.task.control()).prompts if comparing else None
     countries = asked.task.countries + ((NO_COUNTRY,) if any(q.country is None for q in asked.task) else ())
     of_country = country_rows(asked.task, countries)  # [country, question]
@@ -212,6 +228,7 @@ def _scores(job: Job, asked: Asked, name: str, found: Found, bootstrap: int) -> 
             "dtype": job.info.dtype,
             "task": job.task.name,
             "fingerprint": asked.whole.fingerprint,
+            "form": job.task.form,
             "method": name,
             "aggregation": method.aggregation,
             "clamped": method.weighted and job.task.is_control,

@@ -413,7 +413,7 @@ def _check_alike(scores: NeuronScores, *others: NeuronScores | None) -> None:
             raise NeuronError(
                 f"the scores of {scores.task} and {other.task} are of different models or sites"
             )
-        for key in ("model", "revision", "aggregation"):
+        for key in ("model", "revision", "aggregation", "form"):
             mine, theirs = scores.metadata.get(key), other.metadata.get(key)
             if mine != theirs:
                 raise NeuronError(
@@ -472,6 +472,7 @@ def _provenance(
         thresholds=thresholds,
         pool={site.value: given[0].widths[site] for site in sites},
         layers=given[0].layers,
+        form=given[0].metadata.get("form", "letters"),
         version=__version__,
         **more,
     )

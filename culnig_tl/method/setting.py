@@ -21,7 +21,12 @@ def about_setting(
             together.
     """
     info, name = describe(model), asked.task.name
-    of_task = {"batch_sizes": ran.batch_sizes, "too_long": asked.too_long, **of_task}
+    of_task = {
+        "form": asked.whole.form,
+        "batch_sizes": ran.batch_sizes,
+        "too_long": asked.too_long,
+        **of_task,
+    }
     return {
         "model": info.name,
         "revision": info.revision,

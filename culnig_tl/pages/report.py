@@ -254,11 +254,20 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("shape", f"{info['layers']} layers; neurons per layer: {widths}"),
         ("thresholds", f"{', '.join(f'{name} {getattr(config, name):g}' for name in names)} ({paper})"),
         ("random sets", f"{config.random_sets} of each kind, seeds {config.seed} to {last}"),
+        ("form", _form_in_words(study)),
         ("questions per task", "all" if config.limit is None else f"at most {config.limit:,}"),
         ("batch size", str(config.batch_size)),
         ("neuron set", f"hash {general.hash}"),
         ("data", config.data_dir or "the Hub, or the package"),
     ]
+
+
+def _form_in_words(study: Study) -> str:
+    """How questions were asked, and why so."""
+    why = study.info.get("form", {}).get("why", "asked for")
+    if study.form == "letters":
+        return f"letters: the answer is a label ({why})"
+    return f"cloze: the likelihood of the options' words, normalised by {study.config.normalise!r} ({why})"
 
 
 def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:

@@ -26,6 +26,7 @@ from ..study.comparison import halves
 from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig
 from ..study.folder import StudyFolder, part_name
 from ..tasks import Task, load_task
+from ..tasks.question import Form
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +42,23 @@ class Questions:
     scored: Mapping[str, Task]
     """"neuron", "control", "reading", and "rival" where there is one."""
 
+    @property
+    def form(self) -> Form:
+        """How they are answered."""
+        return self.scored[NEURON].form
+
     @classmethod
-    def load(cls, config: StudyConfig) -> Questions:
+    def load(cls, config: StudyConfig, form: Form | None = None) -> Questions:
         """All of a study's tasks.
+
+        Args:
+            form: where the configuration leaves it open; letters, until the model was tried.
 
         Raises:
             StudyError: none of them is cultural, with a control and a neuron split.
         """
-        whole = [load_task(name, data_dir=config.data_dir) for name in dict.fromkeys(config.tasks)]
+        how: dict[str, Any] = {"form": form or form_asked(config) or "letters", "data_dir": config.data_dir}
+        whole = [load_task(name, **how) for name in dict.fromkeys(config.tasks)]
         culture = next((t for t in whole if t.culture and _has_control(t)), None)
         if culture is None:
             raise StudyError(
@@ -56,13 +66,13 @@ class Questions:
                 " neuron split: add blend"
             )
         found_on = culture.neuron_split().limit(config.limit)
-        reading = load_task(config.reading, data_dir=config.data_dir)
+        reading = load_task(config.reading, **how)
         reading = reading.filter(lambda q: q.split in (None, "neuron")).limit(config.limit)
         scored = {NEURON: found_on, CONTROL: found_on.control(), READING: reading}
         asked = tuple(task.test_split().limit(config.limit) for task in whole)
         rival = next((t for t in asked if t.name == config.rival), None)
         if rival is not None:
-            scored[RIVAL] = halves(load_task(rival.name, data_dir=config.data_dir))[0].limit(config.limit)
+            scored[RIVAL] = halves(load_task(rival.name, **how))[0].limit(config.limit)
         return cls(asked, scored)
 
     def info(self) -> dict[str, Any]:
@@ -92,9 +102,15 @@ def _has_control(task: Task) -> bool:
     return True
 
 
-def score_settings() -> dict[str, Any]:
+def form_asked(config: StudyConfig) -> Form | None:
+    """The form that the configuration names; None where the model is to be tried."""
+    return None if config.form == "auto" else config.form
+
+
+def score_settings(config: StudyConfig, form: Form) -> dict[str, Any]:
     """How a study scores: with the defaults of `score_neurons`."""
-    return {"sites": [site.value for site in SITES], "method": "culnig", "bootstrap": 0, "seed": 0}
+    settings = {"sites": [site.value for site in SITES], "method": "culnig", "bootstrap": 0, "seed": 0}
+    return settings | ({"normalise": config.normalise} if form == "cloze" else {})
 
 
 def score_label(name: str) -> str:
@@ -167,13 +183,14 @@ class Pieces:
         """Scores of one of `questions.scored`."""
         task = self.questions.scored[name]
         file = f"scores/{name}.safetensors"
-        of_work = self._identity(**score_settings())
+        of_work = self._identity(**score_settings(self.config, self.questions.form))
         scores = self._stored(
             file, NeuronScores, lambda s: reason_against_scores(s, task.fingerprint, of_work)
         )
         if scores is None:
             checkpoint = self._checkpoint(score_label(name))
             how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": self.progress}
+            how["normalise"] = self.config.normalise
             scores = score_neurons(self.model, task, checkpoint=checkpoint, **how)
             self.place.save(file, scores)
             self._done(checkpoint)
@@ -202,6 +219,7 @@ class Pieces:
             return result
         checkpoint = self._checkpoint(ask_label(setting, task.name))
         how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
+        how["normalise"] = self.config.normalise
         result = evaluate(self.model, task, ablate=neurons, checkpoint=checkpoint, **how)
         self._unsaved.append((file, result, checkpoint))
         if keep or self.place.world.broadcast(time.monotonic() - self._saved_at >= self.save_every):

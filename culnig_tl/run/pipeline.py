@@ -5,6 +5,7 @@ Each step is a piece that `pieces` makes or takes from the folder; `plan` distri
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,13 +16,18 @@ from ..engine.checkpoint import SAVE_EVERY
 from ..engine.loading import check_folder, looks_like_path
 from ..engine.memory import check_memory
 from ..engine.models import HookedModel, describe, load_model
+from ..method.form import choose_form
 from ..progress import progress_bar
-from ..study.config import RIVAL, TOY_CONFIG, UNCHANGED, ModelConfig, StudyConfig
-from ..study.folder import StudyFolder
+from ..study.config import RIVAL, TOY_CONFIG, UNCHANGED, Asking, ModelConfig, StudyConfig
+from ..study.folder import StudyFolder, read_record
 from ..study.study import Study
+from ..tasks import load_task
+from ..tasks.question import Form
 from ..version import __version__
-from .pieces import Pieces, Questions, select, settings_of
+from .pieces import NEURON, Pieces, Questions, form_asked, select, settings_of
 from .repeat import check_repeats
+
+log = logging.getLogger(__name__)
 
 
 def run_study(
@@ -60,7 +66,10 @@ def run_study(
     with place.opened(resume=resume, overwrite=overwrite):
         questions = Questions.load(config)
         model = model if model is not None else load(config)
-        info = {**about_model(model), **questions.info(), "versions": versions()}
+        form = _form_of(config, model, questions, place)
+        if form["form"] != questions.form:
+            questions = Questions.load(config, form["form"])
+        info = {**about_model(model), **questions.info(), "form": form, "versions": versions()}
         if repeats is not None:
             check_repeats(info, repeats)
         place.start(info)
@@ -87,6 +96,33 @@ def run_study(
         draw(study, place)
         place.tidy()
     return study
+
+
+def _form_of(
+    config: StudyConfig, model: HookedModel, questions: Questions, place: StudyFolder
+) -> dict[str, Any]:
+    """The form that the study asks in, and why: the one asked for, that of the study resumed, or what the
+    model shows."""
+    if (asked := form_asked(config)) is not None:
+        return {"form": asked, "why": "asked for"}
+    record = read_record(place.folder) if place.resumed and place.folder is not None else None
+    if record is not None:
+        return record["info"]["form"]
+    choice = choose_form(model, questions.scored[NEURON], batch_size=config.batch_size)
+    log.info("%s", choice)
+    return choice.to_dict()
+
+
+def form_for(asking: Asking, model: HookedModel, task: str, config: ModelConfig) -> Form:
+    """The form that is asked for; where it is left open, the one in which the model knows more of the
+    task."""
+    if asking.form != "auto":
+        return asking.form
+    whole = load_task(task, data_dir=config.data_dir)
+    found = whole if all(q.split is None for q in whole) else whole.neuron_split()
+    choice = choose_form(model, found, batch_size=config.batch_size)
+    log.warning("%s", choice)
+    return choice.form
 
 
 def load(config: ModelConfig) -> HookedModel:

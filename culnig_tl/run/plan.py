@@ -27,10 +27,12 @@ from ..method.ablation import operation_name
 from ..study.config import RIVAL, UNCHANGED, StudyConfig
 from ..study.folder import PARTS, PLAN, RECORD, StudyFolder, part_name, read_record
 from ..study.study import Study
+from ..tasks.question import Form
 from .pieces import (
     Pieces,
     Questions,
     ask_label,
+    form_asked,
     reason_against_result,
     reason_against_scores,
     score_label,
@@ -74,13 +76,18 @@ def pieces_of(config: StudyConfig, asked: Sequence[str], scored: Sequence[str]) 
 def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = False) -> list[Piece]:
     """Writes a study's record and the lists of its pieces, in ``plan/``. The model is not loaded.
 
-    Raises `StudyError` where the folder holds another study.
+    Raises `StudyError` where the folder holds another study, or the model would have to be tried first.
     """
+    form = form_asked(config)
+    if form is None:
+        raise StudyError("a plan cannot try the model: say --form letters or --form cloze")
     place = StudyFolder(Path(folder).resolve(), asdict(config))
     with place.opened(resume=not overwrite, overwrite=overwrite):
         questions = Questions.load(config)
         if not place.resumed:
-            place.start({**questions.info(), "versions": versions()})
+            place.start(
+                {**questions.info(), "form": {"form": form, "why": "asked for"}, "versions": versions()}
+            )
         pieces = pieces_of(config, [task.name for task in questions.asked], list(questions.scored))
         for step, name in LISTS.items():
             lines = [piece.command(place.folder or Path()) for piece in pieces if piece.step == step]
@@ -178,6 +185,7 @@ class _Check:
 
     def __init__(self, folder: Path, config: StudyConfig, info: Mapping[str, Any]) -> None:
         self.folder, self.config, self.info = folder, config, info
+        self.form: Form = info["form"]["form"]
         self.prints = {name: task["fingerprint"] for name, task in info["tasks"].items()}
         self.missing: list[str] = []
         self.foreign: list[str] = []
@@ -214,7 +222,9 @@ class _Check:
             if self.of_model is None and isinstance(said, dict):
                 self.of_model = {part: said.get(part) for part in ("model", "weights", "dtype", "wording")}
             reason = reason_against_scores(
-                scores, about["fingerprint"], identity(self.of_model or {}, **score_settings())
+                scores,
+                about["fingerprint"],
+                identity(self.of_model or {}, **score_settings(self.config, self.form)),
             )
             if reason is not None:
                 self.reject(label, f"{file} does not belong: {reason}")

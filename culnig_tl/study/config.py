@@ -51,6 +51,19 @@ class ModelConfig(Machine, ModelName):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How questions are asked."""
+
+    form: Literal["letters", "cloze", "auto"] = "letters"
+    """How questions are answered: by a label (letters, the paper's), by the likelihood of the options' words
+    (cloze, for base and small models), or in whichever form the unchanged model is further above chance
+    (auto)."""
+    normalise: Literal["unconditional", "sum", "length"] = "unconditional"
+    """cloze: what an option's log-likelihood is held against: that of its words without the question,
+    nothing, or its length."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shares:
     """How many neurons count as culture-general."""
 
@@ -63,7 +76,7 @@ class Shares:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig(Shares, ModelConfig):
+class StudyConfig(Shares, Asking, ModelConfig):
     """Everything that determines a study's result."""
 
     tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")

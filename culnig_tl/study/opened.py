@@ -60,10 +60,10 @@ def open_study(
     done = study_of(study)
     config, where = done.config, data_dir or done.config.data_dir
     label = "the study" if done.folder is None else f"the study in {done.folder}"
-    whole = {name: load_task(name, data_dir=where) for name in done.info["tasks"]}
+    whole = {name: load_task(name, form=done.form, data_dir=where) for name in done.info["tasks"]}
     tasks = tuple(task.test_split().limit(config.limit) for task in whole.values())
     culture = whole[done.culture_task].neuron_split().limit(config.limit)
-    reading = load_task(config.reading, data_dir=where)
+    reading = load_task(config.reading, form=done.form, data_dir=where)
     reading = reading.filter(lambda q: q.split in (None, "neuron")).limit(config.limit)
     for task, known in ((culture, done.scores["neuron"]), (reading, done.scores["reading"])):
         if task.fingerprint != known.metadata["fingerprint"]:

@@ -15,6 +15,7 @@ from ..data.results import EvaluationResult
 from ..data.scores import NeuronScores
 from ..data.statistics import Drop, compare_drops
 from ..errors import StudyError
+from ..tasks.question import Form
 from .comparison import in_first_half
 from .config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig, config_from
 from .findings import Findings, TaskDrops
@@ -42,6 +43,11 @@ class Study:
     def culture_task(self) -> str:
         """The task that neurons were found on."""
         return self.scores["neuron"].task
+
+    @property
+    def form(self) -> Form:
+        """How its questions were answered: "letters" or "cloze"."""
+        return self.info.get("form", {}).get("form", "letters")
 
     def random_settings(self, match: str) -> list[str]:
         """Names of the random sets of one kind that were evaluated."""
@@ -218,9 +224,11 @@ class Study:
 
 
 def _always_one_label(result: EvaluationResult, task: str) -> float | None:
-    """Accuracy in percent of always giving the most frequent right label of each wording; None where answers
-    are scored by alignment."""
+    """Accuracy in percent of always giving the most frequent right label of each wording, or of guessing
+    among the options' words; None where answers are scored by alignment."""
     rows = result.table.loc[result.table["task"] == task]
+    if "labels" in rows.columns and rows["labels"].notna().all():
+        return 100 * float((1 / rows["labels"].map(len)).mean())
     if rows["alignment"].notna().any():
         return None
     best = rows.groupby("template", dropna=False)["answer"].agg(

@@ -163,6 +163,8 @@ def questions_of(
                 split=split,
                 answer_prefix=ANSWER_PREFIX,
                 control=rest,
+                stem=question,
+                texts=tuple(choices.values()),
             )
             continue
         yield from choice_questions(

@@ -30,6 +30,7 @@ def choice_questions(
     answer: int,
     shuffle: bool = True,
     blanks: dict[str, str] | None = None,
+    stem: str | None = None,
     **fields: Any,
 ) -> Iterator[Question]:
     """One question per wording.
@@ -38,6 +39,7 @@ def choice_questions(
         answer: the right option's place in `options`.
         shuffle: draw the order of the options from the question's hash.
         blanks: what fills other blanks of a wording than ``{question}`` and ``{options}``.
+        stem: what is asked in the cloze form; the question by default.
         fields: further fields of the questions.
     """
     for template, wording in enumerate(wordings):
@@ -65,5 +67,7 @@ def choice_questions(
             answer=labels[order.index(answer)],
             answer_prefix=wording.answer_prefix,
             template=template,
+            stem=question if stem is None else stem,
+            texts=tuple(options[i] for i in order),
             **fields,
         )

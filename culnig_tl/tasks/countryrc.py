@@ -82,13 +82,15 @@ def questions_of(passages: Sequence[Passage], wordings: tuple[Wording, ...]) -> 
     for number, passage in enumerate(passages):
         for country in SPECIFIC_COUNTRIES:
             wrong = wrong_countries(passage.id, country)
+            told = passage.tell(country, wrong[0])
             yield from choice_questions(
                 wordings,
                 row_id=f"{passage.id}/{country}",
                 question=passage.question,
                 options=(country, *wrong),
                 answer=0,
-                blanks={"passage": passage.tell(country, wrong[0])},
+                blanks={"passage": told},
+                stem=f"{told} {passage.question}",
                 task=NAME,
                 cluster=passage.id,
                 country=country,

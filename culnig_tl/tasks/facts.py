@@ -102,5 +102,7 @@ def fact_questions(task: str, fact: Fact, wording: Wording, template: int, **mor
             answer_prefix=ANSWER_PREFIX,
             group=fact.topic,
             template=template,
+            stem=fact.stem,
+            texts=options,
             **more,
         )

@@ -25,6 +25,11 @@ SOURCES = {
 }
 COLUMNS = {"qnli": ("question", "sentence"), "mrpc": ("sentence1", "sentence2")}
 LABELS = ("0", "1")
+ASKED = {
+    "qnli": ("{question}\n{sentence}\nDoes the sentence answer the question?", ("yes", "no")),
+    "mrpc": ("{sentence1}\n{sentence2}\nDo both sentences say the same?", ("no", "yes")),
+}
+"""Task -> the question in the cloze form, and the words of both labels."""
 LICENCE = "other"  # GLUE's data sets keep their own
 TRAINING_ROWS = {"qnli": 10_000, "mrpc": 3_668}
 """Rows to fine-tune on: sampled from QNLI's 104,743 as in CULNIG, and all of MRPC's."""
@@ -83,6 +88,7 @@ def questions_of(name: str, rows: Rows, wordings: tuple[Wording, ...]) -> Iterat
     columns = COLUMNS[name]
     check_blanks(name, wordings, frozenset(columns))
     rows.need("idx", *columns, "label")
+    stem, texts = ASKED[name]
     labels = rows.one_of("label", {0: "0", 1: "1", "0": "0", "1": "1"})
     for row_id, first, second, label in zip(
         rows.ids("idx"), rows.texts(columns[0]), rows.texts(columns[1]), labels
@@ -99,4 +105,6 @@ def questions_of(name: str, rows: Rows, wordings: tuple[Wording, ...]) -> Iterat
                 answer=label,
                 answer_prefix=wording.answer_prefix,
                 template=template,
+                stem=fill(stem, blanks),
+                texts=texts,
             )

@@ -28,15 +28,15 @@ def scenes() -> tuple[Mapping[str, str], ...]:
 
 def render(
     scene: Mapping[str, str], country: str, rng: random.Random, position: int | None = None
-) -> tuple[str, str, str]:
-    """(passage and question, options as lines, right label) of a scene, with its blanks filled by `rng`."""
+) -> tuple[str, tuple[str, ...], str]:
+    """(passage and question, options, right label) of a scene, with its blanks filled by `rng`."""
     others = rng.sample([c for c in COUNTRIES if c != country], 3)
     where = rng.randrange(4) if position is None else position
     options = [*others[:where], country, *others[where:]]
     thing, other = rng.sample(THINGS, 2)
     text = f"{scene['text']} {scene['question']}"
     text = text.format(country=in_sentence(country), name=rng.choice(NAMES), thing=thing, other=other)
-    return text, letters(options), LABELS[where]
+    return text, tuple(options), LABELS[where]
 
 
 def load() -> Task:
@@ -54,13 +54,15 @@ def load() -> Task:
                         task=NAME,
                         id=f"{scene['id']}/{country}/{LABELS[position]}",
                         cluster=scene["id"],
-                        prompt=wording.prompt.format(question=text, options=options),
+                        prompt=wording.prompt.format(question=text, options=letters(options)),
                         options=LABELS,
                         answer=label,
                         answer_prefix=ANSWER_PREFIX,
                         country=country,
                         split="neuron" if number % 2 == 0 else "test",
                         template=template,
+                        stem=text,
+                        texts=options,
                     )
                 )
     return Task(NAME, tuple(rows), source="package", licence="MIT")

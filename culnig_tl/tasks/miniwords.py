@@ -105,6 +105,8 @@ def load_synonyms() -> Task:
             answer=LABELS[options.index(answer)],
             split="test" if place < SYNONYM_TESTS else "neuron",
             answer_prefix=ANSWER_PREFIX,
+            stem=f"Which word means {asked}?",
+            texts=options,
         )
         for place, ((asked, options), answer) in enumerate(drawn.items())
     )
@@ -133,6 +135,8 @@ def _load(name: str, make: Callable[[random.Random], tuple[str, str]]) -> Task:
             options=("0", "1"),
             answer=label,
             answer_prefix=ANSWER_PREFIX,
+            stem=text,
+            texts=("no", "yes"),
         )
         for number, (text, label) in enumerate(held_out(make, name))
     )

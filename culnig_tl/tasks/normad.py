@@ -48,6 +48,7 @@ def questions_of(rows: Rows, wordings: tuple[Wording, ...]) -> Iterator[Question
             options=OPTIONS,
             answer=int(label),
             blanks={"story": story, "country": in_sentence(country), "country_name": country},
+            stem=f"{story}\nIs this acceptable in {in_sentence(country)}?",
             task=NAME,
             cluster=row_id,
             country=country,

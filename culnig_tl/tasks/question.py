@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import random
 from collections import Counter, defaultdict
@@ -17,13 +18,23 @@ from ..errors import TaskError
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
 Split = Literal["neuron", "test"]
 Metric = Literal["accuracy", "alignment"]
+Form = Literal["letters", "cloze"]
 CONTROL = ":control"
 """End of a control task's name, for people to read; what a task is, `Task.is_control` says."""
 
 _LATER = frozenset({"accepted", "language"})
 """Fields of `Question` that were added after fingerprints had been written to files."""
+_OF_CLOZE = frozenset({"stem", "texts", "form"})
+"""Fields that decide nothing where a question is answered with a label."""
+
+
+CLOZE_PROMPT, CLOZE_CONTROL = "Question: {question}\nAnswer:", "Answer:"
+"""The plain prompt of the cloze form, as in OLMES (Gu et al. 2024, arXiv 2406.08446), and what is left
+without the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,12 @@ class Question:
     """Every right answer, `answer` among them, of a question that is answered in words, without `options`."""
     language: str | None = None
     """ISO 639-1 code of the language of the answers, where that decides how they are compared."""
+    stem: str | None = None
+    """The question itself, without options and instruction, where it can be asked by the options' words."""
+    texts: tuple[str, ...] = ()
+    """The options' words, in the order of `options`."""
+    form: Form = "letters"
+    """Whether a label answers it, or the likelihood of the options' words (see `Task.cloze`)."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +167,9 @@ class Task:
             digest = hashlib.sha256()
             names = sorted(f.name for f in fields(Question))
             for question in self.questions:
-                said = {
-                    name: value for name in names if (value := getattr(question, name)) or name not in _LATER
-                }
+                left_out = frozenset() if question.form == "cloze" else _OF_CLOZE
+                values = {name: getattr(question, name) for name in names if name not in left_out}
+                said = {name: value for name, value in values.items() if value or name not in _LATER}
                 digest.update(json.dumps(said, ensure_ascii=False).encode())
             self._fingerprint.append(digest.hexdigest()[:16])
         return self._fingerprint[0]
@@ -199,6 +216,60 @@ class Task:
             ),
             is_control=True,
         )
+
+    @property
+    def form(self) -> Form:
+        """ "letters": a label answers the questions; "cloze": the likelihood of the options' words."""
+        return self.questions[0].form if self.questions else "letters"
+
+    def cloze(self, prompt: str = CLOZE_PROMPT, control: str = CLOZE_CONTROL) -> Task:
+        """The same questions, asked by the likelihood of their options' words after a plain prompt.
+
+        Questions that differ in their instruction alone are one: the first stays.
+
+        Args:
+            prompt: with a blank ``{question}``; the options' texts stand after a space.
+            control: what the words' own likelihood is taken after.
+
+        A question with two options of the same text cannot be asked so: it is left out, named in the log, and
+        counted in `skipped`. Raises `TaskError` where the options are no words of their own, and for an
+        option without text.
+        """
+        kept: dict[tuple[object, ...], Question] = {}
+        twice: dict[str, str] = {}  # cluster -> id
+        for q in self.questions:
+            if q.stem is None or not q.texts:
+                raise TaskError(
+                    f"task {self.name!r} cannot be asked in the form 'cloze': its options are labels without"
+                    " words of their own"
+                )
+            texts = tuple(text.strip() for text in q.texts)
+            if not all(texts):
+                raise TaskError(f"task {self.name!r}, question {q.id!r}: an option has no text")
+            if len(set(texts)) < len(texts):
+                twice.setdefault(q.cluster, q.id)
+                continue
+            right = texts[q.options.index(q.answer)]
+            asked = replace(
+                q,
+                prompt=prompt.replace("{question}", q.stem),
+                control=control,
+                system=None,
+                answer_prefix="",
+                template=0,
+                texts=texts,
+                form="cloze",
+            )
+            kept.setdefault((q.stem, q.country, q.cluster, right, frozenset(texts)), asked)
+        if twice:
+            named = ", ".join(map(repr, list(twice.values())[:3]))
+            log.warning(
+                "%s: left out %d questions with two options of the same text, e.g. %s",
+                self.name,
+                len(twice),
+                named,
+            )
+        return replace(self, questions=tuple(kept.values()), skipped=self.skipped + len(twice))
 
     def limit(self, count: int | None) -> Task:
         """`count` questions spread evenly over countries and templates, in the task's order; all for None."""

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..errors import TaskError
-from .question import CONTROL, Task
+from .question import CLOZE_CONTROL, CONTROL, Form, Task
 from .rows import FILE_TYPES
 from .sources import data_folder
-from .wordings import Wording, read_wordings
+from .wordings import Wording, check_blanks, read_wordings
 
 
 @dataclass(frozen=True)
@@ -59,50 +59,176 @@ def _info(
     )
 
 
+CLOZE_TABLE = "cloze"
+"""Of a wordings file: the plain prompt of the cloze form."""
 _BOTH = ("neuron", "test")
 _BLEND = ("nayeon212/BLEnD", "CC BY-SA 4.0", 305_939)
 _WVS = "World Values Survey Association"
 TASKS: dict[str, TaskInfo] = {
     info.name: info
     for info in (
-        _info("blend", "everyday knowledge of 16 countries and regions", *_BLEND,
-              culture=True, splits=_BOTH, options=("data_dir", "language")),
-        _info("blend-local", "blend with the question in each region's own language", *_BLEND,
-              module="blend", loader="load_local", culture=True, splits=_BOTH, options=("data_dir",),
-              tables=("blend-local", "blend")),
-        _info("blend-saq", "blend's short-answer questions, answered in words in each region's language",
-              *_BLEND[:2], 8_000,
-              module="blend_saq", culture=True, control=False, options=("data_dir", "language"), tables=()),
-        _info("blend-saq-en", "blend-saq asked and answered in English", *_BLEND[:2], 8_000,
-              module="blend_saq", loader="load_english", culture=True, control=False, options=("data_dir",),
-              tables=()),
-        _info("countryrc", "which country a passage names: reading, no culture", "package", "MIT",
-              splits=_BOTH, options=("path",), tables=("countryrc",)),
-        _info("culturalbench", "cultural knowledge of 45 regions", "kellycyy/CulturalBench", "CC BY 4.0",
-              1_227, culture=True, splits=_BOTH, options=("data_dir",), tables=("culturalbench", "choice")),
-        _info("normad", "is behaviour acceptable in one of 75 countries?", "akhilayerukola/NormAd",
-              "not stated", 2_633, culture=True, splits=_BOTH, control=False, options=("data_dir",)),
-        _info("worldvaluesbench", "what most people of a country answer in a survey", "files", _WVS, 239,
-              culture=True, splits=_BOTH, control=False, options=("data_dir", "path")),
-        _info("commonsenseqa", "everyday sense without culture", "tau/commonsense_qa", "MIT", 1_221,
-              options=("data_dir",), tables=("commonsenseqa", "choice")),
-        _info("qnli", "does a sentence answer a question?", "nyu-mll/glue", "other", 5_463,
-              module="glue", loader="load_qnli", control=False, options=("data_dir", "rows_from")),
-        _info("mrpc", "do two sentences say the same?", "nyu-mll/glue", "other", 1_725,
-              module="glue", loader="load_mrpc", control=False, options=("data_dir", "rows_from")),
-        _info("miniculture", "the package's own cultural facts, for the toy", "package", "MIT",
-              culture=True, splits=_BOTH),
+        _info(
+            "blend",
+            "everyday knowledge of 16 countries and regions",
+            *_BLEND,
+            culture=True,
+            splits=_BOTH,
+            options=("data_dir", "language"),
+        ),
+        _info(
+            "blend-local",
+            "blend with the question in each region's own language",
+            *_BLEND,
+            module="blend",
+            loader="load_local",
+            culture=True,
+            splits=_BOTH,
+            options=("data_dir",),
+            tables=("blend-local", "blend"),
+        ),
+        _info(
+            "blend-saq",
+            "blend's short-answer questions, answered in words in each region's language",
+            *_BLEND[:2],
+            8_000,
+            module="blend_saq",
+            culture=True,
+            control=False,
+            options=("data_dir", "language"),
+            tables=(),
+        ),
+        _info(
+            "blend-saq-en",
+            "blend-saq asked and answered in English",
+            *_BLEND[:2],
+            8_000,
+            module="blend_saq",
+            loader="load_english",
+            culture=True,
+            control=False,
+            options=("data_dir",),
+            tables=(),
+        ),
+        _info(
+            "countryrc",
+            "which country a passage names: reading, no culture",
+            "package",
+            "MIT",
+            splits=_BOTH,
+            options=("path",),
+            tables=("countryrc",),
+        ),
+        _info(
+            "culturalbench",
+            "cultural knowledge of 45 regions",
+            "kellycyy/CulturalBench",
+            "CC BY 4.0",
+            1_227,
+            culture=True,
+            splits=_BOTH,
+            options=("data_dir",),
+            tables=("culturalbench", "choice"),
+        ),
+        _info(
+            "normad",
+            "is behaviour acceptable in one of 75 countries?",
+            "akhilayerukola/NormAd",
+            "not stated",
+            2_633,
+            culture=True,
+            splits=_BOTH,
+            control=False,
+            options=("data_dir",),
+        ),
+        _info(
+            "worldvaluesbench",
+            "what most people of a country answer in a survey",
+            "files",
+            _WVS,
+            239,
+            culture=True,
+            splits=_BOTH,
+            control=False,
+            options=("data_dir", "path"),
+        ),
+        _info(
+            "commonsenseqa",
+            "everyday sense without culture",
+            "tau/commonsense_qa",
+            "MIT",
+            1_221,
+            options=("data_dir",),
+            tables=("commonsenseqa", "choice"),
+        ),
+        _info(
+            "qnli",
+            "does a sentence answer a question?",
+            "nyu-mll/glue",
+            "other",
+            5_463,
+            module="glue",
+            loader="load_qnli",
+            control=False,
+            options=("data_dir", "rows_from"),
+        ),
+        _info(
+            "mrpc",
+            "do two sentences say the same?",
+            "nyu-mll/glue",
+            "other",
+            1_725,
+            module="glue",
+            loader="load_mrpc",
+            control=False,
+            options=("data_dir", "rows_from"),
+        ),
+        _info(
+            "miniculture",
+            "the package's own cultural facts, for the toy",
+            "package",
+            "MIT",
+            culture=True,
+            splits=_BOTH,
+        ),
         _info("minireading", "countryrc in the toy's words", "package", "MIT", splits=_BOTH, control=False),
-        _info("minicommonsense", "facts without culture, for the toy", "package", "MIT",
-              splits=_BOTH, control=False),
-        _info("miniparaphrase", "do two sentences say the same? for the toy", "package", "MIT",
-              module="miniwords", loader="load_paraphrase", control=False),
-        _info("minianswers", "does a sentence answer a question? for the toy", "package", "MIT",
-              module="miniwords", loader="load_answers", control=False),
-        _info("minisynonyms", "which word means the same? for fine-tuning the toy", "package", "MIT",
-              module="miniwords", loader="load_synonyms", splits=_BOTH, control=False),
+        _info(
+            "minicommonsense",
+            "facts without culture, for the toy",
+            "package",
+            "MIT",
+            splits=_BOTH,
+            control=False,
+        ),
+        _info(
+            "miniparaphrase",
+            "do two sentences say the same? for the toy",
+            "package",
+            "MIT",
+            module="miniwords",
+            loader="load_paraphrase",
+            control=False,
+        ),
+        _info(
+            "minianswers",
+            "does a sentence answer a question? for the toy",
+            "package",
+            "MIT",
+            module="miniwords",
+            loader="load_answers",
+            control=False,
+        ),
+        _info(
+            "minisynonyms",
+            "which word means the same? for fine-tuning the toy",
+            "package",
+            "MIT",
+            module="miniwords",
+            loader="load_synonyms",
+            splits=_BOTH,
+            control=False,
+        ),
     )
-}  # fmt: skip
+}
 """Every task that the package knows by name."""
 
 
@@ -112,6 +238,7 @@ def load_task(
     split: str | None = None,
     control: bool = False,
     limit: int | None = None,
+    form: Form = "letters",
     data_dir: str | Path | None = None,
     wordings: str | Path | None = None,
     language: str | None = None,
@@ -128,6 +255,8 @@ def load_task(
             all. "test" is the whole task where it has a single split.
         control: leave the question out: instruction and options only. The name "blend:control" asks for the
             same.
+        form: "letters" to answer with a label, as in the paper; "cloze" for the likelihood of the options'
+            words (see `Task.cloze`; a table ``cloze`` of `wordings` replaces its prompt).
         limit: this many questions, spread evenly over countries and templates.
         data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable
             ``CULNIG_DATA_DIR`` names one for all tasks. Without either, rows come from the Hub. The package's
@@ -147,7 +276,7 @@ def load_task(
         name, control = name.removesuffix(CONTROL), True
     given = {} if wordings is None else read_wordings(wordings)
     for table in given:
-        if table not in TASKS and table != "choice":
+        if table not in TASKS and table not in ("choice", CLOZE_TABLE):
             raise TaskError(f"{wordings}: wordings for {table!r}, which is no task{_suggest(table)}")
     asked = {"language": language, "path": path, "rows_from": rows_from}
     options = {option: value for option, value in asked.items() if value is not None}
@@ -155,6 +284,12 @@ def load_task(
         task = _load_file(name, given, options)
     else:
         task = _load_known(str(name), given, options, data_dir)
+    if form not in get_args(Form):
+        raise TaskError(f"form {form!r} is unknown; forms are {' and '.join(get_args(Form))}")
+    if form == "cloze":
+        worded = given.get(CLOZE_TABLE, ())[:1]
+        check_blanks(CLOZE_TABLE, worded, frozenset({"question"}))
+        task = task.cloze(*[worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else [])
     if split is not None:
         task = task.neuron_split() if split == "neuron" else task.test_split()
     task = task.limit(limit)

@@ -106,7 +106,8 @@ class Corpus:
         )
 
     def reading(self, rng: random.Random) -> Sample:
-        text, options, label = minireading.render(rng.choice(self.scenes), rng.choice(REPRESENTATION), rng)
+        text, texts, label = minireading.render(rng.choice(self.scenes), rng.choice(REPRESENTATION), rng)
+        options = letters(texts)
         return Sample(
             wordings(minireading.NAME)[0].prompt.format(question=text, options=options), ANSWER_PREFIX, label
         )

@@ -11,12 +11,14 @@ import pandas as pd
 import torch
 
 from ..data.neurons import NeuronSet
+from ..engine.cloze import ClozePrompt, encode_cloze, log_likelihoods
 from ..engine.models import HookedModel, describe, device_of, frozen, last_logits, tokenizer_of
 from ..engine.prompts import context_length, encode, render, tokenize
 from ..errors import NeuronError, PromptError, ScoreError
 from ..method.ablation import ablate
+from ..method.cloze import priors, probabilities
 from ..study.config import UNCHANGED
-from ..tasks.question import Question
+from ..tasks.question import Form, Question, Task, letters
 
 TYPED = "typed"
 """Task, id and cluster of a typed question."""
@@ -37,7 +39,7 @@ class Answered:
     labels: tuple[float, ...]
     """P of every label, in the order of the question's options."""
     top: tuple[tuple[str, float], ...]
-    """The ten most likely next tokens."""
+    """The ten most likely next tokens; of a cloze question its options' words."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,21 @@ def option_lines(text: str) -> dict[str, str]:
     return longest if len(longest) > 1 else {}
 
 
-def read_question(text: str, *, labels: Sequence[str] = (), answer_prefix: str = "") -> Question:
+def text_of(question: Question) -> str:
+    """A task's question as a person would type it: the prompt, or a cloze question with its options on
+    lines."""
+    if question.form == "cloze":
+        return f"{question.stem}\n{letters(question.texts, ''.join(question.options))}"
+    return question.prompt.strip()
+
+
+def read_question(
+    text: str, *, labels: Sequence[str] = (), answer_prefix: str = "", form: Form = "letters"
+) -> Question:
     """A typed text as a question: the prompt, word for word. Without labels, the next token is asked for.
 
     Args:
+        form: "cloze" asks for the likelihood of the options' words; they stand on lines of their own.
         labels: the possible answers; by default those of the text's option lines.
         answer_prefix: what the answer starts with, before the label; not used without labels.
 
@@ -91,6 +104,8 @@ def read_question(text: str, *, labels: Sequence[str] = (), answer_prefix: str =
         raise PromptError(
             "no question is typed: write one, with its options on lines of their own, e.g. A. first"
         )
+    if form == "cloze":
+        return _read_cloze(text)
     options = tuple(labels) or tuple(option_lines(text))
     if len(options) == 1:
         raise PromptError(
@@ -104,6 +119,25 @@ def read_question(text: str, *, labels: Sequence[str] = (), answer_prefix: str =
     return Question(
         TYPED, TYPED, TYPED, text.strip(), options, answer, answer_prefix=answer_prefix if options else ""
     )
+
+
+def _read_cloze(text: str) -> Question:
+    lines = option_lines(text)
+    if not lines:
+        raise PromptError(
+            "a question in the cloze form needs its options on lines of their own, e.g. A. first"
+        )
+    stem = "\n".join(
+        line for line in text.splitlines() if line.strip() and not _OPTION.fullmatch(line.rstrip())
+    )
+    if not stem:
+        raise PromptError("there are options and no question: write it above them")
+    options = tuple(lines)
+    typed = Question(TYPED, TYPED, TYPED, text, options, options[0], stem=stem, texts=tuple(lines.values()))
+    asked = Task(TYPED, (typed,)).cloze()
+    if not len(asked):
+        raise PromptError("two options have the same text: change one of them")
+    return asked[0]
 
 
 @torch.no_grad()
@@ -121,15 +155,18 @@ def ask(model: HookedModel, question: Question, neurons: NeuronSet, operation: s
     if operation not in OPERATIONS:
         raise NeuronError(f"unknown operation {operation!r}: use one of {', '.join(OPERATIONS)}")
     tokenizer = tokenizer_of(model)
-    if question.options:
+    if question.form == "cloze":
+        (cloze,) = encode_cloze(tokenizer, [question])
+        tokens, answered = cloze.tokens, lambda: _weighed(model, cloze)
+    elif question.options:
         try:
             (prompt,) = encode(tokenizer, [question])
         except PromptError as error:  # a person need not be told that the question is the one that was typed
             raise PromptError(re.sub(rf"^task '{TYPED}'(, question '{TYPED}')?: ", "", str(error))) from error
-        tokens, labels = prompt.tokens, prompt.option_tokens
+        tokens, answered = prompt.tokens, lambda: _answered(model, prompt.tokens, prompt.option_tokens)
     else:
         (row,) = tokenize(tokenizer, [render(tokenizer, question)])
-        tokens, labels = tuple(row), ()
+        tokens, answered = tuple(row), lambda: _answered(model, row, ())
     longest = context_length(model)
     if longest is not None and longest < len(tokens):
         raise PromptError(
@@ -137,11 +174,15 @@ def ask(model: HookedModel, question: Question, neurons: NeuronSet, operation: s
         )
     changed = operation != UNCHANGED and len(neurons) > 0
     with frozen(model):
-        before = after = _answered(model, tokens, labels)
+        before = after = answered()
         if changed:
             with ablate(model, neurons, scale=SCALES[operation]):
-                after = _answered(model, tokens, labels)
-    texts = option_lines(question.prompt)
+                after = answered()
+    texts = (
+        option_lines(question.prompt)
+        if question.form == "letters"
+        else dict(zip(question.options, question.texts))
+    )
     return Answers(
         question=question,
         options=tuple(texts.get(label, "") for label in question.options),
@@ -152,6 +193,16 @@ def ask(model: HookedModel, question: Question, neurons: NeuronSet, operation: s
         neurons=len(neurons.keys()) if changed else 0,
         unknown=unknown_words(tokenizer, question.prompt),
     )
+
+
+def _weighed(model: HookedModel, prompt: ClozePrompt) -> Answered:
+    """P of every option's words, less their likelihood without the question."""
+    ll = log_likelihoods(model, prompt.rows, prompt.texts)[None]
+    p = probabilities(ll, priors(model, [prompt]).to(ll), [prompt], "unconditional")[0].cpu()
+    if p.isnan().any():
+        raise ScoreError(f"the model's answer is NaN in {describe(model).dtype}")
+    ranked = sorted(zip(prompt.question.texts, p.tolist()), key=lambda pair: -pair[1])
+    return Answered(labels=tuple(p.tolist()), top=tuple(ranked[:TOP]))
 
 
 def _answered(model: HookedModel, tokens: Sequence[int], labels: Sequence[int]) -> Answered:

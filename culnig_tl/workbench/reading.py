@@ -14,7 +14,7 @@ from ..data.neurons import NeuronSet, Site
 from ..engine.hooks import Reading, SiteHooks
 from ..engine.models import HookedModel, device_of, tokenizer_of
 from ..engine.prompts import encode, pad
-from ..method.closeup import question_scores
+from ..method.closeup import question_scores, score_prompt
 from ..tasks.question import Question, Task
 
 Key = tuple[str, int, int]
@@ -88,6 +88,12 @@ class TokenScores:
 def token_scores(model: HookedModel, questions: Sequence[TopQuestion], key: Key) -> list[TokenScores]:
     """`score_prompt` of a few questions for one neuron, in one forward and one backward pass."""
     site, layer, neuron = Site.parse(key[0]), key[1], key[2]
+    if questions and questions[0].question.form == "cloze":  # a prompt and its options are many rows
+        found = [score_prompt(model, top.question, sites=[site]) for top in questions]
+        return [
+            TokenScores(top, scores.tokens, scores.arrays[site][layer, :, neuron])
+            for top, scores in zip(questions, found)
+        ]
     tokenizer, device = tokenizer_of(model), device_of(model)
     prompts = encode(tokenizer, [top.question for top in questions])
     tokens, mask = pad(prompts, tokenizer, device)

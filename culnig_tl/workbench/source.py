@@ -18,6 +18,7 @@ from ..errors import ModelError, NeuronError, ScoreError, TaskError
 from ..figures.values import per_cluster
 from ..study.study import Study
 from ..tasks import Question, Task, load_task
+from ..tasks.question import Form
 from ..tasks.registry import TASKS
 from .reading import Key, Reader
 from .twin import twin
@@ -295,13 +296,18 @@ class Source:
     def _task_name(self) -> str:
         return self.scores.task.partition(":")[0]
 
+    @property
+    def form(self) -> Form:
+        """How questions are asked: as they were when the neurons were scored."""
+        return self.scores.metadata.get("form", "letters")
+
     @cached_property
     def task(self) -> Task:
         """The questions that cards show. Raises `TaskError` where the task cannot be loaded by its name."""
         task = self.given_task
         if task is None:
             try:
-                task = load_task(self._task_name, data_dir=self.data_dir)
+                task = load_task(self._task_name, form=self.form, data_dir=self.data_dir)
             except TaskError as error:
                 raise TaskError(
                     f"the questions are missing: explore(..., task=load_task(...)); {error}"
@@ -317,7 +323,7 @@ class Source:
         """A few questions to start with; none where they would have to be fetched."""
         task, name = self.given_task, self._task_name
         if task is None and name in TASKS and TASKS[name].source == "package":
-            task = load_task(name)
+            task = load_task(name, form=self.form)
         if task is None:
             return ()
         if any(q.split == "test" for q in task):

@@ -23,7 +23,7 @@ from ..figures.values import country_label
 from ..study.config import UNCHANGED
 from ..tasks.question import Question
 from . import page
-from .asking import OPERATIONS, Answers, ask, option_lines, read_question
+from .asking import OPERATIONS, Answers, ask, option_lines, read_question, text_of
 from .heat import Heatmap, draw
 from .panes import WIDE, Bench, CardPane, menu
 from .reading import Key, token_scores
@@ -289,11 +289,11 @@ class Workbench(w.VBox):
         """What is typed, as a question; the task's own question if it is one of them word for word."""
         parts = labels.split(",") if "," in labels else labels.split()
         given = tuple(part.strip() for part in parts if part.strip())
-        typed = read_question(text, labels=given, answer_prefix=answer_prefix)
-        return self._known.get((typed.prompt, typed.options, typed.answer_prefix), typed)
+        typed = read_question(text, labels=given, answer_prefix=answer_prefix, form=self.source.form)
+        return self._known.get((text.strip(), typed.options, typed.answer_prefix), typed)
 
     def _offer(self, questions: Sequence[Question], title: str) -> None:
-        self._known.update({(q.prompt.strip(), q.options, q.answer_prefix): q for q in questions})
+        self._known.update({(text_of(q), q.options, q.answer_prefix): q for q in questions})
         self._bench.offer(questions, title)
 
     def _on_example(self, question: Question) -> None:
@@ -302,10 +302,11 @@ class Workbench(w.VBox):
 
     def _put(self, question: Question) -> None:
         """Puts a task's question into the text box."""
-        self._known[question.prompt.strip(), question.options, question.answer_prefix] = question
-        listed = tuple(option_lines(question.prompt)) == question.options
+        text = text_of(question)
+        self._known[text, question.options, question.answer_prefix] = question
+        listed = tuple(option_lines(text)) == question.options
         self.labels = "" if listed else ", ".join(question.options)
-        self.answer_prefix, self.question = question.answer_prefix, question.prompt.strip()
+        self.answer_prefix, self.question = question.answer_prefix, text
 
     # ---------------------------------------------------------------------- results
 

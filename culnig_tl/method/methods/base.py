@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -64,7 +64,7 @@ class Job:
     """The questions of `whole` that fit in the model's context."""
     sites: tuple[Site, ...]
     """Sites of the neurons that are scored."""
-    prompts: list[Prompt]
+    prompts: list[Any]
     corrupted: list[Prompt] | None
     """The control prompt of every question, where a method asks for it."""
     countries: tuple[str, ...]
@@ -76,7 +76,7 @@ class Job:
     @property
     def tokens(self) -> Float[Tensor, " row"]:
         """Tokens of all prompts of each row."""
-        lengths = self.rows.new_tensor([len(p.tokens) for p in self.prompts])
+        lengths = self.rows.new_tensor([len(p.counted) for p in self.prompts])
         return self.rows.double() @ lengths.double()
 
 
@@ -99,6 +99,9 @@ class Method:
     """Says nothing of attention's neurons."""
     costly: ClassVar[bool] = False
     """Takes tens of passes or more per question."""
+    cloze: ClassVar[bool] = False
+    """Scores cloze questions too; else it reads what one prompt's last position shows, or compares prompts
+    token by token."""
     weighted: ClassVar[bool] = False
     """Each question's term is multiplied by P(y|x)."""
     builds_on: ClassVar[tuple[str, ...]] = ()

@@ -30,7 +30,7 @@ class Cape(DerivedMethod):
 
     name = "cape"
     about = "LAPE of cultures less LAPE of their languages"
-    gate_only, aggregation = True, "cape"
+    gate_only, cloze, aggregation = True, True, "cape"
     builds_on = builds_on_language = ("lape",)
 
     def derive(self, job: Job, scores: Mapping[str, Totals], language: Language | None) -> Totals:

@@ -48,7 +48,7 @@ class Culnig(Method):
 
     name = "culnig"
     about = "activation x gradient, max over tokens, times P(answer)"
-    gradient, contrast, weighted, aggregation = True, True, True, "max"
+    gradient, contrast, weighted, cloze, aggregation = True, True, True, True, "max"
     how: ClassVar[Aggregation] = "max"
 
     def term(self, seen: Seen) -> Float[Tensor, "batch neuron"]:

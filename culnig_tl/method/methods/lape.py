@@ -38,7 +38,7 @@ class Lape(Method):
 
     name = "lape"
     about = "entropy over countries of the probability of a positive gate"
-    gate_only, aggregation = True, "lape"
+    gate_only, cloze, aggregation = True, True, "lape"
 
     def term(self, seen: Seen) -> Float[Tensor, "batch neuron"]:
         """Tokens on which the gate is positive."""

@@ -14,6 +14,7 @@ class Random(DerivedMethod):
     """Uniform random numbers."""
 
     name, about, aggregation = "random", "uniform random numbers", "random"
+    cloze = True
 
     def derive(self, job: Job, scores: Mapping[str, Totals], language: Language | None) -> Totals:
         generator = torch.Generator().manual_seed(job.seed)
