@@ -1,4 +1,5 @@
-"""What several test files build: sets of neurons, random scores, a mirror of BLEnD's short answers."""
+"""What several test files build: sets of neurons, questions to be answered in words, random scores, a mirror
+of BLEnD's short answers."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import torch
 from culnig_tl import NeuronScores, NeuronSet, Site, describe
 from culnig_tl.tasks.blend_saq import PROMPTS
 from culnig_tl.tasks.countries import COUNTRIES
+from culnig_tl.tasks.question import Question, Task
 
 from .tasks.builders import write_blend, write_csv
 
@@ -33,6 +35,38 @@ def some_neurons(model, *, share=0.25, sites=None, seed=0) -> NeuronSet:
             drawn = rng.choice(width, size=max(1, int(share * width)), replace=False)
             rows += [(site, layer, int(i)) for i in drawn]
     return NeuronSet.from_indices(rows)
+
+
+# ------------------------------------------------------------------------------- questions for the cloze form
+
+FOODS = ("rice", "bread and soup", "noodles", "football, cricket and golf", "tea")
+
+
+def questions_with_texts(count: int = 6, *, task: str = "words", options: int | None = None) -> Task:
+    """Letters questions that can be asked in the cloze form: stems and options of different lengths, and of
+    three and four options (or so many), about three countries."""
+    made = []
+    for i in range(count):
+        country, width = ("Japan", "Spain", "Mexico")[i % 3], options or 3 + i % 2
+        texts = tuple(FOODS[(i + k) % len(FOODS)] for k in range(width))
+        stem = " ".join(["Think."] * (i % 4) + [f"What do people in {country} eat at New Year?"])
+        labels = "ABCDE"[:width]
+        lines = "\n".join(f"{label}. {text}" for label, text in zip(labels, texts))
+        made.append(
+            Question(
+                task=task,
+                id=f"{task}-{i}",
+                cluster=f"c{i // 2}",
+                prompt=f"{stem}\n{lines}\nAnswer:",
+                options=tuple(labels),
+                answer=labels[i % width],
+                country=country,
+                control=f"{lines}\nAnswer:",
+                stem=stem,
+                texts=texts,
+            )
+        )
+    return Task(task, tuple(made), source="tests", culture=True)
 
 
 # ---------------------------------------------------------------------------------------------- random scores

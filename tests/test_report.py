@@ -19,9 +19,10 @@ from culnig_tl.figures.gallery import MATRIX, figures_of, panels_of
 from culnig_tl.method.selection import select_random
 from culnig_tl.pages.comparison_page import write_comparison
 from culnig_tl.pages.page import write_figures
-from culnig_tl.pages.report import command, neuron_table, write_report
+from culnig_tl.pages.report import command, facts, neuron_table, write_report
+from culnig_tl.run.pipeline import run_study
 from culnig_tl.run.several import named_sources
-from culnig_tl.study.config import GENERAL, SPECIFIC
+from culnig_tl.study.config import GENERAL, SPECIFIC, StudyConfig
 from culnig_tl.study.findings import change
 from culnig_tl.study.study import Study
 
@@ -312,6 +313,79 @@ def test_command_names_what_differs_from_the_defaults_of_its_model():
         replace(study.config, model="./org/name"), study.info, study.scores, study.neurons, study.results
     )
     assert "--revision" not in command(local)
+
+
+# -------------------------------------------------------------------------------------------- the cloze form
+
+
+@pytest.fixture(scope="module")
+def cloze_study():
+    """A whole study of the toy in the cloze form, on a few questions."""
+    config = StudyConfig(
+        model="toy",
+        form="cloze",
+        tasks=("miniculture", "minicommonsense"),
+        reading="minireading",
+        rival=None,
+        limit=8,
+        random_sets=2,
+        top_mlp=0.05,
+        top_attn=0.01,
+        device="cpu",
+    )
+    return run_study(config, progress=False)
+
+
+def text_of(study: Study, folder) -> str:
+    """What the page of a study says."""
+    page = Page(write_report(study, folder / "page.html").read_text(encoding="utf-8"))
+    return " ".join(page.text.split()) + " " + " ".join(" ".join(cell.split()) for cell in page.cells)
+
+
+def test_a_cloze_study_says_what_cloze_means_beside_its_accuracies(cloze_study, tmp_path):
+    said = text_of(cloze_study, tmp_path)
+    assert "answered in words (cloze)" in said
+    assert "the model sees the question without its options" in said
+    assert "less that after the control, the prompt without the question. P(answer) is" in said
+    assert "right option's words are the likeliest of the options'" in said
+    for wrong in ("right label", "whole vocabulary", "letter of", "prompt's tokens"):
+        assert wrong not in said, wrong
+    assert "normalised by 'unconditional' (asked for)" in dict(facts(cloze_study))["form"]
+    assert "--form cloze" in said
+
+
+@pytest.mark.parametrize(
+    ("normalise", "says"), [("sum", "with nothing subtracted"), ("length", "per character")]
+)
+def test_p_answer_is_explained_as_it_was_normalised(normalise, says, cloze_study, tmp_path):
+    study = replace(cloze_study, config=replace(cloze_study.config, normalise=normalise))
+    said = text_of(study, tmp_path)
+    assert f"{says}. P(answer) is" in said and f"The normalisation, {normalise}, removes" in said
+
+
+def test_what_was_confirmed_by_letters_is_not_claimed_of_cloze(cloze_study, tmp_path):
+    said = text_of(cloze_study, tmp_path)
+    assert "trained to answer with letters" in said and "on all six seeds" not in said
+
+
+def test_a_study_by_letters_speaks_of_labels(pages):
+    for _, page in pages.values():
+        said = " ".join(page.text.split())
+        assert "the likeliest token of the whole vocabulary is the right label" in said
+        assert "P(answer) is the probability of the right label" in said and "cloze" not in said
+
+
+def test_several_studies_name_those_that_were_asked_in_words(tmp_path):
+    studies = {"base": made_study(**CASES["shown"]), "words": made_study(**CASES["shown"], form="cloze")}
+    studies["words"].info["form"] = {"form": "cloze", "why": "asked for"}
+    found = compare_checkpoints(studies)
+    page = Page(write_comparison(found, tmp_path / "mixed.html").read_text(encoding="utf-8"))
+    said = " ".join(page.text.split())
+    assert "right label (letters), or the right option's words" in said and "Asked so: words." in said
+    plain = compare_checkpoints({"base": studies["base"], "other": studies["base"]})
+    assert (
+        "loze" not in Page(write_comparison(plain, tmp_path / "plain.html").read_text(encoding="utf-8")).text
+    )
 
 
 # ----------------------------------------------------------------------------------------------- several stud

@@ -54,7 +54,7 @@ class ClozePrompt:
     @property
     def tokens(self) -> tuple[int, ...]:
         """The longest row."""
-        return max(self.rows, key=len)
+        return max((*self.rows, *self.bare_rows), key=len)
 
     @property
     def counted(self) -> tuple[int, ...]:

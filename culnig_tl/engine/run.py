@@ -210,7 +210,7 @@ def run_pass(
 
 def _decide(
     model: HookedModel,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Any],
     lengths: Sequence[int],
     hooks: SiteHooks | None,
     fwd_hooks: Sequence[tuple[str, Any]],
@@ -227,6 +227,11 @@ def _decide(
     else:
         names = [name for name, _ in fwd_hooks] + ([] if hooks is None else hooks.names)
         tried = probe_forward(model, names, shortest.tokens)
+    if not tried.padding and any(len(p.rows) > 1 for p in prompts):
+        raise ScoreError(
+            "padding changes what this model says, and a cloze question's options are padded to one length:"
+            " ask in the form 'letters'"
+        )
     most = checkpoint.tokens_per_batch if checkpoint is not None else None
     if tried.bytes_per_token is None:
         most = None
@@ -253,7 +258,7 @@ def _health(model: HookedModel, state: State, count: int) -> Float[Tensor, " que
 
 
 def _batches(
-    model: HookedModel, prompts: Sequence[Prompt], health: Tensor, decided: Mapping[str, Any]
+    model: HookedModel, prompts: Sequence[Any], health: Tensor, decided: Mapping[str, Any]
 ) -> Callable[[list[int], set[Any]], Batch]:
     tokenizer, device = tokenizer_of(model), device_of(model)
 

@@ -55,7 +55,8 @@ def neuron_card(
         neuron: (site, layer, index).
         control: drawn beside the scores.
         questions: what `question_scores` returns for a set with this neuron; or a table of its strongest
-            questions, with the columns question and score, and country or token where known.
+            questions (see `top_questions`), with the columns question and score, and country, token or part
+            where known.
         firing: what `firing_tokens` returns: columns token, context, activation.
         promoted: what `promoted_tokens` returns: columns token, logit.
 
@@ -101,8 +102,9 @@ def _tables(
 ) -> list[_Table]:
     tables = []
     if questions is not None:
-        rows = _columns(questions, "questions", ("question", "score"), ("country", "token"))
-        tables.append(_Table("top questions", rows, (0.6, 0.12, 0.13, 0.15), lines=2))
+        rows = _columns(questions, "questions", ("question", "score"), ("country", "token", "part"))
+        widths = (0.5, 0.1, 0.12, 0.13, 0.15) if "part" in rows.columns else (0.6, 0.12, 0.13, 0.15)
+        tables.append(_Table("top questions", rows, widths, lines=2))
     if firing is not None:
         rows = _columns(firing, "firing", ("token", "context", "activation"))
         tables.append(_Table("tokens on which it fires", rows, (0.2, 0.62, 0.18)))

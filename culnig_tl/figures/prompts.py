@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 
 from ..data.neurons import NeuronSet, Site
+from ..engine.cloze import encode_cloze
+from ..engine.models import HookedModel, tokenizer_of
 from ..errors import NeuronError, ScoreError
 from ..method.closeup import PromptScores
+from ..tasks.question import Question
 from . import theme
 from .heatmaps import name_of
 
 LABELS = 80
 """Tokens written under the figure at most; hovering names all."""
+WIDTH = 900
+"""Pixels of the map on an ordinary screen: names of parts that would overlap there are left to hovering."""
 _SIGNS = str.maketrans("Ġ▁ Ċ\n", "···↵↵")
+Part = tuple[str, int]
+"""A part's name and its first token."""
+QUESTION, CONTROL = "question", "control"
+"""Parts of a cloze question beside its options: the prompt, and what is left of it without the question."""
+
+
+def prompt_parts(model: HookedModel, question: Question) -> tuple[Part, ...]:
+    """Where each part of a cloze question begins among the tokens of `score_prompt`: the prompt, every
+    option by its label, and then the same of the control, where there is one.
+
+    Empty for a question that is answered with a label: its prompt is one part.
+    """
+    if question.form == "letters":
+        return ()
+    (encoded,) = encode_cloze(tokenizer_of(model), [question])
+    rows = [(QUESTION, encoded.context), *zip(question.options, encoded.texts)]
+    if encoded.bare_texts:
+        rows += [(CONTROL, encoded.bare), *zip(question.options, encoded.bare_texts)]
+    starts = np.cumsum([0, *(len(tokens) for _, tokens in rows)]).tolist()
+    return tuple((name, start) for (name, _), start in zip(rows, starts))
 
 
 @theme.literal
@@ -26,6 +51,7 @@ def token_heatmap(
     *,
     sites: Iterable[Site | str] | None = None,
     positions: tuple[int, int] | None = None,
+    parts: Sequence[Part] = (),
 ) -> go.Figure:
     """Layer x token: attribution summed over neurons, so that the whole map sums to theirs; hovering names
     the strongest.
@@ -38,6 +64,7 @@ def token_heatmap(
         neurons: these alone, e.g. the culture-general ones; every neuron by default.
         sites: which sites; all that were scored by default.
         positions: (first, last) token to show, the last one included.
+        parts: of a cloze question, what `prompt_parts` returns: a line is drawn where each part begins.
 
     Raises:
         ScoreError: no such site or position, NaN. NeuronError: a set of another model.
@@ -53,9 +80,11 @@ def token_heatmap(
     starts = list(range(0, count, size))
     values = np.add.reduceat(total, starts, axis=1)
     labels = [f"{first + start}: {''.join(tokens[start : start + size])}" for start in starts]
+    places = [part_of(parts, first + start) for start in starts]
+    heads = [label + (f", {place}" if place else "") for label, place in zip(labels, places)]
     hover = [
         [
-            f"layer {layer}, token {labels[i]}\nsum {values[layer, i]:.4g}{best.name(layer, start, size)}"
+            f"layer {layer}, token {heads[i]}\nsum {values[layer, i]:.4g}{best.name(layer, start, size)}"
             for i, start in enumerate(starts)
         ]
         for layer in range(layers)
@@ -71,6 +100,7 @@ def token_heatmap(
         tickfont={"size": 10},
     )
     figure.update_traces(xgap=0)
+    marked = _mark_parts(figure, _parts_within(parts, first, last), size, len(starts))
     n = sum(array.shape[0] * array.shape[2] for array in arrays.values())
     if neurons is not None:
         n = sum(len(index) for (site, _), index in neurons.indices.items() if site in arrays)
@@ -79,15 +109,59 @@ def token_heatmap(
         figure,
         f"Where along the prompt {'all' if neurons is None else neurons.provenance.kind} neurons act",
         f"P({prompt.answer!r}) = {prompt.p_answer:.3f}; n = {theme.plural(n, 'neuron')} of "
-        f"{', '.join(map(str, arrays))}; {theme.plural(count, 'token')}{columns}{remark}",
+        f"{', '.join(map(str, arrays))}; {theme.plural(count, 'token')}{columns}{remark}{marked}",
         height=theme.heat_height(layers) + 260,
         scored=arrays,
     )
+    if marked:  # a line of small print more, and the names of parts below it
+        room = {"height": figure.layout.height + 32, "margin_t": figure.layout.margin.t + 32}
+        figure.update_layout(**room)
     if not n:
         theme.say(figure, "no neurons in this set")
     elif not values.any():
         theme.say(figure, "the attribution is 0 everywhere")
     return figure
+
+
+def _parts_within(parts: Sequence[Part], first: int, last: int) -> list[Part]:
+    """The parts of the tokens from the first to the last, counted from the first."""
+    ends = [start for _, start in parts[1:]] + [last + 1]
+    return [
+        (name, max(0, start - first))
+        for (name, start), end in zip(parts, ends)
+        if start <= last and end > first
+    ]
+
+
+def part_of(parts: Sequence[Part], token: int) -> str:
+    """The part that a token is in, in words; blank where parts are not known."""
+    before = [name for name, start in parts if start <= token]
+    if not before or before[-1] in (QUESTION, CONTROL):
+        return before[-1] if before else ""
+    return f"option {before[-1]}{' after the control' * (CONTROL in before)}"
+
+
+def _mark_parts(figure: go.Figure, parts: Sequence[Part], size: int, columns: int) -> str:
+    """Draws a line before each part, its name above where there is room; returns what the small print says of
+    them."""
+    places = [(name, start // size - 0.5) for name, start in parts]
+    taken: list[tuple[float, float]] = []
+    for name, x in sorted(places, key=lambda part: part[0] not in (QUESTION, CONTROL)):
+        figure.add_vline(x, line={"color": theme.INK, "width": 1.2})
+        end = x + (7 * len(name) + 4) * columns / WIDTH
+        if any(x < other_end and other < end for other, other_end in taken):
+            continue
+        taken.append((x, end))
+        figure.add_annotation(
+            text=name, x=x, y=1.0, xref="x", yref="paper", xanchor="left", yanchor="bottom", showarrow=False,
+            font={"size": 11, "color": theme.INK},
+        )  # fmt: skip
+    names = [name for name, _ in parts]
+    if not names:
+        return ""
+    if CONTROL not in names:
+        return "\nlines: where the question and each option begin"
+    return "\nlines: where the question, each option and the control (the prompt without the question) begin"
 
 
 def token_text(token: str) -> str:

@@ -16,20 +16,29 @@ from ..engine.prompts import Prompt, encode, pad, plan_batches
 from ..errors import NeuronError
 from ..method.closeup import QuestionScores
 from ..progress import progress_bar
-from ..tasks.question import Task
+from ..tasks.question import Question, Task
+from .prompts import part_of, prompt_parts
 
 CONTEXT = 8
 """Tokens shown before the one on which a neuron fires."""
 
 
 def top_questions(
-    scores: QuestionScores, neuron: tuple[Site | str, int, int], *, count: int = 10
+    scores: QuestionScores,
+    neuron: tuple[Site | str, int, int],
+    *,
+    count: int = 10,
+    model: HookedModel | None = None,
 ) -> pd.DataFrame:
     """The questions on which a neuron scores highest.
 
+    Args:
+        model: names the part of a cloze question in which the token stands.
+
     Returns:
-        Columns question (the prompt), score (P(answer) times the attribution), country, token (where the
-        attribution sat).
+        Columns question (the prompt; of a cloze question its options' words too), score (P(answer) times the
+        attribution), country, token (where the attribution sat); and with a model, of cloze questions, part
+        ("question", "option A", "control", "option A after the control").
 
     Raises:
         NeuronError: a neuron that was not scored.
@@ -46,16 +55,25 @@ def top_questions(
         )
     values = scores.weighted[:, places[0]]
     best = np.argsort(-values, kind="stable")[:count]
-    rows = [
-        (
-            scores.task.questions[i].prompt,
-            float(values[i]),
-            scores.task.questions[i].country,
-            scores.token_texts[i][scores.tokens[i, places[0]]],
-        )
-        for i in best
-    ]
-    return pd.DataFrame(rows, columns=["question", "score", "country", "token"])
+    asked = [scores.task.questions[i] for i in best]
+    at = [int(scores.tokens[i, places[0]]) for i in best]
+    table = pd.DataFrame(
+        {
+            "question": [_asked(question) for question in asked],
+            "score": [float(values[i]) for i in best],
+            "country": [question.country for question in asked],
+            "token": [scores.token_texts[i][token] for i, token in zip(best, at)],
+        }
+    )
+    if model is None or scores.task.form == "letters":
+        return table
+    return table.assign(part=[part_of(prompt_parts(model, q), token) for q, token in zip(asked, at)])
+
+
+def _asked(question: Question) -> str:
+    """What a question asks: its prompt, and the words that are compared after it."""
+    words = f" {' / '.join(question.texts)}" if question.form == "cloze" else ""
+    return question.prompt + words
 
 
 @torch.no_grad()
@@ -139,6 +157,8 @@ def firing_tokens(
     progress: bool = True,
 ) -> pd.DataFrame:
     """The tokens of a task's prompts at which a neuron's output is largest (farthest from 0 in attention).
+
+    Of a cloze question the prompt and the right option's words are read, without the other options.
 
     Returns:
         Columns token, context (the tokens before it), activation, question (its id); the strongest first, a

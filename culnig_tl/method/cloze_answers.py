@@ -92,7 +92,7 @@ def renormalised(result: EvaluationResult, normalise: str) -> EvaluationResult:
     Raises `ScoreError` for a result without log-likelihoods.
     """
     check_normalise(normalise)
-    if CLOZE[0] not in result.table.columns:
+    if CLOZE[0] not in result.table.columns or result.table[CLOZE[0]].isna().any():
         raise ScoreError(
             "only answers to cloze questions can be normalised in another way: ask with form='cloze'"
         )

@@ -413,8 +413,8 @@ def _check_alike(scores: NeuronScores, *others: NeuronScores | None) -> None:
             raise NeuronError(
                 f"the scores of {scores.task} and {other.task} are of different models or sites"
             )
-        for key in ("model", "revision", "aggregation", "form"):
-            mine, theirs = scores.metadata.get(key), other.metadata.get(key)
+        for key, default in (("model", None), ("revision", None), ("aggregation", None), ("form", "letters")):
+            mine, theirs = (each.metadata.get(key, default) for each in (scores, other))
             if mine != theirs:
                 raise NeuronError(
                     f"the scores of {scores.task} and {other.task} differ in {key}: {mine!r} and {theirs!r}"

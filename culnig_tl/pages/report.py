@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, defaults
 from ..study.findings import Finding, Findings, Holds, change, interval
 from ..study.study import Study
 from ..tasks import worldvaluesbench
+from ..tasks.question import Form
 from . import page
 
 MARKS: Mapping[Holds, str] = {Holds.NO: "no", Holds.OPEN: "open", Holds.CAUTION: "care", Holds.YES: "yes"}
@@ -67,7 +68,8 @@ def write_report(study: Study, path: str | Path) -> Path:
         "report.html.jinja",
         path,
         title=f"Culture neurons of {study.config.model}",
-        subtitle=f"{len(tasks)} tasks, {questions:,} questions per setting, {len(study.results)} settings",
+        subtitle=f"{len(tasks)} tasks, {questions:,} questions per setting, {len(study.results)} settings"
+        + (", answered in words (cloze)" if study.form == "cloze" else ""),
         sections=[name for name in SECTIONS.items() if name[0] != "countries" or figures["countries"]],
         holds=SAID[found.holds],
         mark=MARKS[found.holds],
@@ -79,7 +81,10 @@ def write_report(study: Study, path: str | Path) -> Path:
         drops=drop_rows(found),
         rival=found.rival,
         sets=found.drops[found.task].layer.random_sets,
-        accuracy=accuracy_cells(answers),
+        accuracy=accuracy_cells(answers, {study.form}),
+        form=study.form,
+        normalise=study.config.normalise,
+        asked=asked_in_words(study),
         aligned=worldvaluesbench.NAME in tasks,
         paper=answers.frame["setting"].str.endswith("(paper)").any(),
         figures=figures,
@@ -166,8 +171,15 @@ def accuracy_table(study: Study) -> ResultsTable:
     return results_table(settings)
 
 
-def accuracy_cells(table: ResultsTable) -> dict[str, Any]:
-    """A results table as the page's cells."""
+RIGHT: Mapping[Form, str] = {
+    "letters": "the likeliest token of the whole vocabulary is the right label",
+    "cloze": "the right option's words are the likeliest of the options'",
+}
+"""Form of a study -> when an answer is right."""
+
+
+def accuracy_cells(table: ResultsTable, forms: Collection[Form]) -> dict[str, Any]:
+    """A results table as the page's cells; `forms` are those of the studies in it."""
     tasks = list(table.errors.columns)
     rows: list[dict[str, Any]] = []
     for values, errors in zip(table.frame.to_dict("records"), table.errors.to_dict("records")):
@@ -177,10 +189,8 @@ def accuracy_cells(table: ResultsTable) -> dict[str, Any]:
             value, error = (float(row[task]) for row in (values, errors))
             cells.append({"value": _percent(value, "–"), "error": _percent(error, "")})
         rows.append({"name": setting, "paper": setting.endswith("(paper)"), "cells": cells})
-    caption = (
-        "Accuracy in percent with these neurons at 0. An answer is right when the likeliest token of the "
-        "whole vocabulary is the right label"
-    )
+    when = [RIGHT[form] + (f" ({form})" if len(forms) > 1 else "") for form in RIGHT if form in forms]
+    caption = f"Accuracy in percent with these neurons at 0. An answer is right when {', or '.join(when)}"
     return {"head": ["setting", "neurons", *tasks], "rows": rows, "caption": caption}
 
 
@@ -268,6 +278,26 @@ def _form_in_words(study: Study) -> str:
     if study.form == "letters":
         return f"letters: the answer is a label ({why})"
     return f"cloze: the likelihood of the options' words, normalised by {study.config.normalise!r} ({why})"
+
+
+COMPARED: Mapping[str, str] = {
+    "unconditional": "less that after the control, the prompt without the question",
+    "sum": "with nothing subtracted",
+    "length": "per character",
+}
+"""Normalisation -> what becomes of the log-likelihood of an option's words after the question."""
+
+
+def asked_in_words(study: Study) -> str:
+    """What an answer and P(answer) are, beside the accuracies."""
+    if study.form == "letters":
+        return "P(answer) is the probability of the right label among all tokens of the vocabulary."
+    return (
+        "Questions were asked in the cloze form: the model sees the question without its options, and "
+        "answers with the option whose words are the likeliest by their log-likelihood after the question, "
+        f"{COMPARED[study.config.normalise]}. P(answer) is the right option's share of the softmax over "
+        "these."
+    )
 
 
 def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:

@@ -22,7 +22,7 @@ from ..study.config import RIVAL, TOY_CONFIG, UNCHANGED, Asking, ModelConfig, St
 from ..study.folder import StudyFolder, read_record
 from ..study.study import Study
 from ..tasks import load_task
-from ..tasks.question import Form
+from ..tasks.question import CONTROL, Form
 from ..version import __version__
 from .pieces import NEURON, Pieces, Questions, form_asked, select, settings_of
 from .repeat import check_repeats
@@ -118,7 +118,7 @@ def form_for(asking: Asking, model: HookedModel, task: str, config: ModelConfig)
     task."""
     if asking.form != "auto":
         return asking.form
-    whole = load_task(task, data_dir=config.data_dir)
+    whole = load_task(task.removesuffix(CONTROL), data_dir=config.data_dir)
     found = whole if all(q.split is None for q in whole) else whole.neuron_split()
     choice = choose_form(model, found, batch_size=config.batch_size)
     log.warning("%s", choice)

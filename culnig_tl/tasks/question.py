@@ -235,8 +235,12 @@ class Task:
         counted in `skipped`. Raises `TaskError` where the options are no words of their own, and for an
         option without text.
         """
+        if self.is_control:
+            raise TaskError(
+                f"task {self.name!r} has its questions left out already: first cloze(), then control()"
+            )
         kept: dict[tuple[object, ...], Question] = {}
-        twice: dict[str, str] = {}  # cluster -> id
+        twice: dict[tuple[object, ...], str] = {}  # what they ask -> id
         for q in self.questions:
             if q.stem is None or not q.texts:
                 raise TaskError(
@@ -246,10 +250,11 @@ class Task:
             texts = tuple(text.strip() for text in q.texts)
             if not all(texts):
                 raise TaskError(f"task {self.name!r}, question {q.id!r}: an option has no text")
-            if len(set(texts)) < len(texts):
-                twice.setdefault(q.cluster, q.id)
-                continue
             right = texts[q.options.index(q.answer)]
+            key = (q.stem, q.country, q.cluster, right, *sorted(texts))
+            if len(set(texts)) < len(texts):
+                twice.setdefault(key, q.id)
+                continue
             asked = replace(
                 q,
                 prompt=prompt.replace("{question}", q.stem),
@@ -260,7 +265,7 @@ class Task:
                 texts=texts,
                 form="cloze",
             )
-            kept.setdefault((q.stem, q.country, q.cluster, right, frozenset(texts)), asked)
+            kept.setdefault(key, asked)
         if twice:
             named = ", ".join(map(repr, list(twice.values())[:3]))
             log.warning(

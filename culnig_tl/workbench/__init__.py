@@ -54,6 +54,9 @@ def explore(
         questions: how many of them are read for the cards, spread evenly over countries. Each costs a forward
             and a backward pass, once.
 
+    Scores of cloze questions are explored in that form and with their normalisation: questions are answered
+    by their options' words, and `labels` and `answer_prefix` are ignored.
+
     Returns:
         The view, an ipywidgets box. Its state is plain data in traits that can be read, set and observed:
         `set_name`, `country`, `site`, `layer`, `neuron`, `selection`, `operation`, `question`, `labels`,
@@ -61,7 +64,8 @@ def explore(
 
     Raises:
         StudyError: neither a study nor scores, or the packages of the extra ``notebooks`` are missing.
-        ModelError, NeuronError, TaskError: a model or sets of another shape than the scores, a count below 1.
+        ModelError, NeuronError, TaskError: a model or sets of another shape than the scores, a count below 1,
+            questions in another form than those that were scored.
     """
     given: Any = study_or_scores  # in a notebook nothing has checked its type
     if not isinstance(given, (Study, NeuronScores)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..engine.models import HookedModel, describe, device_of, frozen, last_logit
 from ..engine.prompts import context_length, encode, render, tokenize
 from ..errors import NeuronError, PromptError, ScoreError
 from ..method.ablation import ablate
-from ..method.cloze import priors, probabilities
+from ..method.cloze import Normalise, priors, probabilities
 from ..study.config import UNCHANGED
 from ..tasks.question import Form, Question, Task, letters
 
@@ -28,18 +28,20 @@ OPERATIONS = (UNCHANGED, *SCALES)
 TOP = 10
 """Next tokens shown."""
 _OPTION = re.compile(r"\s*\(?([A-Za-z]|\d{1,2})[.)]\s*(\S.*)")
+_EMPTY = re.compile(r"\s*\(?([A-Za-z]|\d{1,2})[.)]\s*")
 _FIRST = ("A", "a", "1", "0")
 """Labels that a list of options starts with."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What follows a prompt: probabilities over the whole vocabulary at the last position."""
+    """What follows a prompt: probabilities over the whole vocabulary at the last position; of a cloze
+    question over its options."""
 
     labels: tuple[float, ...]
-    """P of every label, in the order of the question's options."""
+    """P of every label, or of every option's words, in the order of the question's options."""
     top: tuple[tuple[str, float], ...]
-    """The ten most likely next tokens; of a cloze question its options' words."""
+    """The ten most likely next tokens; none of a cloze question, whose options are all that is compared."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,21 @@ class Answers:
 
 def option_lines(text: str) -> dict[str, str]:
     """Label -> option of lines like ``A. first``, ``B) second``, ``(3) third``: the longest run, from two."""
-    runs: list[dict[str, str]] = [{}]
-    for line in text.splitlines():
+    run = _longest_run(text)
+    return {label: option for label, option, _ in run} if len(run) > 1 else {}
+
+
+def _longest_run(text: str) -> list[tuple[str, str, int]]:
+    """(label, option, line) of the longest list of options; none where no line begins one."""
+    runs: list[list[tuple[str, str, int]]] = [[]]
+    for number, line in enumerate(text.splitlines()):
         found = _OPTION.fullmatch(line.rstrip())
         if found is None or found[1] in _FIRST:
-            runs.append({})
-        if found and (runs[-1] or found[1] in _FIRST) and found[1] not in runs[-1]:
-            runs[-1][found[1]] = found[2]
-    longest = max(runs, key=len)
-    return longest if len(longest) > 1 else {}
+            runs.append([])
+        known = {label for label, *_ in runs[-1]}
+        if found and (known or found[1] in _FIRST) and found[1] not in known:
+            runs[-1].append((found[1], found[2], number))
+    return max(runs, key=len)
 
 
 def text_of(question: Question) -> str:
@@ -93,12 +101,14 @@ def read_question(
     """A typed text as a question: the prompt, word for word. Without labels, the next token is asked for.
 
     Args:
-        form: "cloze" asks for the likelihood of the options' words; they stand on lines of their own.
         labels: the possible answers; by default those of the text's option lines.
         answer_prefix: what the answer starts with, before the label; not used without labels.
+        form: "cloze" asks for the likelihood of the options' words, which stand on lines of their own; labels
+            and prefix are not used.
 
     Raises:
-        PromptError: no text, a single label, or a label twice.
+        PromptError: no text, a single label, or a label twice; in the cloze form no options, a single one,
+            one without text, or two with the same.
     """
     if not text.strip():
         raise PromptError(
@@ -122,51 +132,60 @@ def read_question(
 
 
 def _read_cloze(text: str) -> Question:
-    lines = option_lines(text)
-    if not lines:
+    """The lines of the longest list are the options, all others the question."""
+    lines = text.splitlines()
+    run = _longest_run(text)
+    below = lines[run[0][2] :] if run else lines
+    empty = [found[1] for line in below if (found := _EMPTY.fullmatch(line.rstrip()))]
+    if empty:
+        raise PromptError(f"option {empty[0]} has no text: write it, or take the line away")
+    if not run:
         raise PromptError(
-            "a question in the cloze form needs its options on lines of their own, e.g. A. first"
+            "the options are missing: write two or more below the question, on lines of their own, "
+            "e.g. A. first"
         )
-    stem = "\n".join(
-        line for line in text.splitlines() if line.strip() and not _OPTION.fullmatch(line.rstrip())
-    )
+    if len(run) == 1:
+        raise PromptError(f"there is only one option, {run[0][1]!r}: write two or more, a line each")
+    within = {number for *_, number in run}
+    stem = "\n".join(line for number, line in enumerate(lines) if number not in within).strip()
     if not stem:
         raise PromptError("there are options and no question: write it above them")
-    options = tuple(lines)
-    typed = Question(TYPED, TYPED, TYPED, text, options, options[0], stem=stem, texts=tuple(lines.values()))
-    asked = Task(TYPED, (typed,)).cloze()
-    if not len(asked):
-        raise PromptError("two options have the same text: change one of them")
-    return asked[0]
+    labels, texts = tuple(label for label, *_ in run), tuple(option.strip() for _, option, _ in run)
+    twice = [option for option in texts if texts.count(option) > 1]
+    if twice:
+        raise PromptError(f"two options have the same text, {twice[0]!r}: change one of them")
+    typed = Question(TYPED, TYPED, TYPED, text.strip(), labels, labels[0], stem=stem, texts=texts)
+    return Task(TYPED, (typed,)).cloze()[0]
 
 
 @torch.no_grad()
-def ask(model: HookedModel, question: Question, neurons: NeuronSet, operation: str = UNCHANGED) -> Answers:
+def ask(
+    model: HookedModel,
+    question: Question,
+    neurons: NeuronSet,
+    operation: str = UNCHANGED,
+    normalise: Normalise = "unconditional",
+) -> Answers:
     """Asks a question with the model unchanged, and with neurons suppressed or enhanced.
 
     The prompt is encoded like every task's: chat template, one BOS, labels as the tokens that follow in
-    context.
+    context; of a cloze question the plain prompt and each option's words.
+
+    Args:
+        normalise: of a cloze question, see `culnig_tl.method.cloze`.
 
     Raises:
-        PromptError: a label that is not one token, or a prompt longer than the model's context.
+        PromptError: a label that is not one token, an option that becomes none, or a prompt longer than the
+            model's context.
         NeuronError: neurons of another model, or an unknown operation.
         ScoreError: NaN.
     """
     if operation not in OPERATIONS:
         raise NeuronError(f"unknown operation {operation!r}: use one of {', '.join(OPERATIONS)}")
-    tokenizer = tokenizer_of(model)
-    if question.form == "cloze":
-        (cloze,) = encode_cloze(tokenizer, [question])
-        tokens, answered = cloze.tokens, lambda: _weighed(model, cloze)
-    elif question.options:
-        try:
-            (prompt,) = encode(tokenizer, [question])
-        except PromptError as error:  # a person need not be told that the question is the one that was typed
-            raise PromptError(re.sub(rf"^task '{TYPED}'(, question '{TYPED}')?: ", "", str(error))) from error
-        tokens, answered = prompt.tokens, lambda: _answered(model, prompt.tokens, prompt.option_tokens)
-    else:
-        (row,) = tokenize(tokenizer, [render(tokenizer, question)])
-        tokens, answered = tuple(row), lambda: _answered(model, row, ())
+    try:
+        tokens, answered = _asked(model, question, normalise)
+    except PromptError as error:  # a person need not be told that the question is the one that was typed
+        raise PromptError(re.sub(rf"^task '{TYPED}'(, question '{TYPED}')?: ", "", str(error))) from error
     longest = context_length(model)
     if longest is not None and longest < len(tokens):
         raise PromptError(
@@ -178,11 +197,8 @@ def ask(model: HookedModel, question: Question, neurons: NeuronSet, operation: s
         if changed:
             with ablate(model, neurons, scale=SCALES[operation]):
                 after = answered()
-    texts = (
-        option_lines(question.prompt)
-        if question.form == "letters"
-        else dict(zip(question.options, question.texts))
-    )
+    cloze = question.form == "cloze"
+    texts = dict(zip(question.options, question.texts)) if cloze else option_lines(question.prompt)
     return Answers(
         question=question,
         options=tuple(texts.get(label, "") for label in question.options),
@@ -191,18 +207,32 @@ def ask(model: HookedModel, question: Question, neurons: NeuronSet, operation: s
         after=after,
         operation=operation,
         neurons=len(neurons.keys()) if changed else 0,
-        unknown=unknown_words(tokenizer, question.prompt),
+        unknown=unknown_words(tokenizer_of(model), text_of(question) if cloze else question.prompt),
     )
 
 
-def _weighed(model: HookedModel, prompt: ClozePrompt) -> Answered:
-    """P of every option's words, less their likelihood without the question."""
+def _asked(
+    model: HookedModel, question: Question, normalise: Normalise
+) -> tuple[Sequence[int], Callable[[], Answered]]:
+    """The question's tokens (of a cloze question the longest row), and what asks it."""
+    tokenizer = tokenizer_of(model)
+    if question.form == "cloze":
+        (cloze,) = encode_cloze(tokenizer, [question])
+        return cloze.tokens, lambda: _weighed(model, cloze, normalise)
+    if question.options:
+        (prompt,) = encode(tokenizer, [question])
+        return prompt.tokens, lambda: _answered(model, prompt.tokens, prompt.option_tokens)
+    (row,) = tokenize(tokenizer, [render(tokenizer, question)])
+    return row, lambda: _answered(model, row, ())
+
+
+def _weighed(model: HookedModel, prompt: ClozePrompt, normalise: Normalise) -> Answered:
+    """P of every option's words among the options'."""
     ll = log_likelihoods(model, prompt.rows, prompt.texts)[None]
-    p = probabilities(ll, priors(model, [prompt]).to(ll), [prompt], "unconditional")[0].cpu()
+    p = probabilities(ll, priors(model, [prompt]).to(ll), [prompt], normalise)[0].cpu()
     if p.isnan().any():
         raise ScoreError(f"the model's answer is NaN in {describe(model).dtype}")
-    ranked = sorted(zip(prompt.question.texts, p.tolist()), key=lambda pair: -pair[1])
-    return Answered(labels=tuple(p.tolist()), top=tuple(ranked[:TOP]))
+    return Answered(labels=tuple(p.tolist()), top=())
 
 
 def _answered(model: HookedModel, tokens: Sequence[int], labels: Sequence[int]) -> Answered:

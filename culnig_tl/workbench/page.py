@@ -16,12 +16,19 @@ from plotly.colors import sample_colorscale
 from ..data.neurons import NeuronSet
 from ..data.scores import NO_COUNTRY
 from ..figures import theme
-from ..figures.prompts import shown
+from ..figures.prompts import CONTROL, QUESTION, shown
 from ..figures.values import SCORE_UNIT, country_label
+from ..tasks.question import Question
 from .asking import Answers
 from .heat import EMPTY, Drawn
 from .reading import Key, TokenScores
 
+_OF_WORDS = "P(answer) is that of the right option's words among all options'."
+_OF_CONTROL = (
+    "The options' words stand after the question and, on the right, after the control (the prompt without "
+    "the question), whose likelihood is subtracted. There too orange raises P(answer): it makes the right "
+    "option's words less likely without the question, or those of other options more likely."
+)
 BEFORE, AFTER = "#7F8C99", "#D55E00"
 _WARM, _COLD = (213, 94, 0), (0, 114, 178)
 """Above 0 and below it, as in the figures; they can be told apart with any kind of colour blindness."""
@@ -44,6 +51,9 @@ STYLE = f"""<style>
     white-space: pre-wrap; }}
 .culnig .tokens span.peak {{ outline: 2px solid #444; }}
 .culnig .tokens span.plain {{ color: inherit; }}
+.culnig .parts {{ display: grid; grid-template-columns: max-content 1fr 1fr; gap: 0 10px;
+    align-items: baseline; }}
+.culnig .parts .all {{ grid-column: 2 / -1; }}
 .culnig table {{ border-collapse: collapse; font-size: 12px; }}
 .culnig td, .culnig th {{ padding: 1px 8px 1px 0; text-align: left; }}
 .culnig td.num, .culnig th.num {{ text-align: right; padding: 1px 12px 1px 0; }}
@@ -123,7 +133,7 @@ def questions(found: Sequence[TokenScores], note: str) -> str:
         top = scores.top
         about = f"{html.escape(top.question.country)}, " if top.question.country else ""
         parts.append(
-            f"<div class='question'><div class='small'>{about}answer {html.escape(top.question.answer)}, "
+            f"<div class='question'><div class='small'>{about}answer {html.escape(_right(top.question))}, "
             f"P(answer) {top.p_answer:.3f}, P × attribution {top.weighted:.3g}</div>{tokens(scores)}</div>"
         )
     if found:
@@ -132,11 +142,48 @@ def questions(found: Sequence[TokenScores], note: str) -> str:
             f"<i style='background:{_rgb(_COLD)}'></i>lowers it"
             "; framed: the token with the largest attribution, the one that counts for the score</div>"
         )
+    names = {name for scores in found for name, _ in scores.rows()}
+    if QUESTION in names:
+        parts.append(small(f"{_OF_WORDS} {_OF_CONTROL}" if CONTROL in names else _OF_WORDS))
     return "".join(parts)
 
 
+def _right(question: Question) -> str:
+    """The right answer: its label, or of a cloze question its words."""
+    if question.form == "letters":
+        return question.answer
+    return question.texts[question.options.index(question.answer)]
+
+
 def tokens(scores: TokenScores) -> str:
-    """A prompt's tokens, coloured; the one that counts for the score has a frame."""
+    """A prompt's tokens, coloured; the one that counts for the score has a frame.
+
+    Of a cloze question each part has a line: the prompt, then every option, on the right what is compared
+    with it where there is a prior.
+    """
+    spans, rows = _spans(scores), scores.rows()
+    if len(rows) == 1:
+        return f"<div class='tokens'>{' '.join(spans)}</div>"
+    names, texts = [name for name, _ in rows], [" ".join(spans[where]) for _, where in rows]
+    count = len(scores.top.question.options)
+    cells = [_cell("question", "small"), _cell(texts[0], "all")]
+    compared = CONTROL in names
+    if compared:
+        after = f"after the control: {texts[count + 1]}"
+        cells += [_cell(), _cell("after the question", "small"), _cell(after, "small")]
+    for place, (name, text) in enumerate(zip(names[1 : count + 1], texts[1:]), 1):
+        right = " ✓" if name == scores.top.question.answer else ""
+        cells += [_cell(html.escape(name) + right, "small"), _cell(text, "" if compared else "all")]
+        cells += [_cell(texts[count + 1 + place])] if compared else []
+    return f"<div class='tokens parts'>{''.join(cells)}</div>"
+
+
+def _cell(content: str = "", kind: str = "") -> str:
+    return f"<div class='{kind}'>{content}</div>"
+
+
+def _spans(scores: TokenScores) -> list[str]:
+    """Every token in its colour."""
     reach = float(np.abs(scores.values).max()) or 1.0
     peak = int(scores.values.argmax())
     spans = []
@@ -145,7 +192,7 @@ def tokens(scores: TokenScores) -> str:
         kind = " class='peak'" if i == peak else "" if share >= 0.02 else " class='plain'"
         colour = _rgb(_WARM if value >= 0 else _COLD, 0.75 * share) if share >= 0.02 else "transparent"
         spans.append(f"<span{kind} style='background:{colour}' title='{value:+.3g}'>{shown(text)}</span>")
-    return f"<div class='tokens'>{' '.join(spans)}</div>"
+    return spans
 
 
 def promoted(table: pd.DataFrame, gated: bool) -> str:
@@ -175,7 +222,8 @@ def _tokens_table(head: str, unit: str, table: Sequence[tuple[str, str]]) -> str
 
 
 def answers(given: Answers) -> str:
-    """Probabilities of the labels before and after, and the ten most likely next tokens."""
+    """Probabilities of the labels before and after, and the ten most likely next tokens; of a cloze question
+    those of the options' words."""
     changed = given.neurons > 0
     done = {"suppress": "suppressed", "enhance": "enhanced"}.get(given.operation, "")
     after = f"after ({theme.plural(given.neurons, 'neuron')} {done})"
@@ -183,29 +231,50 @@ def answers(given: Answers) -> str:
     key += f"<i style='background:{AFTER}'></i>{after}" if changed else ""
     parts = [f"<div class='small key'>{key}</div>"]
     if given.question.options:
-        rows = zip(given.question.options, given.options, given.before.labels, given.after.labels)
-        bars = "".join(_label(given, *row) for row in rows)
-        sums = f"all labels together: {100 * sum(given.before.labels):.1f}%"
-        sums += f", then {100 * sum(given.after.labels):.1f}%" if changed else ""
-        sums += "; ✓ the right answer" if given.right else ""
-        parts.insert(0, _heading("P(label)", "over the whole vocabulary, 0 to 100%"))
-        parts += [f"<div class='bars'>{bars}</div>", small(sums), "<h4>Most likely next tokens</h4>"]
-    else:
-        parts.insert(0, "<h4>Most likely next tokens</h4>")
-    shown_tops = {"before": given.before, **({after: given.after} if changed else {})}
-    tops = [
-        _tokens_table(head, "P", [(text, _percent(p)) for text, p in answered.top])
-        for head, answered in shown_tops.items()
-    ]
-    parts.append(f"<div class='two'>{''.join(tops)}</div>")
+        parts = [_heading(*_probability(given)), *parts, _bars(given)]
+        parts.append(small("; ".join(_sums(given))))
+    if given.before.top:
+        parts.append("<h4>Most likely next tokens</h4>")
+        shown_tops = {"before": given.before, **({after: given.after} if changed else {})}
+        tops = [
+            _tokens_table(head, "P", [(text, _percent(p)) for text, p in answered.top])
+            for head, answered in shown_tops.items()
+        ]
+        parts.append(f"<div class='two'>{''.join(tops)}</div>")
     if given.unknown:
         parts.append(small(f"unknown to this model's tokenizer, read as blanks: {', '.join(given.unknown)}"))
     return wrap(*parts)
 
 
+def _probability(given: Answers) -> tuple[str, str]:
+    """What the bars are, and of how much."""
+    if given.question.form == "cloze":
+        return "P(option)", "how likely each option's words are among the options, 0 to 100%"
+    return "P(label)", "over the whole vocabulary, 0 to 100%"
+
+
+def _sums(given: Answers) -> list[str]:
+    """What is said below the bars."""
+    right = ["✓ the right answer"] if given.right else []
+    if given.question.form == "cloze":
+        return ["the options add up to 100%", *right]
+    sums = f"all labels together: {100 * sum(given.before.labels):.1f}%"
+    sums += f", then {100 * sum(given.after.labels):.1f}%" if given.neurons > 0 else ""
+    return [sums, *right]
+
+
+def _bars(given: Answers) -> str:
+    rows = zip(given.question.options, given.options, given.before.labels, given.after.labels)
+    return f"<div class='bars'>{''.join(_label(given, *row) for row in rows)}</div>"
+
+
 def _label(given: Answers, label: str, option: str, before: float, after: float) -> str:
-    name = html.escape(label) + (" ✓" if label == given.right else "")
-    name += f" <span class='small'>{html.escape(option[:60])}</span>" if option else ""
+    right = " ✓" if label == given.right else ""
+    if given.question.form == "cloze":
+        name = f"<span class='small'>{html.escape(label)}</span> {html.escape(option[:60])}{right}"
+    else:
+        name = html.escape(label) + right
+        name += f" <span class='small'>{html.escape(option[:60])}</span>" if option else ""
     half = "bottom:50%" if given.neurons else ""
     bars = f"<i style='left:0;width:{100 * before:.2f}%;background:{BEFORE};{half}'></i>"
     numbers = f"{100 * before:.1f}%"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -17,6 +17,12 @@ from .reading import Key
 WIDE = {"width": "100%"}
 LABELLED = {"description_width": "initial"}
 _PANE = {"flex": "1 1 440px", "min_width": "0", "padding": "0 14px 0 0"}
+NORMALISED: Mapping[str, str] = {
+    "unconditional": "less that of the same words without the question",
+    "sum": "summed over their tokens",
+    "length": "per character",
+}
+"""What is compared of each option's words, by normalisation."""
 Act = Callable[[], object]
 
 
@@ -82,12 +88,14 @@ class Bench(w.VBox):
         view: t.HasTraits,
         status: w.HTML,
         *,
+        compared: str | None,
         ask: Act,
         take: Act,
         clear: Act,
         example: Callable[[Question], object],
     ) -> None:
-        """`example` gets a question that was picked."""
+        """`example` gets a question that was picked. `compared` is the normalisation of cloze questions, of
+        which nothing but the text is typed; None where a label answers."""
         self.selected = w.HTML(layout=WIDE)
         self.examples = w.Dropdown(description="Example", layout=WIDE, style=LABELLED)
         self.examples.observe(
@@ -107,6 +115,14 @@ class Bench(w.VBox):
         linked = {"operation": switch, "question": typed, "labels": labels, "answer_prefix": prefix}
         for name, widget in linked.items():
             t.link((view, name), (widget, "value"))
+        in_words = w.HTML(layout=WIDE)
+        in_words.value = page.wrap(
+            page.small(
+                "Answered in words (cloze): by the likelihood of each option's words, "
+                f"{NORMALISED.get(compared or '', '')}. Write the options on lines of their own; "
+                "labels and a beginning of the answer play no part."
+            )
+        )
         asking = button("Ask", ask)
         asking.button_style = "primary"
         super().__init__(
@@ -116,7 +132,7 @@ class Bench(w.VBox):
                 switch,
                 self.examples,
                 typed,
-                w.HBox([labels, prefix]),
+                w.HBox([labels, prefix]) if compared is None else in_words,
                 w.HBox([asking, status]),
                 self.answered,
             ],
@@ -128,7 +144,7 @@ class Bench(w.VBox):
         options: list[tuple[str, Question | str]] = [(f"({title})", "")]
         for q in questions:
             about = f"{q.country}: " if q.country else ""
-            options.append((about + " ".join(q.prompt.split())[:90], q))
+            options.append((about + " ".join(((q.form == "cloze" and q.stem) or q.prompt).split())[:90], q))
         self.examples.options = options
         self.examples.index = 0
         self.examples.layout.display = None if questions else "none"

@@ -14,7 +14,9 @@ from ..data.neurons import NeuronSet, Site
 from ..engine.hooks import Reading, SiteHooks
 from ..engine.models import HookedModel, device_of, tokenizer_of
 from ..engine.prompts import encode, pad
+from ..figures.prompts import Part, prompt_parts
 from ..method.closeup import question_scores, score_prompt
+from ..method.cloze import Normalise
 from ..tasks.question import Question, Task
 
 Key = tuple[str, int, int]
@@ -36,9 +38,16 @@ class TopQuestion:
 class Reader:
     """Reads a task's questions for some neurons: a few questions per step, none twice."""
 
-    def __init__(self, model: HookedModel, task: Task, neurons: NeuronSet) -> None:
-        """The set holds every neuron once (see `question_scores`)."""
+    def __init__(
+        self,
+        model: HookedModel,
+        task: Task,
+        neurons: NeuronSet,
+        normalise: Normalise = "unconditional",
+    ) -> None:
+        """The set holds every neuron once; `normalise` is of cloze questions (see `question_scores`)."""
         self.model, self.task, self.neurons = model, task, neurons
+        self.normalise: Normalise = normalise
         table = neurons.table
         self._column = {key: i for i, key in enumerate(zip(table["site"], table["layer"], table["neuron"]))}
         self._questions: list[Question] = []
@@ -57,7 +66,7 @@ class Reader:
     def step(self) -> None:
         """Reads the next questions."""
         part = self.task[self.done : self.done + STEP]
-        scores = question_scores(self.model, part, self.neurons, progress=False)
+        scores = question_scores(self.model, part, self.neurons, normalise=self.normalise, progress=False)
         self._questions += scores.task.questions
         self._weighted.append(scores.weighted)
         self._p_answer.append(scores.p_answer)
@@ -83,15 +92,28 @@ class TokenScores:
     tokens: tuple[str, ...]
     values: Float[np.ndarray, " pos"]
     """s_i = n_i * dP/dn_i: the change of P(answer) to first order."""
+    parts: tuple[Part, ...] = ()
+    """Of a cloze question: where the prompt, each option and the control begin (`prompt_parts`)."""
+
+    def rows(self) -> list[tuple[str, slice]]:
+        """(part, its tokens), in order; one part without a name where there are none."""
+        starts = [part for part in self.parts if part[1] < len(self.tokens)] or [("", 0)]
+        ends = [start for _, start in starts[1:]] + [len(self.tokens)]
+        return [(name, slice(start, end)) for (name, start), end in zip(starts, ends)]
 
 
-def token_scores(model: HookedModel, questions: Sequence[TopQuestion], key: Key) -> list[TokenScores]:
-    """`score_prompt` of a few questions for one neuron, in one forward and one backward pass."""
+def token_scores(
+    model: HookedModel, questions: Sequence[TopQuestion], key: Key, normalise: Normalise = "unconditional"
+) -> list[TokenScores]:
+    """`score_prompt` of a few questions for one neuron, in one forward and one backward pass; of cloze
+    questions, which are several rows each, in passes of their own."""
     site, layer, neuron = Site.parse(key[0]), key[1], key[2]
-    if questions and questions[0].question.form == "cloze":  # a prompt and its options are many rows
-        found = [score_prompt(model, top.question, sites=[site]) for top in questions]
+    if questions and questions[0].question.form == "cloze":
+        found = [score_prompt(model, top.question, sites=[site], normalise=normalise) for top in questions]
         return [
-            TokenScores(top, scores.tokens, scores.arrays[site][layer, :, neuron])
+            TokenScores(
+                top, scores.tokens, scores.arrays[site][layer, :, neuron], prompt_parts(model, top.question)
+            )
             for top, scores in zip(questions, found)
         ]
     tokenizer, device = tokenizer_of(model), device_of(model)

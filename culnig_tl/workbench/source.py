@@ -16,6 +16,7 @@ from ..defaults import TOY
 from ..engine.models import HookedModel, describe, load_model
 from ..errors import ModelError, NeuronError, ScoreError, TaskError
 from ..figures.values import per_cluster
+from ..method.cloze import Normalise
 from ..study.study import Study
 from ..tasks import Question, Task, load_task
 from ..tasks.question import Form
@@ -86,6 +87,8 @@ class Source:
             source.check(neurons)
         if model is not None:
             source.check_model(model)
+        if task is not None:
+            source.check_task(task)
         return source
 
     # ---------------------------------------------------------------------- scores and sets
@@ -242,6 +245,14 @@ class Source:
 
     # ---------------------------------------------------------------------- model and questions
 
+    def check_task(self, task: Task) -> None:
+        """Raises `TaskError` for questions in another form than those that were scored."""
+        if len(task) and task.form != self.form:
+            raise TaskError(
+                f"the scores are of questions in the form {self.form!r}, {task.name} is in {task.form!r}: "
+                f"load_task(..., form={self.form!r})"
+            )
+
     def check_model(self, model: HookedModel) -> None:
         """Raises `ModelError` for a model of another shape than the scores."""
         info = describe(model)
@@ -301,6 +312,11 @@ class Source:
         """How questions are asked: as they were when the neurons were scored."""
         return self.scores.metadata.get("form", "letters")
 
+    @property
+    def normalise(self) -> Normalise:
+        """What P of a cloze question's options is made of: as it was when the neurons were scored."""
+        return self.scores.metadata.get("normalise", "unconditional")
+
     @cached_property
     def task(self) -> Task:
         """The questions that cards show. Raises `TaskError` where the task cannot be loaded by its name."""
@@ -345,5 +361,5 @@ class Source:
             keys = sorted(
                 chosen.keys() - {known for reader in self._readers for known in reader.neurons.keys()}
             )
-        self._readers.append(Reader(self.model, self.task, NeuronSet.from_indices(keys)))
+        self._readers.append(Reader(self.model, self.task, NeuronSet.from_indices(keys), self.normalise))
         return self._readers[-1]

@@ -50,9 +50,10 @@ class Workbench(w.VBox):
     operation = t.Enum(OPERATIONS, UNCHANGED, help="What is done to the selection when a question is asked.")
     question = t.Unicode(help="What is typed.")
     labels = t.Unicode(
-        help="Possible answers, separated by commas or spaces; blank: those of the lines A. B. C."
+        help="Possible answers, separated by commas or spaces; blank: those of the lines A. B. C. Of cloze "
+        "questions the lines alone count."
     )
-    answer_prefix = t.Unicode(help="What the answer starts with, before the label.")
+    answer_prefix = t.Unicode(help="What the answer starts with, before the label; not of cloze questions.")
     answers = t.Instance(Answers, allow_none=True, help="The last answers, before and after.")
     error = t.Unicode(help="What went wrong, in words; blank where nothing did.")
 
@@ -95,7 +96,7 @@ class Workbench(w.VBox):
 
         def job() -> Iterator[Show]:
             yield from self._load()
-            answers = ask(self.source.model, self._typed(*typed), neurons, operation)
+            answers = ask(self.source.model, self._typed(*typed), neurons, operation, self.source.normalise)
             yield lambda: self._show_answers(answers)
 
         self._submit(self._models, "asking", job)
@@ -176,6 +177,7 @@ class Workbench(w.VBox):
         self._bench = Bench(
             self,
             self._status,
+            compared=source.normalise if source.form == "cloze" else None,
             ask=self.ask,
             take=lambda: self._select(lambda: source.neurons_of(self.choice, self.selection)),
             clear=lambda: self._select(source.nothing),
@@ -232,7 +234,7 @@ class Workbench(w.VBox):
             while not reader.finished:
                 reader.step()
                 yield lambda: self._say(f"reading questions: {reader.done} of {len(reader.task)}")
-            found = token_scores(self.source.model, reader.top(key, SHOWN), key)
+            found = token_scores(self.source.model, reader.top(key, SHOWN), key, self.source.normalise)
             text = page.questions(found, f"of {len(reader.task):,} read")
             yield lambda: self._show_questions(text, [scores.top.question for scores in found])
 
@@ -287,13 +289,23 @@ class Workbench(w.VBox):
 
     def _typed(self, text: str, labels: str, answer_prefix: str) -> Question:
         """What is typed, as a question; the task's own question if it is one of them word for word."""
+        if self.source.form == "cloze":
+            return self._known.get((text.strip(), (), "")) or read_question(text, form="cloze")
         parts = labels.split(",") if "," in labels else labels.split()
         given = tuple(part.strip() for part in parts if part.strip())
-        typed = read_question(text, labels=given, answer_prefix=answer_prefix, form=self.source.form)
+        typed = read_question(text, labels=given, answer_prefix=answer_prefix)
         return self._known.get((text.strip(), typed.options, typed.answer_prefix), typed)
 
+    def _know(self, question: Question) -> str:
+        """Remembers a task's question by what is typed to ask it; returns the text."""
+        text = text_of(question).strip()
+        labels = question.options if question.form == "letters" else ()
+        self._known[text, labels, question.answer_prefix] = question
+        return text
+
     def _offer(self, questions: Sequence[Question], title: str) -> None:
-        self._known.update({(text_of(q), q.options, q.answer_prefix): q for q in questions})
+        for question in questions:
+            self._know(question)
         self._bench.offer(questions, title)
 
     def _on_example(self, question: Question) -> None:
@@ -302,9 +314,8 @@ class Workbench(w.VBox):
 
     def _put(self, question: Question) -> None:
         """Puts a task's question into the text box."""
-        text = text_of(question)
-        self._known[text, question.options, question.answer_prefix] = question
-        listed = tuple(option_lines(text)) == question.options
+        text = self._know(question)
+        listed = question.form == "cloze" or tuple(option_lines(text)) == question.options
         self.labels = "" if listed else ", ".join(question.options)
         self.answer_prefix, self.question = question.answer_prefix, text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,12 +11,14 @@ import torch
 
 from culnig_tl import figures
 from culnig_tl.data.neurons import NeuronSet, Site
+from culnig_tl.engine.cloze import encode_cloze
 from culnig_tl.engine.models import last_logits
 from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import NeuronError, ScoreError
-from culnig_tl.figures.prompts import shown
-from culnig_tl.method.closeup import question_scores
+from culnig_tl.figures.prompts import prompt_parts, shown
+from culnig_tl.method.closeup import question_scores, score_prompt
 from culnig_tl.method.score import score_neurons
+from culnig_tl.tasks import Task
 
 from .. import families
 from .builders import WIDTHS, cells, make_prompt, make_scores, make_set, notes
@@ -202,3 +206,118 @@ def test_top_questions_are_a_countrys_scores_question_by_question(loaded):
     assert card.data[1].cells.values[1][0] == f"{table['score'][0]:.4g}"
     with pytest.raises(NeuronError, match="none of the 2 that were scored"):
         figures.top_questions(scores, ("attn.v", 2, 4))
+
+
+# ------------------------------------------------------------------------------------------ the cloze form
+
+OPTIONS = ("w12 w13", "w14", "w15 w16 w17")
+
+
+@pytest.fixture(scope="module")
+def cloze():
+    made = [
+        replace(q, stem=q.prompt, texts=OPTIONS, options=("A", "B", "C"), answer="B")
+        for q in families.questions(4)
+    ]
+    return Task("words", tuple(made)).cloze()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_parts_begin_where_their_tokens_do(loaded, cloze, family):
+    model = loaded(family)
+    (encoded,) = encode_cloze(model.tokenizer, [cloze[0]])
+    parts = prompt_parts(model, cloze[0])
+    assert [name for name, _ in parts] == ["question", *"ABC", "control", *"ABC"]
+    rows = [encoded.context, *encoded.texts, encoded.bare, *encoded.bare_texts]
+    ends = [start for _, start in parts[1:]] + [len(encoded.counted_with_prior)]
+    assert [encoded.counted_with_prior[start:end] for (_, start), end in zip(parts, ends)] == rows
+    assert prompt_parts(model, replace(cloze[0], form="letters")) == ()
+
+
+def test_a_control_question_has_no_control_of_its_own(loaded, cloze):
+    parts = prompt_parts(loaded("llama"), cloze.control()[0])
+    assert [name for name, _ in parts] == ["question", *"ABC"]
+
+
+def names_at(figure) -> list[tuple[float, str]]:
+    """The names of parts and where they stand, from the left."""
+    return sorted((note.x, note.text) for note in figure.layout.annotations)
+
+
+def test_the_map_marks_where_parts_begin(loaded, cloze):
+    model = loaded("llama")
+    prompt, parts = score_prompt(model, cloze[0]), prompt_parts(model, cloze[0])
+    figure = figures.token_heatmap(prompt, parts=parts)
+    assert sorted(line.x0 for line in figure.layout.shapes) == [start - 0.5 for _, start in parts]
+    assert set(names_at(figure)) <= {(start - 0.5, name) for name, start in parts}
+    last = figure.data[0].hovertext[0][-1]
+    assert (
+        "option C after the control<br>" in last
+        and "option C<br>" in figure.data[0].hovertext[0][parts[4][1] - 1]
+    )
+    assert "where the question, each option and the control" in notes(figure)
+    assert not figures.token_heatmap(prompt).layout.shapes
+    assert np.asarray(figure.data[0].z) == pytest.approx(np.asarray(figures.token_heatmap(prompt).data[0].z))
+
+
+def test_a_window_of_the_map_marks_its_own_parts(loaded, cloze):
+    model = loaded("llama")
+    prompt, parts = score_prompt(model, cloze[0]), prompt_parts(model, cloze[0])
+    first, last = parts[1][1] + 1, parts[3][1]  # from within option A to the first token of option C
+    figure = figures.token_heatmap(prompt, parts=parts, positions=(first, last))
+    starts = [-0.5, parts[2][1] - first - 0.5, last - first - 0.5]
+    assert names_at(figure) == list(zip(starts, "ABC"))
+
+
+def test_parts_beyond_the_tokens_are_left_out(loaded, cloze):
+    model = loaded("llama")
+    figure = figures.token_heatmap(
+        score_prompt(model, cloze[0], normalise="sum"), parts=prompt_parts(model, cloze[0])
+    )
+    assert [name for _, name in names_at(figure)] == ["question", *"ABC"]
+    assert "control" not in notes(figure)
+
+
+def test_a_short_prompt_has_room_for_the_names_of_all_parts():
+    parts = [("question", 0), ("A", 6), ("B", 8), ("control", 9), ("A", 11), ("B", 13)]
+    figure = figures.token_heatmap(make_prompt(4, ["a"] * 14, widths={Site.MLP_GATE: 3}), parts=parts)
+    assert names_at(figure) == [(start - 0.5, name) for name, start in parts]
+
+
+def test_names_of_parts_that_would_overlap_are_left_to_hovering():
+    prompt = make_prompt(4, ["a"] * 300, widths={Site.MLP_GATE: 3})
+    parts = [("question", 0), ("A", 290), ("B", 291), ("control", 293), ("A", 296), ("B", 298)]
+    figure = figures.token_heatmap(prompt, parts=parts)
+    assert len(figure.layout.shapes) == 6 and "option B after the control" in figure.data[0].hovertext[0][-1]
+    shown = names_at(figure)
+    assert {"question", "control"} <= {name for _, name in shown} and len(shown) < 6
+
+
+def test_names_of_parts_are_no_markup(loaded, cloze):
+    figure = figures.token_heatmap(make_prompt(), parts=[("<b>x</b>", 0), ("A", 2)])
+    assert (-0.5, "&lt;b&gt;x&lt;/b&gt;") in names_at(figure)
+
+
+def test_top_cloze_questions_show_the_options_and_the_part_of_the_token(loaded, cloze):
+    model, key = loaded("llama"), ("mlp.gate", 1, 3)
+    scores = question_scores(model, cloze, NeuronSet.from_indices([key]), progress=False)
+    table = figures.top_questions(scores, key, model=model)
+    assert all(text.endswith("Answer: w12 w13 / w14 / w15 w16 w17") for text in table["question"])
+    best = int(scores.weighted[:, 0].argmax())
+    parts = [(n, s) for n, s in prompt_parts(model, cloze[best]) if s <= scores.tokens[best, 0]]
+    assert parts[-1][0] in table["part"][0]
+    assert "part" not in figures.top_questions(scores, key).columns
+    card = figures.neuron_card(score_neurons(model, cloze, progress=False), key, questions=table)
+    assert card.data[1].cells.values[-1] == [*table["part"]]
+
+
+def test_tokens_fire_in_the_prompt_and_the_right_options_words(loaded, cloze):
+    model = loaded("llama")
+    table = figures.firing_tokens(model, cloze, "mlp.gate", 1, 3, count=5, batch_size=2, progress=False)
+    largest = -np.inf
+    for prompt in encode_cloze(model.tokenizer, cloze.questions):
+        with torch.no_grad():
+            _, cache = model.run_with_cache(torch.tensor([prompt.rows[1]]))
+        largest = max(largest, float(cache[Site.MLP_GATE.hook_name(1)][0, :, 3].max()))
+    assert table["activation"][0] == pytest.approx(largest, rel=1e-4)
+    assert table["activation"].is_monotonic_decreasing

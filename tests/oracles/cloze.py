@@ -1,0 +1,155 @@
+"""The cloze form, word for word and slowly: plain hooks on the Hugging Face model, one option at a time.
+
+Shares no code with the package. For a question with option texts y_1 .. y_k, of which y is right:
+
+    LL_o    = sum of the log-probabilities of y_o's tokens after the prompt
+    prior_o = the same after the control ("Answer:")
+    P(y|x)  = softmax over the options of (LL_o - prior_o), LL_o ("sum") or LL_o / characters ("length"), at y
+    s_i     = n_i * dP(y|x)/dn_i: once for each token of the prompt, which the options share, and for each token
+              of the options' own; and the same of the control and its options, where there is a prior
+    s       = max, sum or mean over those i
+    S_c     = sum over the questions of c of P * s
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .literal import BLOCK, INPUTS, OUTPUTS, _parts
+
+Place = tuple[str, int]
+"""(site, layer)."""
+
+
+def encoded(tokenizer: Any, prompt: str, text: str) -> tuple[list[int], list[int]]:
+    """(tokens of the prompt, tokens that the text adds)."""
+    context = tokenizer(prompt)["input_ids"]
+    return context, tokenizer(f"{prompt} {text}")["input_ids"][len(context) :]
+
+
+@contextmanager
+def kept(model: Any):
+    """What the linear modules give, or are given: (name, layer) -> the tensor, with its gradient to come."""
+    found: dict[Place, torch.Tensor] = {}
+    handles = []
+
+    def keep_output(name: str, layer: int):
+        def hook(module: Any, arguments: Any, output: torch.Tensor) -> None:
+            output.retain_grad()
+            found[name, layer] = output
+
+        return hook
+
+    def keep_input(layer: int):
+        def hook(module: Any, arguments: Any) -> None:
+            arguments[0].retain_grad()
+            found["post", layer] = arguments[0]
+
+        return hook
+
+    for path, module in model.named_modules():
+        block = BLOCK.search(path)
+        if block is None or "vision" in path:
+            continue
+        layer, name = int(block[1]), block[2]
+        if name in OUTPUTS:
+            handles.append(module.register_forward_hook(keep_output(name, layer)))
+        if name in INPUTS or path.endswith("mlp.c_proj"):
+            handles.append(module.register_forward_pre_hook(keep_input(layer)))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def log_likelihood(model: Any, context: list[int], text: list[int]) -> torch.Tensor:
+    """LL of the text's tokens after those of the context."""
+    logits = model(torch.tensor([context + text])).logits[0]
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    return sum(log_p[len(context) - 1 + place, token] for place, token in enumerate(text))
+
+
+def likelihoods(model: Any, tokenizer: Any, prompt: str, texts: tuple[str, ...]) -> list[float]:
+    """LL of every option."""
+    with torch.no_grad():
+        return [log_likelihood(model, *encoded(tokenizer, prompt, text)).item() for text in texts]
+
+
+class Read:
+    """One prompt with every option after it: LL, and the tensors whose gradients are wanted."""
+
+    def __init__(self, model: Any, tokenizer: Any, prompt: str, texts: tuple[str, ...]) -> None:
+        self.model, self.ll, self.rows = model, [], []
+        for text in texts:
+            context, own = encoded(tokenizer, prompt, text)
+            with kept(model) as tensors:
+                self.ll.append(log_likelihood(model, context, own))
+            self.rows.append((len(context), tensors))
+
+    def products(self) -> dict[Place, list[torch.Tensor]]:
+        """n_i * dP/dn_i, a vector of neurons for each i, once P's gradients are there."""
+        found: dict[Place, list[torch.Tensor]] = {}
+        for name, layer in self.rows[0][1]:
+            sites = ["mlp.post"] if name == "post" else OUTPUTS[name]
+            for part, site in enumerate(sites):
+                shared, own = 0.0, []
+                for shared_tokens, tensors in self.rows:
+                    tensor = tensors[name, layer]
+                    product = (tensor.detach() * tensor.grad)[0]
+                    product = _parts(name, product, self.model.config.get_text_config())[part]
+                    shared = shared + product[:shared_tokens]
+                    own += list(product[shared_tokens:])
+                found[site, layer] = [*shared, *own]
+        return found
+
+
+def question(
+    model: Any, tokenizer: Any, asked: Any, normalise: str
+) -> tuple[dict[Place, list[torch.Tensor]], float]:
+    """({(site, layer): s_i for every i}, P) of one question.
+
+    Args:
+        asked: has `prompt`, `control` (None for a control question), `texts`, `options` and `answer`.
+    """
+    reads = [Read(model, tokenizer, asked.prompt, asked.texts)]
+    compared = torch.stack(reads[0].ll)
+    if normalise == "length":
+        compared = compared / torch.tensor([float(len(text)) for text in asked.texts]).to(compared)
+    if normalise == "unconditional" and asked.control is not None:
+        reads.append(Read(model, tokenizer, asked.control, asked.texts))
+        compared = compared - torch.stack(reads[1].ll)
+    p = torch.softmax(compared, 0)[asked.options.index(asked.answer)]
+    p.backward()
+    found: dict[Place, list[torch.Tensor]] = {}
+    for read in reads:
+        for place, products in read.products().items():
+            found.setdefault(place, []).extend(products)
+    model.zero_grad(set_to_none=True)
+    return found, p.item()
+
+
+def scores(
+    model: Any,
+    tokenizer: Any,
+    asked: Any,
+    *,
+    how: str = "max",
+    normalise: str = "unconditional",
+    clamp: bool = False,
+) -> dict[tuple[str, str, int], torch.Tensor]:
+    """S_c as {(country, site, layer): one number per neuron}."""
+    totals: dict[tuple[str, str, int], torch.Tensor] = {}
+    for one in asked:
+        found, p = question(model, tokenizer, one, normalise)
+        for (site, layer), products in found.items():
+            table = torch.stack(products)
+            s = {"max": table.amax(0), "sum": table.sum(0), "mean": table.mean(0)}[how]
+            if clamp:
+                s = s.clamp(min=0)
+            key = (one.country, site, layer)
+            totals[key] = totals.get(key, 0.0) + p * s
+    return totals
