@@ -14,8 +14,8 @@ from culnig_tl.errors import NeuronError, StudyError, TaskError
 from culnig_tl.study.config import GENERAL, RANDOM
 from culnig_tl.study.opened import more_random_sets, open_study
 
-from .builders import write_saq
 from .studies import small_study
+from .tasks.builders import write_saq
 
 HOW = {"device": "cpu", "progress": False}
 
