@@ -25,7 +25,7 @@ from culnig_tl.finetuning.modules import Module, ModuleGroup
 
 
 def result(right: dict[str, list[int]]) -> EvaluationResult:
-    """Answers by hand: task -> right or wrong, two questions a cluster."""
+    """Answers by hand: task -> right or wrong, two questions per cluster."""
     rows = [
         (
             task,

@@ -361,8 +361,8 @@ class Findings:
         if self.limit is None:
             return None
         text = (
-            f"At most {self.limit:,} questions a task were asked, spread evenly over countries and wordings:"
-            " a study without --limit asks all."
+            f"At most {self.limit:,} questions per task were asked, spread evenly over countries and "
+            "wordings: a study without --limit asks all."
         )
         return Finding(
             "sample", Holds.CAUTION, "Only a part of the questions was asked", text, {"limit": self.limit}
