@@ -314,7 +314,7 @@ def test_command_names_what_differs_from_the_defaults_of_its_model():
     assert "--revision" not in command(local)
 
 
-# ----------------------------------------------------------------------------------------------- several stud
+# -------------------------------------------------------------------------------------------- several studies
 
 
 def test_the_page_of_the_embedded_model_says_that_its_effect_was_put_there(tmp_path):

@@ -66,6 +66,8 @@ def evaluate(
     if task.short_answers:
         return ask_short_answers(model, task, ablate=ablate, scale=scale, to=to, **how)
     done = operation_name(scale, to)
+    if ablate is None and (scale or to is not None):
+        raise ScoreError("scale and to say what happens to neurons: name the neurons as well (ablate=...)")
     asked, device = Asked.of(model, task), device_of(model)
     state: State = {
         name: torch.zeros(len(asked.prompts), dtype=torch.int64, device=device) for name in _TOKENS

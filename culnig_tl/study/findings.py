@@ -181,7 +181,7 @@ class Findings:
             text += f", and the tasks without culture by {change(own)} on average (random {change(random)})"
         return text
 
-    # ------------------------------------------------------------------------------------------- the claims
+    # --------------------------------------------------------------------------------------------- the claims
 
     def _plain(self) -> dict[str, TaskDrops]:
         return {task: d for task, d in self.drops.items() if not d.culture}
@@ -369,7 +369,7 @@ class Findings:
         )
 
 
-# ----------------------------------------------------------------------------------------------- numbers in w
+# ------------------------------------------------------------------------------------------- numbers in words
 
 
 def change(drop: float) -> str:

@@ -87,7 +87,7 @@ class Source:
             source.check_model(model)
         return source
 
-    # ---------------------------------------------------------------------- scores and sets
+    # ---------------------------------------------------------------------------------------- scores and sets
 
     @property
     def model_name(self) -> str:
@@ -239,7 +239,7 @@ class Source:
         pool = [array for s, array in values.items() if s.pool == site.pool]
         return 1 + sum(int((array > mine).sum()) for array in pool), sum(array.size for array in pool), mine
 
-    # ---------------------------------------------------------------------- model and questions
+    # ------------------------------------------------------------------------------------ model and questions
 
     def check_model(self, model: HookedModel) -> None:
         """Raises `ModelError` for a model of another shape than the scores."""

@@ -80,7 +80,7 @@ class Workbench(w.VBox):
         self.observe(self._on_selection, ["selection"])
         self.observe(self._on_operation, ["operation"])
 
-    # ---------------------------------------------------------------------- from code
+    # ---------------------------------------------------------------------------------------------- from code
 
     @property
     def choice(self) -> Choice:
@@ -122,7 +122,7 @@ class Workbench(w.VBox):
         neurons = None if self.set_name == ALL else self.source.neurons_of(self.choice, self.selection)
         return page.static(self._heat.drawn, neurons, self.source.about)
 
-    # ---------------------------------------------------------------------- checks
+    # ------------------------------------------------------------------------------------------------- checks
 
     @t.validate("set_name")
     def _check_set(self, proposal: Any) -> str:
@@ -144,7 +144,7 @@ class Workbench(w.VBox):
         self.source.check(proposal["value"])
         return proposal["value"]
 
-    # ---------------------------------------------------------------------- the screen
+    # --------------------------------------------------------------------------------------------- the screen
 
     def _build(self) -> None:
         """Makes the widgets and ties the choices to the traits."""
@@ -184,7 +184,7 @@ class Workbench(w.VBox):
         panes = w.HBox([self._card, self._bench], layout={**row, "align_items": "flex-start"})
         self.children = (head, choices, self._message, self._heat.box, panes)
 
-    # ---------------------------------------------------------------------- what happens
+    # ------------------------------------------------------------------------------------------- what happens
 
     def _clicked(self, keys: list[Key]) -> None:
         """A cell or a dot of the heatmap was clicked."""
@@ -279,7 +279,7 @@ class Workbench(w.VBox):
             raise NeuronError("no neuron is chosen: click a cell of the heatmap")
         return key
 
-    # ---------------------------------------------------------------------- questions
+    # ---------------------------------------------------------------------------------------------- questions
 
     @property
     def _typing(self) -> tuple[str, str, str]:
@@ -307,7 +307,7 @@ class Workbench(w.VBox):
         self.labels = "" if listed else ", ".join(question.options)
         self.answer_prefix, self.question = question.answer_prefix, question.prompt.strip()
 
-    # ---------------------------------------------------------------------- results
+    # ------------------------------------------------------------------------------------------------ results
 
     def _show_answers(self, answers: Answers) -> None:
         self._bench.answered.value = page.answers(answers)
@@ -317,7 +317,7 @@ class Workbench(w.VBox):
         self._card.questions.value = page.wrap(text)
         self._offer(found, "a question of the card")
 
-    # ---------------------------------------------------------------------- work
+    # --------------------------------------------------------------------------------------------------- work
 
     def _load(self) -> Iterator[Show]:
         """Gets the model ready, once."""

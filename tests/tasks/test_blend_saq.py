@@ -130,7 +130,7 @@ def test_fingerprints_see_later_fields_where_they_are_set():
     assert Task("t", (other,)).fingerprint != "b1d522c0868a4fbd"
 
 
-# ------------------------------------------------------------------------------------------- real rows
+# -------------------------------------------------------------------------------------------------- real rows
 
 
 def test_real_rows(hub):
