@@ -1,20 +1,13 @@
-"""What several test files build: sets of neurons, questions to be answered in words, random scores, a mirror
-of BLEnD's short answers."""
+"""What several test files build: sets of neurons, questions to be answered in words, random scores."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from culnig_tl import NeuronScores, NeuronSet, Site, describe
-from culnig_tl.tasks.blend_saq import PROMPTS
 from culnig_tl.tasks.countries import COUNTRIES
 from culnig_tl.tasks.question import Question, Task
-
-from .tasks.builders import write_blend, write_csv
 
 TOKENS = torch.tensor([[1, 40, 97, 130, 201, 77, 300, 12, 44, 350, 90, 91]])
 
@@ -94,38 +87,3 @@ READING = scores(2, task="countryrc", clusters=7)
 
 
 # ---------------------------------------------------------------------------------------------- short answers
-
-TOPICS = {"Al-en-01": "Food", "Al-en-02": "Education", "Al-en-03": "Family"}
-ANSWERS = [
-    {"answers": ["tea", "green tea"], "en_answers": ["tea"], "count": 1},
-    {"answers": ["uvas", " uva ", ""], "en_answers": ["grape", "grapes"], "count": 3},
-    {"answers": ["nobody's"], "en_answers": ["nobody's"], "count": 0},
-]
-
-
-def write_saq(root: Path, *, topics=TOPICS, answers=ANSWERS, prompts=None, **changed) -> Path:
-    """A mirror of BLEnD in which every region was asked the same; `changed` replaces a country's
-    annotations."""
-    write_blend(root, [], topics)
-    folder = root / "nayeon212" / "BLEnD" / "data"
-    for country in COUNTRIES:
-        name = {"Nigeria": "Northern_Nigeria", "USA": "US"}.get(country, country.replace(" ", "_"))
-        rows = [
-            {
-                "ID": i,
-                "question": f"{i} {country}?",
-                "en_question": f"What of {i} in {country}?",
-                "annotations": answers,
-                "idks": {},
-            }
-            for i in topics
-        ]
-        rows = changed.get(country.replace(" ", "_"), rows)
-        annotations = folder / "annotations_hf" / f"{name}_data.json"
-        annotations.write_text(json.dumps(rows), encoding="utf-8")
-        lines = prompts or [
-            {"id": p, "English": f"In English, {p}: {{q}}\nAnswer:", "Translation": f"{country}, {p}: {{q}}"}
-            for p in PROMPTS
-        ]
-        write_csv(folder / "prompts" / f"{name}_prompts.csv", lines)
-    return root

@@ -14,8 +14,8 @@ from culnig_tl.errors import NeuronError, StudyError, TaskError
 from culnig_tl.study.config import GENERAL, RANDOM
 from culnig_tl.study.opened import more_random_sets, open_study
 
-from .builders import write_saq
 from .studies import small_study
+from .tasks.builders import write_saq
 
 HOW = {"device": "cpu", "progress": False}
 
@@ -42,7 +42,7 @@ def test_public_names_are_functions_whatever_module_was_imported_first():
     assert all(callable(getattr(analyses, name)) for name in dir(analyses))
 
 
-# ------------------------------------------------------------------------------------------------- opening a
+# -------------------------------------------------------------------------------------------- opening a study
 
 
 def test_an_open_study_asks_what_the_study_asked(study, opened):
@@ -92,7 +92,7 @@ def test_more_random_sets_are_kept_and_those_of_the_study_not_asked_again(grown)
     assert {path.stem for path in grown.folder.rglob("*.parquet")} == {f"{RANDOM['layer']} 2"}
 
 
-# --------------------------------------------------------------------------------------------------------- it
+# -------------------------------------------------------------------------------------------------- its claim
 
 
 def test_claim_compares_with_random_sets_and_the_rival(claim):
@@ -121,7 +121,7 @@ def test_claim_tables(claim):
     assert list(claim.tables()) == ["claim", "depth", "table"]
 
 
-# ------------------------------------------------------------------------------------------------- the other
+# ----------------------------------------------------------------------------------------- the other analyses
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_tasks_by_name(loaded):
     assert list(found.sets) == ["miniculture", "minicommonsense"] and len(found.table(draws=20)) == 4
 
 
-# ---------------------------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------------------------------------- answers in words
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from culnig_tl.finetuning.modules import Module, ModuleGroup
 
 
 def result(right: dict[str, list[int]]) -> EvaluationResult:
-    """Answers by hand: task -> right or wrong, two questions a cluster."""
+    """Answers by hand: task -> right or wrong, two questions per cluster."""
     rows = [
         (
             task,
@@ -158,7 +158,7 @@ def test_every_table_has_a_name(found):
     assert list(found.tables()) == ["accuracy", "changes", "summary", "overlap"]
 
 
-# ---------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------------------------- figures
 
 
 def test_a_mark_per_seed_and_a_line_at_the_mean(found):
@@ -188,7 +188,7 @@ def test_changes_that_cannot_be_drawn(drop, rows, message, found):
         forgetting_marks(found.changes().drop(columns=drop)[rows])
 
 
-# ---------------------------------------------------------------------- everything, on a small model
+# ------------------------------------------------------------------------------- everything, on a small model
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from culnig_tl.method.answers.matching import Matcher, occurs, without_prompt
 from culnig_tl.method.answers.variants import agreement, spelled_alike, variant_pairs
 from culnig_tl.tasks.blend_saq import LANGUAGES
 
-from .builders import write_saq
 from .helpers import invoked
 from .matching_cases import MISSED, NOT_SAID, SAID, TAKEN
+from .tasks.builders import write_saq
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "hub"
 MATCHER = Matcher()

@@ -21,7 +21,7 @@ CUT = {"top_mlp": 0.1, "top_attn": 0.05, "drop_reading": 0.05}
 TASK, READING = culture_task(each=2), culture_task("reading", each=2).neuron_split()
 
 
-# --------------------------------------------------------------------------------------------------- the meth
+# ----------------------------------------------------------------------------------------- the method's parts
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_parts_want_a_task(loaded):
         switch_off_parts(loaded("llama"), TASK, READING, [])
 
 
-# ------------------------------------------------------------------------------------------------------- two
+# ---------------------------------------------------------------------------------------------- two languages
 
 
 def translated(task, name="culture-local"):
@@ -146,7 +146,7 @@ def test_the_two_languages_need_names_of_their_own():
         pair(TASK, translated(TASK, "culture"))
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------ depth
 
 
 @pytest.fixture(scope="module")

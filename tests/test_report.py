@@ -388,7 +388,7 @@ def test_several_studies_name_those_that_were_asked_in_words(tmp_path):
     )
 
 
-# ----------------------------------------------------------------------------------------------- several stud
+# -------------------------------------------------------------------------------------------- several studies
 
 
 def test_the_page_of_the_embedded_model_says_that_its_effect_was_put_there(tmp_path):

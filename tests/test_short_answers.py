@@ -25,8 +25,8 @@ from culnig_tl.method.answers.short_answers import (
 from culnig_tl.method.evaluation import evaluate
 
 from . import families
-from .builders import write_saq
 from .helpers import invoked
+from .tasks.builders import write_saq
 
 NEURONS = NeuronSet.from_indices([("mlp.gate", 1, n) for n in range(0, 72, 3)] + [("attn.v", 0, 3)])
 

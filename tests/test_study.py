@@ -47,7 +47,7 @@ def finished(config, tmp_path_factory) -> Study:
     return run_study(config, folder=tmp_path_factory.mktemp("runs") / "study", progress=False)
 
 
-# ---------------------------------------------------------------------------------------------------------- i
+# ------------------------------------------------------------------------------------------------- its folder
 
 
 def test_the_folder_holds_scores_neurons_and_results(finished):
@@ -86,7 +86,7 @@ def test_scores_read_back_equal(finished, name):
         np.testing.assert_array_equal(again.arrays[site], array)
 
 
-# --------------------------------------------------------------------------------------------------------- it
+# ------------------------------------------------------------------------------------------------ its numbers
 
 
 def percent_right(study: Study, setting: str) -> float:
@@ -117,7 +117,7 @@ def test_a_task_that_was_not_asked_has_none(finished):
         finished.drop("blend")
 
 
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------- resuming
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_resumed_study_gives_the_same_bytes(resumed, finished):
     assert resumed[0].table().equals(finished.table())
 
 
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------- refusing
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_tasks_without_culture_are_refused(config):
         run_study(replace(config, tasks=("minianswers",)), progress=False)
 
 
-# --------------------------------------------------------------------------------------------------------- it
+# ------------------------------------------------------------------------------------------------- its report
 
 
 def test_the_report_is_one_page_without_network(finished):
@@ -234,7 +234,7 @@ def test_names_from_data_stay_text(finished, tmp_path):
     assert "<script>alert(1)" not in write_report(hostile, tmp_path / "hostile.html").read_text()
 
 
-# -----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------- repeating
 
 
 def test_the_reports_command_repeats_the_study(finished, tmp_path):
@@ -319,7 +319,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------- real rows
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ class CheckpointComparison:
             "accuracy": self.accuracy().to_dataframe(),
         }
 
-    # ------------------------------------------------------------------------------------------- its parts
+    # ---------------------------------------------------------------------------------------------- its parts
 
     def _of_shapes(self) -> list[str]:
         """Remarks on layers and widths."""

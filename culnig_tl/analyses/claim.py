@@ -108,8 +108,9 @@ def claim(
     """
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
     done = opened.study
-    name = rival or done.config.rival or RIVAL_TASK
-    found_on, asked_on = halves(load_task(name, form=done.form, data_dir=data_dir or done.config.data_dir))
+    where = data_dir or done.config.data_dir
+    plain = load_task(rival or done.config.rival or RIVAL_TASK, form=done.form, data_dir=where)
+    name, (found_on, asked_on) = plain.name, halves(plain)
     if random_sets is None and done.config.model == TOY:
         random_sets = TOY_RANDOM_SETS
     if random_sets is not None:

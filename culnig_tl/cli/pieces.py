@@ -24,6 +24,9 @@ def score(
     control: bool = False,
     split: Literal["neuron", "test", "all"] = "neuron",
     method: tuple[str, ...] = ("culnig",),
+    language: str | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
     sites: tuple[str, ...] = PAPER_SITES,
     resume: bool = False,
     save_every: float = 60.0,
@@ -37,6 +40,9 @@ def score(
         control: Score the task's control: options without the question.
         split: Which of the task's questions.
         method: culnig, or other methods, e.g. atp, lape, ig; methods that read the same pass share it.
+        language: cape: task that language neurons are found on.
+        bootstrap: Bootstrap replicates of the scores to keep as well.
+        seed: Seed of the replicates, and of the method random.
         sites: Where the neurons are, e.g. mlp.gate,attn.v.
         resume: Resume where the same command was stopped.
         save_every: Seconds between two saves of what is unfinished.
@@ -53,6 +59,7 @@ def score(
     form = form_for(asking, model, task, config)
     how: dict[str, Any] = {"split": which, "limit": config.limit, "data_dir": config.data_dir}
     questions = load_task(task, control=control, form=form, **how)
+    spoken = load_task(language, form=form, **how) if language is not None else None
     with Checkpoint.beside(output, resume=resume, every=save_every) as checkpoint:
         found = score_neurons(
             model,
@@ -60,6 +67,9 @@ def score(
             normalise=asking.normalise,
             method=method[0] if len(method) == 1 else method,
             sites=sites,
+            language=spoken,
+            bootstrap=bootstrap,
+            seed=seed,
             batch_size=config.batch_size,
             progress=world().first,
             checkpoint=checkpoint("score"),
@@ -164,7 +174,7 @@ def evaluate(
         "form": form,
     }
     asked = [load_task(name, **given) for name in tasks]
-    how: dict[str, Any] = {"ablate": chosen, "scale": scale if chosen else 0.0, "resume": resume}
+    how: dict[str, Any] = {"ablate": chosen, "scale": scale, "resume": resume}
     how |= {"batch_size": config.batch_size, "progress": world().first}
     kept: Any = nullcontext(lambda name: None)
     if output is not None:

@@ -52,10 +52,9 @@ class EvaluationResult:
     """One row per prompt: the right answer, the model's answer, and how sure it was.
 
     Columns: task, id, cluster, country, group, template, answer, predicted (the likeliest token of the
-        vocabulary),
-    predicted_label (the likeliest label), p_answer, correct (predicted is the answer), correct_label
-    (predicted_label is), alignment (0 to 100, how near the predicted answer is to the right one, for tasks
-    with that metric; else NaN).
+    vocabulary), predicted_label (the likeliest label), p_answer, correct (predicted is the answer),
+    correct_label (predicted_label is), alignment (0 to 100, how near the predicted answer is to the right
+    one, for tasks with that metric; else NaN).
     """
 
     table: pd.DataFrame
@@ -149,6 +148,8 @@ class EvaluationResult:
         """Writes Parquet, with the metadata in its schema."""
         import pyarrow as pa
 
+        if Path(path).suffix in (".csv", ".json", ".safetensors"):
+            raise ScoreError(f"{Path(path).name}: results are saved as .parquet")
         lists: dict[str, Any] = dict(
             zip(CLOZE, map(pa.list_, (pa.string(), pa.string(), pa.float64(), pa.float64())))
         )

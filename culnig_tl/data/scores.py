@@ -170,6 +170,9 @@ class NeuronScores:
         """Writes safetensors: 4 bytes per neuron and country, all else as JSON in the header."""
         from safetensors.numpy import save
 
+        if Path(path).suffix in (".csv", ".json", ".parquet"):
+            raise ScoreError(f"{Path(path).name}: scores are saved as .safetensors")
+
         header = {
             "format": _FORMAT,
             "countries": list(self.countries),

@@ -284,17 +284,21 @@ def frozen(model: HookedModel) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-# ---------------------------------------------------------------------------------------------------------- h
+# ----------------------------------------------------------------------------------------------- how it loads
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device of that name; "auto" takes cuda, then mps, then cpu. Raises `ModelError` for an unknown
-    one."""
+    """The device of that name; "auto" takes cuda, then mps, then cpu. Raises `ModelError` for one
+    that is unknown or not there."""
     if str(device) != "auto":
         try:
-            return torch.device(device)
-        except RuntimeError:
-            raise ModelError(f"unknown device {device!r}: use auto, cpu, cuda, cuda:0 or mps") from None
+            wanted = torch.device(device)
+            torch.empty(0, device=wanted)
+        except (RuntimeError, AssertionError, NotImplementedError):  # PyTorch's words differ by device
+            raise ModelError(
+                f"there is no device {device!r} here: use auto, cpu, cuda, cuda:0 or mps"
+            ) from None
+        return wanted
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -260,7 +260,7 @@ def plan_batches(
     once).
 
     Args:
-        lengths: tokens a question.
+        lengths: tokens per question.
         batch_size: questions per batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
             a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
         most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_PER_BATCH`.

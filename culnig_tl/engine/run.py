@@ -171,8 +171,10 @@ def run_pass(
         )
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(frozen(model))
-        stack.enter_context(model.hooks(fwd_hooks=list(fwd_hooks)))
+        if hooks is None:  # which sees to it itself
+            stack.enter_context(frozen(model))
+        if fwd_hooks:
+            stack.enter_context(model.hooks(fwd_hooks=list(fwd_hooks)))
         this = _Pass(
             {"identity": key, "questions": {task.name: task.fingerprint}, "pass": verb},
             checkpoint,

@@ -4,7 +4,9 @@ are added up.
     torchrun --nproc-per-node 4 -m culnig_tl run --model M
 
 Gloo on the CPU, NCCL on GPUs (one per process). All processes walk through the same program; the first one
-alone writes and prints. In a single process every function here does nothing.
+alone writes and prints. In a single process every function here does nothing. What the processes tell each
+other is tensors and, pickled by torch.distributed, values of their own making: nothing that came from a file
+or a network is unpickled.
 """
 
 from __future__ import annotations

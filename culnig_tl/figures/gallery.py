@@ -72,7 +72,11 @@ def _drops(_: Study, found: Findings) -> go.Figure:
 
 
 def _accuracy(study: Study, _: Findings) -> go.Figure:
-    settings = {UNCHANGED: UNCHANGED, GENERAL: f"{GENERAL} off", RIVAL: f"{study.config.rival} (rival) off"}
+    settings = {
+        UNCHANGED: UNCHANGED,
+        GENERAL: f"{GENERAL} off",
+        RIVAL: f"{study.config.rival_task} (rival) off",
+    }
     answers = {label: study.results[name] for name, label in settings.items() if name in study.results}
     for match, name in RANDOM.items():
         for setting in study.random_settings(match)[:1]:

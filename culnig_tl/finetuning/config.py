@@ -25,8 +25,7 @@ class TrainingConfig:
     batch_size: int = 4
     """Questions that a process puts through the model together."""
     accumulation: int = 4
-    """Batches per step; torchrun's processes share them, so a step is of the same questions however many
-    there are."""
+    """Batches per step; torchrun's processes share them, however many they are."""
     lora: bool = False
     """Train low-rank updates (peft) of the modules' linear layers instead of the weights, and merge them."""
     lora_r: int = 32
@@ -38,8 +37,7 @@ class TrainingConfig:
     device: str = "auto"
     """auto, cuda, mps or cpu."""
     dtype: str = "auto"
-    """Of the frozen weights and the arithmetic: bfloat16 or float32; auto takes bfloat16 on a GPU that has
-    it."""
+    """Of the frozen weights and the arithmetic: bfloat16, float32 or auto (bfloat16 on a GPU that has it)."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +47,21 @@ class ForgettingConfig:
     model: str = TOY
     """"toy", a Hub id, or a folder with a checkpoint in safetensors."""
     task: str = "qnli"
-    """Task to train on: qnli, mrpc, blend (its neuron topics), or your own file with rows of the split
-    "neuron"."""
+    """Task to train on: qnli, mrpc, blend (its neuron topics), or a file with rows of the split "neuron"."""
     tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")
     """Tasks to ask before and after; the trained one is asked too where it has questions to test with."""
     modules: tuple[str, ...] = CHOICES
-    """Groups to train, one at a time: top, bottom, matched, random; modules by name (mlp.13 attn.2) make up
-    one more group."""
+    """Groups to train: top, bottom, matched, random; modules by name (mlp.13 attn.2) are one more group."""
     share: float = SHARE
     """Share of the model's parameters that a group holds."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One training per group and seed; a seed decides the order of the questions, and which modules are
-    random."""
+    """One training per group and seed, which decides the questions' order and the random modules."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """How to train; its seed is each of `seeds` in turn."""
     reading: str = "countryrc"
     """Country reading comprehension: neurons that serve it are removed."""
     top_mlp: float = TOP_MLP
-    """Share of the MLP neurons that are candidates; neurons found elsewhere bring the shares they were found
-    with."""
+    """Share of the MLP neurons that are candidates; neurons found elsewhere bring their own shares."""
     top_attn: float = TOP_ATTN
     """Share of the pooled q, k, v neurons that are candidates."""
     drop_reading: float = DROP_READING

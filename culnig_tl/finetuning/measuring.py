@@ -118,7 +118,7 @@ def measure_forgetting(
     return found
 
 
-# ---------------------------------------------------------------------- asking and scoring
+# ----------------------------------------------------------------------------------------- asking and scoring
 
 
 @dataclass
@@ -198,7 +198,7 @@ def _origin(stored: EvaluationResult | NeuronSet) -> tuple[str | None, dict[str,
     return stored.metadata["revision"], dict(stored.metadata["fingerprints"])
 
 
-# ---------------------------------------------------------------------- what is measured
+# ------------------------------------------------------------------------------------------- what is measured
 
 
 def _shares(config: ForgettingConfig, neurons: NeuronSet | None) -> dict[str, float]:
@@ -252,7 +252,7 @@ def _load_tasks(config: ForgettingConfig, train: Task) -> tuple[list[Task], Task
     return asked, found_on.limit(config.limit), reading.limit(config.limit)
 
 
-# ---------------------------------------------------------------------- the folder
+# ------------------------------------------------------------------------------------------------- the folder
 
 
 def _open_folder(

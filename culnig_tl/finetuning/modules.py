@@ -318,7 +318,7 @@ def _matched(ranking: ModuleRanking, top: list[Module]) -> list[Module]:
     return chosen
 
 
-# ---------------------------------------------------------------------- for other trainers
+# ----------------------------------------------------------------------------------------- for other trainers
 
 
 @dataclass(frozen=True)

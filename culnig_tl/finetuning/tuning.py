@@ -177,7 +177,7 @@ def finetune(
     return FineTuned.load(out)
 
 
-# ---------------------------------------------------------------------- folders
+# ---------------------------------------------------------------------------------------------------- folders
 
 
 def check_folder(
@@ -251,7 +251,7 @@ def _write(out: Path, source: Path, net: Any, updates: Updates, record: Mapping[
     shutil.rmtree(out / WORK)
 
 
-# ---------------------------------------------------------------------- before the training
+# ---------------------------------------------------------------------------------------- before the training
 
 
 def _check(task: Task, chosen: list[tuple[int, Pool]], config: TrainingConfig) -> None:

@@ -116,7 +116,7 @@ def check_fits(model: HookedModel, neurons: NeuronSet) -> None:
         if layer >= info.layers or index[-1] >= info.widths[site]:
             raise NeuronError(
                 f"neuron ({site}, {layer}, {index[-1]}) lies outside {info.name}: {info.layers} layers,"
-                f" {info.widths[site]:,} neurons a layer at {site}; the set is of another model"
+                f" {info.widths[site]:,} neurons per layer at {site}; the set is of another model"
             )
 
 

@@ -166,9 +166,10 @@ def run_cloze(
     second.
     """
     model, device = hooks.model, tokens.device
-    prior = priors(model, prompts)
+    with_prior = normalise == "unconditional"
+    prior = priors(model, prompts) if with_prior else torch.zeros((), device=device)
     right = torch.tensor([p.right for p in prompts], device=device)
-    second = normalise == "unconditional" and bool(hooks.backward) and all(p.bare_texts for p in prompts)
+    second = with_prior and bool(hooks.backward) and all(p.bare_texts for p in prompts)
     by_prior = prior
 
     def objective(logits: Float[Tensor, "row tail vocab"]) -> Float[Tensor, ""]:

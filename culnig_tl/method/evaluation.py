@@ -69,6 +69,8 @@ def evaluate(
     if task.short_answers:
         return ask_short_answers(model, task, ablate=ablate, scale=scale, to=to, **how)
     done = operation_name(scale, to)
+    if ablate is None and (scale or to is not None):
+        raise ScoreError("scale and to say what happens to neurons: name the neurons as well (ablate=...)")
     hooks = [] if ablate is None else ablation_hooks(model, ablate, scale=scale, to=to, in_place=True)
     work = Work(ablate, done, to)
     if task.form == "cloze":

@@ -187,7 +187,7 @@ def _corrupted(
     return Alignment.of(batch.prompts, others, device), kept
 
 
-# ------------------------------------------------------------------------------ which method, which pass
+# ----------------------------------------------------------------------------------- which method, which pass
 
 
 def needed(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -38,7 +38,7 @@ from .specificity import Normalise, SharedPattern, divisor, per_question, shared
 log = logging.getLogger(__name__)
 
 
-# ------------------------------------------------------------------------------------------ culture-general
+# -------------------------------------------------------------------------------------------- culture-general
 
 
 def select_general(
@@ -159,7 +159,7 @@ def layers_where_control_is_higher(scores: NeuronScores, control: NeuronScores) 
     return np.flatnonzero(of_control > of_task).tolist()
 
 
-# ----------------------------------------------------------------------------------------- culture-specific
+# ------------------------------------------------------------------------------------------- culture-specific
 
 
 def select_specific(
@@ -335,7 +335,7 @@ def _z(
     return np.divide(above, spread, out=np.zeros(len(positions)), where=spread > 0)
 
 
-# -------------------------------------------------------------------------------------- sets to compare with
+# --------------------------------------------------------------------------------------- sets to compare with
 
 
 def select_random(
@@ -401,7 +401,7 @@ def select_rival(neurons: NeuronSet, scores: NeuronScores) -> NeuronSet:
     return NeuronSet(pd.concat(rows), known)
 
 
-# -------------------------------------------------------------------------------------------------- checks
+# ----------------------------------------------------------------------------------------------------- checks
 
 
 def _check_alike(scores: NeuronScores, *others: NeuronScores | None) -> None:

@@ -164,7 +164,7 @@ def accuracy_table(study: Study) -> ResultsTable:
     """Settings x tasks in percent, WorldValuesBench as alignment; and the paper's rows of the same model."""
     settings: dict[str, Any] = {name: study.results[name] for name in (UNCHANGED, GENERAL)}
     if RIVAL in study.results:
-        settings[f"rival ({study.config.rival})"] = study.results[RIVAL]
+        settings[f"rival ({study.config.rival_task})"] = study.results[RIVAL]
     for match, name in RANDOM.items():
         if study.random_settings(match):
             settings[name] = [study.results[setting] for setting in study.random_settings(match)]

@@ -70,9 +70,9 @@ class Questions:
         reading = reading.filter(lambda q: q.split in (None, "neuron")).limit(config.limit)
         scored = {NEURON: found_on, CONTROL: found_on.control(), READING: reading}
         asked = tuple(task.test_split().limit(config.limit) for task in whole)
-        rival = next((t for t in asked if t.name == config.rival), None)
+        rival = next((t for t in asked if t.name == config.rival_task), None)
         if rival is not None:
-            scored[RIVAL] = halves(load_task(rival.name, **how))[0].limit(config.limit)
+            scored[RIVAL] = halves(load_task(config.rival or rival.name, **how))[0].limit(config.limit)
         return cls(asked, scored)
 
     def info(self) -> dict[str, Any]:

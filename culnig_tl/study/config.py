@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import PurePath
 from typing import Any, Literal
 
 from ..defaults import DROP_READING, MIN_Z, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
@@ -36,8 +37,7 @@ class Machine:
     batch_size: int | Literal["auto"] = "auto"
     """Questions per batch, or auto."""
     data_dir: str | None = None
-    """Local mirror of the Hub's data sets: FOLDER/<org>/<name>; CULNIG_DATA_DIR names one for all
-    commands."""
+    """Local mirror of the Hub's data sets, FOLDER/<org>/<name>; by default CULNIG_DATA_DIR's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,7 @@ class StudyConfig(Shares, Asking, ModelConfig):
     reading: str = "countryrc"
     """Country reading comprehension: neurons that serve it are removed."""
     rival: str | None = "commonsenseqa"
-    """Task without culture. Where it is one of the tasks, as many neurons with the highest scores on it are
-    suppressed too."""
+    """Task without culture, of the tasks: as many neurons with its highest scores are suppressed too."""
     top_specific: float = TOP_SPECIFIC
     """Share of all neurons that are candidates for one country."""
     z: float = MIN_Z
@@ -94,6 +93,11 @@ class StudyConfig(Shares, Asking, ModelConfig):
     """Random sets of each kind: matched by count, as in the paper, and by count in every site and layer."""
     seed: int = 0
     """Seed of the first random set; the others follow."""
+
+    @property
+    def rival_task(self) -> str | None:
+        """The rival's name as a task: a file's is its stem."""
+        return None if self.rival is None else PurePath(self.rival).stem if "." in self.rival else self.rival
 
     @property
     def shares(self) -> Shares:

@@ -181,7 +181,7 @@ class Findings:
             text += f", and the tasks without culture by {change(own)} on average (random {change(random)})"
         return text
 
-    # ------------------------------------------------------------------------------------------- the claims
+    # --------------------------------------------------------------------------------------------- the claims
 
     def _plain(self) -> dict[str, TaskDrops]:
         return {task: d for task, d in self.drops.items() if not d.culture}
@@ -361,15 +361,15 @@ class Findings:
         if self.limit is None:
             return None
         text = (
-            f"At most {self.limit:,} questions a task were asked, spread evenly over countries and wordings:"
-            " a study without --limit asks all."
+            f"At most {self.limit:,} questions per task were asked, spread evenly over countries and "
+            "wordings: a study without --limit asks all."
         )
         return Finding(
             "sample", Holds.CAUTION, "Only a part of the questions was asked", text, {"limit": self.limit}
         )
 
 
-# ----------------------------------------------------------------------------------------------- numbers in w
+# ------------------------------------------------------------------------------------------- numbers in words
 
 
 def change(drop: float) -> str:

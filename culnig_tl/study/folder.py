@@ -132,7 +132,7 @@ class StudyFolder:
             for path in folder.glob(pattern):
                 path.rmdir() if path.is_dir() else path.unlink()
 
-    # ------------------------------------------------------------------------------------------------------ w
+    # ------------------------------------------------------------------------------------------------ writing
 
     def start(self, info: Mapping[str, Any]) -> None:
         """Writes `study.json`. A study that is replaced is removed only now, when nothing can refuse the new
@@ -170,7 +170,7 @@ class StudyFolder:
                     else:
                         path.unlink(missing_ok=True)
 
-    # ------------------------------------------------------------------------------------------------------ r
+    # ------------------------------------------------------------------------------------------------ reading
 
     def has(self, name: str) -> bool:
         """Whether the folder of a resumed study holds the file; the same answer in all processes."""

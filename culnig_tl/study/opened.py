@@ -60,7 +60,8 @@ def open_study(
     done = study_of(study)
     config, where = done.config, data_dir or done.config.data_dir
     label = "the study" if done.folder is None else f"the study in {done.folder}"
-    whole = {name: load_task(name, form=done.form, data_dir=where) for name in done.info["tasks"]}
+    loaded = [load_task(word, form=done.form, data_dir=where) for word in dict.fromkeys(config.tasks)]
+    whole = {task.name: task for task in loaded}
     tasks = tuple(task.test_split().limit(config.limit) for task in whole.values())
     culture = whole[done.culture_task].neuron_split().limit(config.limit)
     reading = load_task(config.reading, form=done.form, data_dir=where)

@@ -37,7 +37,7 @@ class Study:
     """Setting -> answers on all tasks: "unchanged" and every set that was suppressed."""
     folder: Path | None = None
 
-    # ------------------------------------------------------------------------------------------- what was fou
+    # ----------------------------------------------------------------------------------------- what was found
 
     @property
     def culture_task(self) -> str:
@@ -85,7 +85,7 @@ class Study:
         if RIVAL not in self.results:
             raise StudyError(
                 f"this study has no rival: it asked {', '.join(self.info['tasks'])}, and the rival is"
-                f" {self.config.rival}"
+                f" {self.config.rival_task}"
             )
         clusters, here = self._asked_of_rival(task)
         base, ablated, rival = (self.results[s].values(task)[here] for s in (UNCHANGED, GENERAL, RIVAL))
@@ -95,7 +95,7 @@ class Study:
         """([question] cluster, [question] whether the rival's neurons were not found on it) of a task."""
         table = self.results[UNCHANGED].table
         clusters = table.loc[table["task"] == task, "cluster"]
-        known = clusters.map(lambda cluster: task == self.config.rival and in_first_half(task, cluster))
+        known = clusters.map(lambda cluster: task == self.config.rival_task and in_first_half(task, cluster))
         return clusters.to_numpy(), ~known.to_numpy(bool)
 
     def drops(self, match: str = "layer") -> pd.DataFrame:
@@ -122,7 +122,7 @@ class Study:
         for label, setting in (
             (UNCHANGED, UNCHANGED),
             (GENERAL, GENERAL),
-            (f"rival ({self.config.rival})", RIVAL),
+            (f"rival ({self.config.rival_task})", RIVAL),
         ):
             if setting not in self.results:
                 continue
@@ -171,7 +171,7 @@ class Study:
             share=100
             * len(general)
             / (sum(general.provenance.pool.values()) * int(general.provenance.layers or 0)),
-            rival=self.config.rival if has_rival else None,
+            rival=self.config.rival_task if has_rival else None,
             shared_pattern=specific.provenance.shared_pattern if specific is not None else None,
             limit=self.config.limit,
         )
@@ -194,7 +194,7 @@ class Study:
 
         return f"<p>{html.escape(str(self))}</p>{self.table().round(2).to_html()}"
 
-    # ------------------------------------------------------------------------------------------- its folder
+    # --------------------------------------------------------------------------------------------- its folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Study:

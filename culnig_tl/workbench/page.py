@@ -87,7 +87,7 @@ def selection(neurons: NeuronSet) -> str:
     return f"<b>Selection: {count}</b> <span class='small'>({counts})</span>"
 
 
-# ---------------------------------------------------------------------- a neuron's card
+# -------------------------------------------------------------------------------------------- a neuron's card
 
 
 def card_head(key: Key, rank: tuple[int, int, float], sets: Sequence[str]) -> str:
@@ -218,7 +218,7 @@ def _tokens_table(head: str, unit: str, table: Sequence[tuple[str, str]]) -> str
     return f"<table><tr><th>{html.escape(head)}</th><th class='num'>{unit}</th></tr>{rows}</table>"
 
 
-# ---------------------------------------------------------------------- the answers
+# ------------------------------------------------------------------------------------------------ the answers
 
 
 def answers(given: Answers) -> str:
@@ -297,7 +297,7 @@ def _rgb(colour: tuple[int, int, int], alpha: float = 1.0) -> str:
     return f"rgba({colour[0]},{colour[1]},{colour[2]},{alpha:.2f})"
 
 
-# ---------------------------------------------------------------------- without a kernel
+# ------------------------------------------------------------------------------------------- without a kernel
 
 
 def static(drawn: Drawn, neurons: NeuronSet | None, about: str) -> str:

@@ -91,7 +91,7 @@ class Source:
             source.check_task(task)
         return source
 
-    # ---------------------------------------------------------------------- scores and sets
+    # ---------------------------------------------------------------------------------------- scores and sets
 
     @property
     def model_name(self) -> str:
@@ -243,7 +243,7 @@ class Source:
         pool = [array for s, array in values.items() if s.pool == site.pool]
         return 1 + sum(int((array > mine).sum()) for array in pool), sum(array.size for array in pool), mine
 
-    # ---------------------------------------------------------------------- model and questions
+    # ------------------------------------------------------------------------------------ model and questions
 
     def check_task(self, task: Task) -> None:
         """Raises `TaskError` for questions in another form than those that were scored."""

@@ -81,7 +81,7 @@ class Workbench(w.VBox):
         self.observe(self._on_selection, ["selection"])
         self.observe(self._on_operation, ["operation"])
 
-    # ---------------------------------------------------------------------- from code
+    # ---------------------------------------------------------------------------------------------- from code
 
     @property
     def choice(self) -> Choice:
@@ -123,7 +123,7 @@ class Workbench(w.VBox):
         neurons = None if self.set_name == ALL else self.source.neurons_of(self.choice, self.selection)
         return page.static(self._heat.drawn, neurons, self.source.about)
 
-    # ---------------------------------------------------------------------- checks
+    # ------------------------------------------------------------------------------------------------- checks
 
     @t.validate("set_name")
     def _check_set(self, proposal: Any) -> str:
@@ -145,7 +145,7 @@ class Workbench(w.VBox):
         self.source.check(proposal["value"])
         return proposal["value"]
 
-    # ---------------------------------------------------------------------- the screen
+    # --------------------------------------------------------------------------------------------- the screen
 
     def _build(self) -> None:
         """Makes the widgets and ties the choices to the traits."""
@@ -186,7 +186,7 @@ class Workbench(w.VBox):
         panes = w.HBox([self._card, self._bench], layout={**row, "align_items": "flex-start"})
         self.children = (head, choices, self._message, self._heat.box, panes)
 
-    # ---------------------------------------------------------------------- what happens
+    # ------------------------------------------------------------------------------------------- what happens
 
     def _clicked(self, keys: list[Key]) -> None:
         """A cell or a dot of the heatmap was clicked."""
@@ -281,7 +281,7 @@ class Workbench(w.VBox):
             raise NeuronError("no neuron is chosen: click a cell of the heatmap")
         return key
 
-    # ---------------------------------------------------------------------- questions
+    # ---------------------------------------------------------------------------------------------- questions
 
     @property
     def _typing(self) -> tuple[str, str, str]:
@@ -319,7 +319,7 @@ class Workbench(w.VBox):
         self.labels = "" if listed else ", ".join(question.options)
         self.answer_prefix, self.question = question.answer_prefix, text
 
-    # ---------------------------------------------------------------------- results
+    # ------------------------------------------------------------------------------------------------ results
 
     def _show_answers(self, answers: Answers) -> None:
         self._bench.answered.value = page.answers(answers)
@@ -329,7 +329,7 @@ class Workbench(w.VBox):
         self._card.questions.value = page.wrap(text)
         self._offer(found, "a question of the card")
 
-    # ---------------------------------------------------------------------- work
+    # --------------------------------------------------------------------------------------------------- work
 
     def _load(self) -> Iterator[Show]:
         """Gets the model ready, once."""

@@ -154,7 +154,7 @@ def make_prompt(
     return PromptScores(arrays, tuple(tokens), "B", 0.5)
 
 
-# ------------------------------------------------------------------------------ tables of analyses
+# ----------------------------------------------------------------------------------------- tables of analyses
 
 
 def sweep(**changes) -> pd.DataFrame:
@@ -238,7 +238,7 @@ def cross() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["found_on", "asked", "neurons", "excess", "excess_low", "excess_high"])
 
 
-# ------------------------------------------------------------------------------ what figures hold
+# ------------------------------------------------------------------------------------------ what figures hold
 
 
 def cells(figure: go.Figure) -> int:

@@ -8,6 +8,8 @@ import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from culnig_tl.tasks.blend_saq import PROMPTS
+from culnig_tl.tasks.countries import COUNTRIES as BLEND_COUNTRIES
 from culnig_tl.tasks.worldvaluesbench import COUNTRIES
 
 
@@ -208,3 +210,39 @@ def survey(seed: int = 0, people: int = 400):
                 row[name] = min(high, low + int(rng.random() ** (1 + len(country) % 3) * (high - low + 1)))
         answers.append(row)
     return asked, answers
+
+
+TOPICS = {"Al-en-01": "Food", "Al-en-02": "Education", "Al-en-03": "Family"}
+ANSWERS = [
+    {"answers": ["tea", "green tea"], "en_answers": ["tea"], "count": 1},
+    {"answers": ["uvas", " uva ", ""], "en_answers": ["grape", "grapes"], "count": 3},
+    {"answers": ["nobody's"], "en_answers": ["nobody's"], "count": 0},
+]
+
+
+def write_saq(root: Path, *, topics=TOPICS, answers=ANSWERS, prompts=None, **changed) -> Path:
+    """A mirror of BLEnD in which every region was asked the same; `changed` replaces a country's
+    annotations."""
+    write_blend(root, [], topics)
+    folder = root / "nayeon212" / "BLEnD" / "data"
+    for country in BLEND_COUNTRIES:
+        name = {"Nigeria": "Northern_Nigeria", "USA": "US"}.get(country, country.replace(" ", "_"))
+        rows = [
+            {
+                "ID": i,
+                "question": f"{i} {country}?",
+                "en_question": f"What of {i} in {country}?",
+                "annotations": answers,
+                "idks": {},
+            }
+            for i in topics
+        ]
+        rows = changed.get(country.replace(" ", "_"), rows)
+        annotations = folder / "annotations_hf" / f"{name}_data.json"
+        annotations.write_text(json.dumps(rows), encoding="utf-8")
+        lines = prompts or [
+            {"id": p, "English": f"In English, {p}: {{q}}\nAnswer:", "Translation": f"{country}, {p}: {{q}}"}
+            for p in PROMPTS
+        ]
+        write_csv(folder / "prompts" / f"{name}_prompts.csv", lines)
+    return root

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from culnig_tl.errors import TaskError
@@ -11,45 +9,7 @@ from culnig_tl.tasks import COUNTRIES, load_task
 from culnig_tl.tasks.blend_saq import LANGUAGES, PROMPTS, read_variants
 from culnig_tl.tasks.question import Question, Task
 
-from .builders import write_blend, write_csv
-
-TOPICS = {"Al-en-01": "Food", "Al-en-02": "Education", "Al-en-03": "Family"}
-ANSWERS = [
-    {"answers": ["tea", "green tea"], "en_answers": ["tea"], "count": 1},
-    {"answers": ["uvas", " uva ", ""], "en_answers": ["grape", "grapes"], "count": 3},
-    {"answers": ["nobody's"], "en_answers": ["nobody's"], "count": 0},
-]
-
-
-def file_name(country):
-    return {"Nigeria": "Northern_Nigeria", "USA": "US"}.get(country, country.replace(" ", "_"))
-
-
-def write_saq(root, *, topics=TOPICS, answers=ANSWERS, prompts=None, **changed):
-    """A mirror in which every region is asked the same; `changed` replaces a country's annotations."""
-    write_blend(root, [], topics)
-    folder = root / "nayeon212" / "BLEnD" / "data"
-    for country in COUNTRIES:
-        rows = [
-            {
-                "ID": i,
-                "question": f"{i} {country}?",
-                "en_question": f"What of {i} in {country}?",
-                "annotations": answers,
-                "idks": {},
-            }
-            for i in topics
-        ]
-        rows = changed.get(country.replace(" ", "_"), rows)
-        (folder / "annotations_hf" / f"{file_name(country)}_data.json").write_text(
-            json.dumps(rows), encoding="utf-8"
-        )
-        lines = prompts or [
-            {"id": p, "English": f"In English, {p}: {{q}}\nAnswer:", "Translation": f"{country}, {p}: {{q}}"}
-            for p in PROMPTS
-        ]
-        write_csv(folder / "prompts" / f"{file_name(country)}_prompts.csv", lines)
-    return root
+from .builders import ANSWERS, write_saq
 
 
 def test_regions_are_asked_in_their_language_with_the_data_sets_prompts(tmp_path):
@@ -170,7 +130,7 @@ def test_fingerprints_see_later_fields_where_they_are_set():
     assert Task("t", (other,)).fingerprint != "b1d522c0868a4fbd"
 
 
-# ------------------------------------------------------------------------------------------- real rows
+# -------------------------------------------------------------------------------------------------- real rows
 
 
 def test_real_rows(hub):

@@ -62,7 +62,7 @@ def test_what_is_said_of_a_task_is_true(mirror, name):
     assert all(q.answer_prefix.startswith("{") and q.prompt.endswith("Answer:") for q in task)
 
 
-# ------------------------------------------------------------------------------ narrowing while loading
+# ------------------------------------------------------------------------------------ narrowing while loading
 
 
 def same(a: Task, b: Task) -> bool:
@@ -115,7 +115,7 @@ def test_a_file_can_be_narrowed_too(tmp_path):
     assert same(load_task(path, control=True, limit=3), load_task(path).limit(3).control())
 
 
-# -------------------------------------------------------------------------------------------------- the list
+# --------------------------------------------------------------------------------------------------- the list
 
 
 def test_the_variable_names_the_mirror(mirror, monkeypatch):

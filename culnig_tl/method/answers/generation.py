@@ -177,15 +177,15 @@ def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
     return text if _has_turns(tokenizer) else text.partition("\n")[0].strip()
 
 
-# ----------------------------------------------------------------------------------------------- one step
+# --------------------------------------------------------------------------------------------------- one step
 
 
 class Decoder:
     """The next token's logits, step after step.
 
     With a cache it is the Hugging Face model's own: the bridge's hooks sit inside that model and fire.
-    Without one, all
-    tokens are computed anew: a HookedTransformer's cache does not know left padding in all versions.
+    Without one, all tokens are computed anew: a HookedTransformer's cache does not know left padding in all
+    versions.
     """
 
     def __init__(self, model: Any, *, cached: bool) -> None:
@@ -228,7 +228,7 @@ def decoding(model: HookedModel, way: Way) -> Iterator[Decoder]:
         yield Decoder(model, cached=way.cached)
 
 
-# --------------------------------------------------------------------------------------------- which way
+# -------------------------------------------------------------------------------------------------- which way
 
 
 @torch.no_grad()

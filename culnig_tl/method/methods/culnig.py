@@ -4,8 +4,9 @@ CULNIG (arXiv 2510.08284), for a neuron's output n_i at token i:
 
     s_i(x, y) = n_i * dP(y|x)/dn_i
     s(x, y)   = max over i of s_i
-    S_c       = sum over the questions of country c of P(y|x) * s(x, y); on control questions max(s, 0)
-    instead of s
+    S_c       = sum over the questions of country c of P(y|x) * s(x, y)
+
+with max(s, 0) in the place of s on control questions.
 
 The variants take the sum or the mean over tokens instead of the maximum. The sum is the first-order (Taylor)
 estimate of what zeroing the neuron at all tokens costs. Those at ``mlp.post`` read activation(gate) * up,
