@@ -134,8 +134,12 @@ def score_neurons(
     names = parse_methods([method] if isinstance(method, str) else method)
     _check(task, names, language, normalise)
     asked, job = _job(model, task, names, sites, bootstrap, seed)
-    settings: dict[str, Any] = {"method": method if isinstance(method, str) else list(names)}
-    settings |= {"sites": [str(site) for site in job.sites], "bootstrap": bootstrap, "seed": seed}
+    settings: dict[str, Any] = {
+        "sites": [site.value for site in job.sites],
+        "bootstrap": bootstrap,
+        "seed": seed,
+    }
+    settings["method"] = method if isinstance(method, str) else list(names)
     settings |= {"normalise": normalise} if task.form == "cloze" else {}
     here, theirs = needed(names)
     other = None
