@@ -18,9 +18,10 @@ from culnig_tl.study.config import StudyConfig
 from culnig_tl.study.opened import open_study
 from culnig_tl.study.study import Study
 
-from .builders import questions_with_texts, write_saq
+from .builders import questions_with_texts
 from .helpers import invoked
 from .processes import content
+from .tasks.builders import write_saq
 
 
 @pytest.fixture(scope="module")

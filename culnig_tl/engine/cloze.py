@@ -79,7 +79,7 @@ def encode_cloze(tokenizer: Any, questions: Sequence[Question]) -> list[ClozePro
     blank at the prompt's end is moved to the text. Both as in lm-evaluation-harness, also where a tokenizer
     merges over the border.
 
-    Raises `PromptError`, naming the question, for a text that becomes no token.
+    Raises `PromptError`, naming the question, for a text that becomes no token, or the same as another's.
     """
     encoded = []
     for question in questions:
@@ -103,6 +103,12 @@ def _encode_pairs(
         if not tokens:
             raise PromptError(
                 f"task {question.task!r}, question {question.id!r}: option {text!r} becomes no token"
+            )
+        if texts.count(tokens) > 1:
+            other = question.texts[texts.index(tokens)]
+            raise PromptError(
+                f"task {question.task!r}, question {question.id!r}: options {other!r} and {text!r} become the"
+                " same tokens"
             )
     return tuple(context), tuple(texts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import pandas as pd
@@ -54,7 +54,7 @@ def accuracy_bars(
     note = "; no interval where all questions are one cluster" if single else ""
     theme.lay_out(
         figure,
-        "Accuracy " + ("among the labels" if labels_only else "over the whole vocabulary"),
+        f"Accuracy {_among(_given(results).values(), labels_only)}",
         f"n = {theme.plural(n, 'question')} per setting; bars: 95% intervals over clusters{note}",
     )
     aligned = any(str(group).endswith(": alignment") for group in groups)
@@ -88,6 +88,13 @@ def _table(result: EvaluationResult, by: str, labels_only: bool) -> pd.DataFrame
         table.loc[aligned.index] = aligned[table.columns]
         table = table.rename(index={task: f"{task}: alignment" for task in aligned.index})
     return table
+
+
+def _among(results: Iterable[EvaluationResult], labels_only: bool) -> str:
+    """What an answer is taken from."""
+    if all("labels" in result.table and result.table["labels"].notna().all() for result in results):
+        return "among the options' words"
+    return "among the labels" if labels_only else "over the whole vocabulary"
 
 
 def _highest(table: pd.DataFrame) -> float:

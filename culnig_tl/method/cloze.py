@@ -167,7 +167,8 @@ def run_cloze(
     """
     model, device = hooks.model, tokens.device
     with_prior = normalise == "unconditional"
-    prior = priors(model, prompts) if with_prior else torch.zeros((), device=device)
+    most = max(len(p.texts) for p in prompts)
+    prior = priors(model, prompts) if with_prior else torch.zeros(len(prompts), most, device=device)
     right = torch.tensor([p.right for p in prompts], device=device)
     second = with_prior and bool(hooks.backward) and all(p.bare_texts for p in prompts)
     by_prior = prior

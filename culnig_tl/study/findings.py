@@ -63,8 +63,8 @@ class TaskDrops:
     se: float = float("nan")
     """Standard error of the unchanged model's accuracy, points."""
     trivial: float | None = None
-    """Accuracy in percent of always giving the likeliest label of each wording; None where answers are not
-    right or wrong."""
+    """Accuracy in percent of always giving the likeliest label of each wording, or, in the cloze form, of
+    guessing; None where answers are not right or wrong."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,8 @@ class Findings:
         if trivial is None or base - 1.96 * here.se > trivial:
             return None
         text = (
-            f"Unchanged, the model answers {base:.1f}% of {self.task} right; always giving one label answers"
-            f" {trivial:.1f}%. There is hardly anything to lose."
+            f"Unchanged, the model answers {base:.1f}% of {self.task} right; without the question it"
+            f" would be {trivial:.1f}%. There is hardly anything to lose."
         )
         return Finding(
             "ability",

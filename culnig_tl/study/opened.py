@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.results import concat
 from ..engine.models import HookedModel, describe, load_model
@@ -97,10 +98,9 @@ def more_random_sets(
     with progress_bar(total, label, enabled=progress and bool(missing)) as advance:
         for name, seed in missing.items():
             neurons = select_random(study.neurons[GENERAL], study.scores["neuron"], seed=seed, match="layer")
-            answers = [
-                evaluate(opened.model, task, ablate=neurons, batch_size=batch_size, progress=advance)
-                for task in opened.tasks
-            ]
+            how: dict[str, Any] = {"batch_size": batch_size, "normalise": study.config.normalise}
+            how |= {"ablate": neurons, "progress": advance}
+            answers = [evaluate(opened.model, task, **how) for task in opened.tasks]
             study.neurons[name], study.results[name] = neurons, concat(answers)
             if study.folder is not None:
                 neurons.save(study.folder / "neurons" / f"{name}.parquet")

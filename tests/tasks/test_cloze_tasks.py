@@ -15,7 +15,6 @@ from culnig_tl.errors import TaskError
 from culnig_tl.tasks import TASKS, load_task
 from culnig_tl.tasks.question import Question, Task
 
-from ..builders import write_saq
 from .builders import (
     blend_row,
     culturalbench_rows,
@@ -26,6 +25,7 @@ from .builders import (
     write_culturalbench,
     write_jsonl,
     write_normad,
+    write_saq,
     write_survey,
 )
 
@@ -170,11 +170,6 @@ def test_tasks_without_options_in_words_say_so_in_one_line(name, tmp_path):
     with pytest.raises(TaskError, match=f"task '{name}' cannot be asked in the form 'cloze'") as error:
         load_task(name, form="cloze", **options)
     assert "\n" not in str(error.value)
-
-
-def test_an_unknown_form_is_named():
-    with pytest.raises(TaskError, match="form 'words' is unknown; forms are letters and cloze"):
-        load_task("minicommonsense", form="words")
 
 
 def test_an_option_without_text_names_its_question():
