@@ -674,3 +674,11 @@ def test_two_processes_answer_as_one_does(loaded, task, tmp_path):
         assert (tmp_path / f"{rank}.parquet").read_bytes() == alone or found.table.astype(str).equals(
             EvaluationResult.load(tmp_path / "alone.parquet").table.astype(str)
         )
+
+
+def test_options_of_the_same_tokens_are_logged(caplog):
+    tokenizer = wordpieces()
+    encode_cloze(tokenizer, [asked("Eaten:", "rice", "soup")])
+    assert caplog.text == ""
+    encode_cloze(tokenizer, [asked("Eaten:", "☃", "☄")])
+    assert "1 of 1 questions have options that become the same tokens" in caplog.text

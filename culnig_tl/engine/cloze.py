@@ -11,6 +11,7 @@ position and the logits of a few last positions are all that is computed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from ..errors import PromptError
 from ..tasks.question import Question
 from .models import HookedModel, device_of, tail_logits, tokenizer_of
 from .prompts import pad_rows, tokenize
+
+log = logging.getLogger(__name__)
 
 LOGITS_BYTES = 1 << 30
 """Of the logits of one batch at most, copies that the gradient needs included."""
@@ -79,7 +82,8 @@ def encode_cloze(tokenizer: Any, questions: Sequence[Question]) -> list[ClozePro
     blank at the prompt's end is moved to the text. Both as in lm-evaluation-harness, also where a tokenizer
     merges over the border.
 
-    Raises `PromptError`, naming the question, for a text that becomes no token, or the same as another's.
+    Raises `PromptError`, naming the question, for a text that becomes no token. Logs which questions
+    have options that become the same tokens, which the model cannot tell apart.
     """
     encoded = []
     for question in questions:
@@ -88,6 +92,15 @@ def encode_cloze(tokenizer: Any, questions: Sequence[Question]) -> list[ClozePro
         if question.control is not None:  # a control itself has nothing to be compared with
             bare, bare_texts = _encode_pairs(tokenizer, question, question.control)
         encoded.append(ClozePrompt(question, context, texts, bare, bare_texts))
+    alike = [prompt.question.id for prompt in encoded if len(set(prompt.texts)) < len(prompt.texts)]
+    if alike:
+        log.warning(
+            "task %s: %d of %d questions have options that become the same tokens, first %r",
+            questions[0].task,
+            len(alike),
+            len(encoded),
+            alike[0],
+        )
     return encoded
 
 
@@ -103,12 +116,6 @@ def _encode_pairs(
         if not tokens:
             raise PromptError(
                 f"task {question.task!r}, question {question.id!r}: option {text!r} becomes no token"
-            )
-        if texts.count(tokens) > 1:
-            other = question.texts[texts.index(tokens)]
-            raise PromptError(
-                f"task {question.task!r}, question {question.id!r}: options {other!r} and {text!r} become the"
-                " same tokens"
             )
     return tuple(context), tuple(texts)
 
