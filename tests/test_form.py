@@ -187,6 +187,8 @@ def test_a_study_of_another_normalisation_has_other_scores(quick, study, config,
     other = run_study(replace(config, normalise="sum"), model=toy, progress=False)
     assert other.scores["neuron"].metadata["normalise"] == "sum"
     assert set(other.results["unchanged"].metadata["normalise"].values()) == {"sum"}
+    with pytest.raises(StudyError, match="normalise='sum': only 'unconditional' can be continued"):
+        open_study(other)
 
 
 @pytest.fixture

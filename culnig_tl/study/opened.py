@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..data.results import concat
 from ..engine.models import HookedModel, describe, load_model
@@ -54,13 +53,18 @@ def open_study(
         data_dir: local mirror of the Hub's data sets; the study's own by default.
 
     Raises:
-        StudyError: no study in the folder, or its model or questions have changed since.
+        StudyError: no study in the folder, its model or questions have changed since, or its cloze questions
+            were normalised in another way than what continues from it would do.
     """
     if isinstance(study, OpenStudy):
         return study
     done = study_of(study)
     config, where = done.config, data_dir or done.config.data_dir
     label = "the study" if done.folder is None else f"the study in {done.folder}"
+    if done.form == "cloze" and config.normalise != "unconditional":
+        raise StudyError(
+            f"{label} was asked with normalise={config.normalise!r}: only 'unconditional' can be continued"
+        )
     loaded = [load_task(word, form=done.form, data_dir=where) for word in dict.fromkeys(config.tasks)]
     whole = {task.name: task for task in loaded}
     tasks = tuple(task.test_split().limit(config.limit) for task in whole.values())
@@ -98,9 +102,10 @@ def more_random_sets(
     with progress_bar(total, label, enabled=progress and bool(missing)) as advance:
         for name, seed in missing.items():
             neurons = select_random(study.neurons[GENERAL], study.scores["neuron"], seed=seed, match="layer")
-            how: dict[str, Any] = {"batch_size": batch_size, "normalise": study.config.normalise}
-            how |= {"ablate": neurons, "progress": advance}
-            answers = [evaluate(opened.model, task, **how) for task in opened.tasks]
+            answers = [
+                evaluate(opened.model, task, ablate=neurons, batch_size=batch_size, progress=advance)
+                for task in opened.tasks
+            ]
             study.neurons[name], study.results[name] = neurons, concat(answers)
             if study.folder is not None:
                 neurons.save(study.folder / "neurons" / f"{name}.parquet")
