@@ -168,7 +168,8 @@ def mean_outputs(
     ``ablate(..., to=...)``.
 
     Args:
-        task: whose prompts the means are taken over; say which, the result depends on it.
+        task: whose prompts the means are taken over; say which, the result depends on it. Of a cloze question
+            that is the prompt without its options' words.
         sites: all that the model has by default.
         checkpoint, resume: as in `score_neurons`.
 
