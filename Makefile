@@ -44,8 +44,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(RUN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
+# transformers 5.24 gives the GPT-2 of TransformerLens 3.9 other logits with a cache than without.
 $(VENV)39/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)39
 	$(VENV)39/bin/python -m pip install --quiet torch==2.13.0
-	$(VENV)39/bin/python -m pip install --quiet -e ".[test]" "transformer-lens>=3.9,<4"
+	$(VENV)39/bin/python -m pip install --quiet -e ".[test]" "transformer-lens>=3.9,<4" transformers==5.23.0
 	touch $@
