@@ -396,7 +396,7 @@ def test_what_the_hub_answers_becomes_one_line(kind, message):
     [
         ({"dtype": "float16"}, "float16 is refused"),
         ({"dtype": "int8"}, "unknown dtype 'int8': use auto"),
-        ({"device": "toaster"}, "unknown device 'toaster'"),
+        ({"device": "toaster"}, "there is no device 'toaster'"),
         ({"kind": "wrapped"}, "wrapped"),
     ],
 )

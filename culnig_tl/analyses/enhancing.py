@@ -172,7 +172,7 @@ def enhance_sweep(
         asked + each * len(factors), f"ask with {len(factors)} factors", enabled=progress
     ) as advance:
 
-        def ask(task: Task, neurons: NeuronSet | None = None, factor: float = 1.0) -> EvaluationResult:
+        def ask(task: Task, neurons: NeuronSet | None = None, factor: float = 0.0) -> EvaluationResult:
             return evaluate(
                 model, task, ablate=neurons, scale=factor, batch_size=batch_size, progress=advance
             )
