@@ -58,7 +58,7 @@ def test_every_kind_of_error_has_a_page_that_says_what_to_do(hooks):
 
 def test_messages_are_those_of_the_source(hooks):
     messages = set(hooks._messages())
-    assert ("StudyError", "analyses.checkpoints", "two checkpoints or more are compared, not …") in messages
+    assert ("StudyError", "analyses.checkpoints", "compare two checkpoints or more, not …") in messages
     assert {kind for kind, _, _ in messages} >= {
         "TaskError",
         "ModelError",

@@ -245,7 +245,7 @@ def compare_checkpoints(studies: Mapping[str, Study | str | Path]) -> Checkpoint
         StudyError: fewer than two, or a folder without a finished study.
     """
     if len(studies) < 2:
-        raise StudyError(f"two checkpoints or more are compared, not {len(studies)}")
+        raise StudyError(f"compare two checkpoints or more, not {len(studies)}")
     return CheckpointComparison({name: study_of(study) for name, study in studies.items()})
 
 

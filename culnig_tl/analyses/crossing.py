@@ -253,11 +253,9 @@ def country_drops(
         ScoreError: a task without countries. NeuronError: a set without countries, or without any neuron.
     """
     if not task.countries:
-        raise ScoreError(
-            f"task {task.name!r} asks about no country: a task with countries is wanted, e.g. blend"
-        )
+        raise ScoreError(f"task {task.name!r} asks about no country: give a task with countries, e.g. blend")
     if "country" not in specific.table.columns:
-        raise NeuronError("culture-specific neurons are wanted (select_specific); this set has no countries")
+        raise NeuronError("give culture-specific neurons (select_specific): this set has no countries")
     chosen = list(
         countries if countries is not None else specific.provenance.by_country or specific.countries
     )

@@ -85,7 +85,7 @@ def compare_tasks(
     """
     whole = [task_of(task, data_dir, form=form) for task in tasks]
     if len({task.name for task in whole}) < max(2, len(whole)):
-        raise TaskError("two tasks or more are compared, each once: blend, normad, worldvaluesbench")
+        raise TaskError("compare two tasks or more, each once: blend, normad, worldvaluesbench")
     splits = {task.name: (task.neuron_split().limit(limit), task.test_split().limit(limit)) for task in whole}
     loaded = model_of(model)
     common: dict[str, Any] = {"batch_size": batch_size, "progress": progress}

@@ -358,7 +358,7 @@ def compare_methods(
         ScoreError: no task to ask, unknown methods, a budget of no neuron.
     """
     if not tasks:
-        raise ScoreError("no task to ask: name one at least")
+        raise ScoreError("no task to ask: name at least one")
     names, factors = parse_methods(methods), sorted({*points, 1.0})
     counts = _budgets(model, factors, top_mlp, top_attn)
     how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}

@@ -123,7 +123,7 @@ def switch_off_parts(
         ScoreError: no task to ask. TaskError: a culture task without a control.
     """
     if not tasks:
-        raise ScoreError("no task to ask: name one at least")
+        raise ScoreError("no task to ask: name at least one")
 
     def select(method: str, *, without: str = "", mlp: float = top_mlp, attn: float = top_attn) -> NeuronSet:
         scores, control, read = (of_task[method] for of_task in scored)

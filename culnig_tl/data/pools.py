@@ -1,4 +1,4 @@
-"""Pools: a model's neurons side by side, so that they can be ranked together.
+"""Pools: a model's neurons in one row, so that they can be ranked together.
 
 Neurons are in the order site, layer, index. Positions in that order decide ties, so that a selection is the
 same on every machine.

@@ -50,7 +50,7 @@ class NeuronScores:
         for site, array in self.arrays.items():
             if array.ndim != 3 or array.shape[0] != len(self.countries):
                 shape = f"[country, layer, neuron] with {len(self.countries)} countries"
-                raise ScoreError(f"scores of {site} have shape {array.shape}: {shape} is wanted")
+                raise ScoreError(f"scores of {site} have shape {array.shape}, not {shape}")
         if len({array.shape[1] for array in self.arrays.values()}) > 1:
             raise ScoreError("the sites of one model have the same number of layers")
 
@@ -287,7 +287,7 @@ def _check(
     for site, array in scores.items():
         if array.ndim != 3 or array.shape[0] != countries:
             wanted = f"[country, layer, neuron] with {countries} countries"
-            raise ScoreError(f"scores of {site} have shape {array.shape}: {wanted} is wanted")
+            raise ScoreError(f"scores of {site} have shape {array.shape}, not {wanted}")
         if site in replicates and replicates[site].shape != (drawn, *array.shape):
             raise ScoreError(
                 f"replicates of {site} have shape {replicates[site].shape}, not {(drawn, *array.shape)}"

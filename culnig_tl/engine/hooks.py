@@ -108,7 +108,7 @@ class SiteHooks:
         """One forward pass and, for `backward`, one backward pass; `receive` gets what is read on the way.
 
         Args:
-            tail: so many last positions' logits are the objective's; the last one's alone without it.
+            tail: how many last positions' logits the objective gets; without it, the last one's alone.
 
         Raises `ScoreError` naming a hook that got no gradient.
         """

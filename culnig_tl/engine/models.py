@@ -325,7 +325,7 @@ def _check_brought(hf_model: Any, device: Any, dtype: Any, device_map: Any) -> N
             "hf_model brings its own device and dtype: set them where you load it, not in load_model()"
         )
     if not (hasattr(hf_model, "config") and hasattr(hf_model, "get_input_embeddings")):
-        raise ModelError(f"hf_model is a {type(hf_model).__name__}: a Hugging Face language model is wanted")
+        raise ModelError(f"hf_model is a {type(hf_model).__name__}: give a Hugging Face language model")
     if any(p.dtype == torch.float16 for p in hf_model.parameters()):
         raise ModelError(FLOAT16)
     if not getattr(

@@ -23,7 +23,7 @@ class _Columns:
     largest: np.ndarray
     """[checkpoint]: what a column is divided by where columns are scaled."""
     sizes: list[int]
-    """Neurons or questions of each checkpoint."""
+    """How many neurons or questions each checkpoint has."""
     counted: str
     """"neurons" or "questions"."""
     units: dict[str, str]

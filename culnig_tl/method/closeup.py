@@ -194,7 +194,7 @@ def question_scores(
     """
     if not len(neurons) or len(neurons.keys()) < len(neurons):
         raise ScoreError(
-            "question_scores wants a set of neurons in which each occurs once: choose one country's with"
+            "question_scores takes a set in which each neuron occurs once: choose one country's with"
             " for_country()"
         )
     cloze = task.form == "cloze"

@@ -186,7 +186,7 @@ def evaluate_sets(
     """Asks all tasks once per set (None leaves the model unchanged), with one progress bar; sets of the same
     neurons are asked once."""
     if not tasks:
-        raise ScoreError("no task to ask: name one at least")
+        raise ScoreError("no task to ask: name at least one")
     distinct = {None if neurons is None else neurons.hash: neurons for neurons in sets.values()}
     questions = len(distinct) * sum(map(len, tasks))
     with progress_bar(questions, f"ask with {len(distinct)} sets", enabled=progress) as advance:

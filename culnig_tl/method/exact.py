@@ -116,7 +116,7 @@ def exact_effects(
     info = describe(model)
     chosen = all_neurons(info, sites) if neurons is None else neurons
     if not len(chosen) or len(chosen.keys()) < len(chosen):
-        raise NeuronError("exact effects want a set of neurons in which each occurs once")
+        raise NeuronError("exact effects take a set in which each neuron occurs once")
     check_fits(model, chosen)
     sites_of(info, {site for site, _ in chosen.indices})
     asked, column = Asked.of(model, task), chosen.columns
@@ -184,7 +184,7 @@ def stratified_sample(
     wanted = [site for site in Site if site in {Site.parse(s) for s in sites} and site in info.widths]
     if not wanted or (each is not None and each < 1):
         raise NeuronError(
-            "a sample wants one neuron or more of sites that the model has:"
+            "a sample takes at least one neuron of sites that the model has:"
             f" {', '.join(map(str, info.widths))}"
         )
     rng = np.random.default_rng(seed)

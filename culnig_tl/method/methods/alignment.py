@@ -44,7 +44,7 @@ class Alignment:
 
     @classmethod
     def of(cls, clean: Sequence[Prompt], corrupted: Sequence[Prompt], device: torch.device) -> Alignment:
-        """The alignment of prompts that `prompting.pad` pads."""
+        """The alignment of prompts that `prompts.pad` pads."""
         width, other = (max(len(p.tokens) for p in prompts) for prompts in (clean, corrupted))
         index = torch.full((len(clean), width), MEAN)
         real = torch.zeros(len(clean), other, dtype=torch.bool)
