@@ -15,6 +15,11 @@ import torch
 from ..errors import ModelError
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+CONVERT = (
+    'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T;'
+    " [K.from_pretrained('{source}').save_pretrained('converted') for K in (M, T)]\""
+)
+"""Command that writes a checkpoint again, with its weights in safetensors."""
 GEMMA3_LANGUAGE_MODEL = {
     "^language_model.model": "model",
     "^model.language_model": "model",
@@ -31,12 +36,40 @@ GEMMA3_REST = (
 """Weights of such a checkpoint that the language model does without."""
 
 
+def pretrained(kind: Any, source: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
+    """What a class of transformers reads from a checkpoint: configuration, tokenizer, processor or model.
+
+    The package reads checkpoints through this function alone, so that no call is left in which transformers
+    asks on the terminal whether to run code that came with one.
+
+    Args:
+        kind: a class with `from_pretrained`, e.g. `transformers.AutoConfig`.
+        trust_remote_code: run that code; only where the user said so.
+        options: of that class's `from_pretrained`.
+
+    Raises whatever transformers raises for a checkpoint that it cannot read.
+    """
+    return kind.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+
+
+def without_weights(config: Any) -> Any:
+    """The language model of a configuration: names, shapes and kinds of its modules, in no memory.
+
+    No code that comes with a checkpoint is run. Raises whatever transformers raises for a configuration that
+    it cannot make a language model of.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
 def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """The checkpoint's tokenizer. Raises `ModelError` where it has none."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        return pretrained(AutoTokenizer, source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(explain(error, source, revision, "cannot load the tokenizer of")) from error
 
@@ -59,15 +92,21 @@ def load_plain(
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     ignored: tuple[str, ...] = ()
     try:
-        config = AutoConfig.from_pretrained(source, **common)
+        config = pretrained(AutoConfig, source, **common)
         if config.model_type == "gemma3":
             config = config.text_config
             config.architectures = ["Gemma3ForCausalLM"]
             common["key_mapping"], ignored = GEMMA3_LANGUAGE_MODEL, GEMMA3_REST
         if device_map is not None:
             common["device_map"] = device_map
-        both: Any = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, **common
+        both: Any = pretrained(
+            AutoModelForCausalLM,
+            source,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            use_safetensors=True,
+            **common,
         )
         model, loaded = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -156,6 +195,11 @@ def explain(error: BaseException, source: str, revision: str | None, doing: str)
         return (
             f"no model {source!r}: neither a folder nor a name on the Hub (a private one needs `hf auth"
             " login`)"
+        )
+    if "model.safetensors" in str(error):
+        return (
+            f"{source!r} has no weights in safetensors, and pickled ones (.bin), which can run"
+            f" code, are not read: where you trust them, convert them once, {CONVERT.format(source=source)}"
         )
     return f"{doing} {source!r}: {first_line(error)}"
 

@@ -9,7 +9,7 @@ import torch
 
 from ..defaults import TOY
 from ..errors import ModelError
-from .loading import first_line, looks_like_path
+from .loading import first_line, looks_like_path, pretrained, without_weights
 from .models import pick_device, pick_dtype
 from .world import processes_here
 
@@ -28,13 +28,12 @@ def parameter_count(source: str, *, revision: str | None = None) -> int:
 
     Raises whatever transformers raises for a configuration that it cannot make a language model of.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(source, revision=revision)
+    config = pretrained(AutoConfig, source, revision=revision)
     if config.model_type == "gemma3":  # the language model alone, as `loading.load_plain` takes it
         config = config.text_config
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+    return sum(parameter.numel() for parameter in without_weights(config).parameters())
 
 
 def check_memory(

@@ -372,9 +372,14 @@ def _hooked(source: str, hf_model: Any, tokenizer: Any, trust_remote_code: bool)
     first = next(hf_model.parameters())
     common: dict[str, Any] = {"device": str(first.device), "dtype": first.dtype}
     try:
-        if source in loading_from_pretrained.OFFICIAL_MODEL_NAMES:
+        codes = loading_from_pretrained.NEED_REMOTE_CODE_MODELS  # whose code TransformerLens runs unasked
+        if source in loading_from_pretrained.OFFICIAL_MODEL_NAMES and not source.startswith(codes):
             model = HookedTransformer.from_pretrained_no_processing(
-                source, hf_model=hf_model, tokenizer=tokenizer, **common
+                source,
+                hf_model=hf_model,
+                tokenizer=tokenizer,
+                trust_remote_code=trust_remote_code,
+                **common,
             )
         else:
             # A folder: its config alone decides. It is copied, because TransformerLens reads architectures

@@ -26,6 +26,7 @@ import pandas as pd
 
 from .. import io
 from ..data.neurons import NeuronSet, Pool, Site
+from ..engine.loading import pretrained, without_weights
 from ..errors import FineTuningError, NeuronError
 from .config import CHOICES, SHARE, Choice
 from .weights import WeightPlace, checkpoint_folder, place_of
@@ -142,20 +143,18 @@ def skeleton(model: Any, *, whole: bool = False) -> Any:
     if isinstance(model, torch.nn.Module) and not hasattr(model, "hook_dict"):
         return model
     if isinstance(model, (str, Path)):
-        config = transformers.AutoConfig.from_pretrained(checkpoint_folder(model))
+        config = pretrained(transformers.AutoConfig, checkpoint_folder(model))
     else:
         config = getattr(getattr(model, "original_model", None), "config", None)
     if config is None:
         raise FineTuningError(
             f"a {type(model).__name__} does not say which checkpoint it is: give its name or folder"
         )
-    with torch.device("meta"):
-        architecture = getattr(transformers, str((config.architectures or ["?"])[0]), None)
-        if whole and architecture is not None:
+    architecture = getattr(transformers, str((config.architectures or ["?"])[0]), None)
+    if whole and architecture is not None:
+        with torch.device("meta"):
             return architecture(config)
-        if config.model_type == "gemma3":
-            config = config.text_config
-        return transformers.AutoModelForCausalLM.from_config(config)
+    return without_weights(config.text_config if config.model_type == "gemma3" else config)
 
 
 def rank_modules(neurons: NeuronSet, model: Any) -> ModuleRanking:

@@ -21,7 +21,7 @@ from torch import Tensor
 from .. import io
 from ..data.neurons import Pool
 from ..defaults import TOY
-from ..engine.loading import check_folder, explain, looks_like_path, revision_of
+from ..engine.loading import check_folder, explain, looks_like_path, pretrained, revision_of
 from ..errors import ModelError
 
 PARAMETER = re.compile(
@@ -85,7 +85,7 @@ def read_config(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} holds no config.json: give a folder with a Hugging Face checkpoint")
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = pretrained(AutoConfig, folder)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from error
     if getattr(config, "quantization_config", None) is not None:

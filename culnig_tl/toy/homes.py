@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ..data.neurons import NeuronSet, Site
+from ..engine.loading import pretrained
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "culture": ("culture", "culture_short"),
@@ -60,7 +61,7 @@ def deal(config: LlamaConfig, seed: int) -> list[dict[Site, Tensor]]:
 def homes_of(model: str | Path) -> dict[str, NeuronSet]:
     """Home -> its neurons, of a model in a folder that `culnig_tl.toy.train` wrote."""
     training = json.loads((Path(model) / "training.json").read_text(encoding="utf-8"))
-    dealt = deal(LlamaConfig.from_pretrained(model), training["config"]["seed"])
+    dealt = deal(pretrained(LlamaConfig, model), training["config"]["seed"])
     return {
         kind: NeuronSet.from_indices(
             [

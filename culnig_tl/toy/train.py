@@ -24,6 +24,7 @@ import transformers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ..engine.loading import pretrained
 from ..tasks import minicommonsense, miniculture, minireading, miniwords
 from ..tasks.question import Question, seeded_random
 from .corpus import Corpus, Mix, Sample
@@ -333,7 +334,7 @@ def train(config: Config, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     trainer.model.half().save_pretrained(output)
     trainer.tokenizer.save_pretrained(output)
-    stored = LlamaForCausalLM.from_pretrained(output, dtype=torch.float32)
+    stored = pretrained(LlamaForCausalLM, output, dtype=torch.float32)
     record = {
         "config": asdict(config),
         "versions": {
