@@ -198,7 +198,7 @@ def explain(error: BaseException, source: str, revision: str | None, doing: str)
         )
     if "model.safetensors" in str(error):
         return (
-            f"{source!r} has no weights in safetensors, and pickled ones (.bin), which can run"
+            f"{doing} {source!r}: it has no weights in safetensors, and pickled ones (.bin), which can run"
             f" code, are not read: where you trust them, convert them once, {CONVERT.format(source=source)}"
         )
     return f"{doing} {source!r}: {first_line(error)}"
