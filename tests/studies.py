@@ -165,7 +165,17 @@ CASES: dict[str, dict[str, Any]] = {
         "rival": {"food": 0.1, "sense": 0.6},
     },
     "no rival": {"own": {"food": 0.5, "sense": 0.02}, "random": {"food": 0.05}},
-    "random does it": {"own": {"food": 0.2}, "random": {"food": 0.25}, "rival": {"food": 0.1, "sense": 0.6}},
+    "random does it": {"own": {"food": 0.2}, "random": {"food": 0.45}, "rival": {"food": 0.02, "sense": 0.6}},
+    "random may do it": {
+        "own": {"food": 0.2},
+        "random": {"food": 0.18},
+        "rival": {"food": 0.02, "sense": 0.6},
+    },
+    "nearly all open": {
+        "own": {"food": 0.03},
+        "random": {"food": 0.01},
+        "rival": {"food": 0.02, "sense": 0.6},
+    },
     "not alone": {"own": {"food": 0.3, "pairs": 0.5}, "random": {}, "rival": {"food": 0.05, "sense": 0.6}},
     "rival does it": {"own": {"food": 0.3}, "random": {}, "rival": {"food": 0.5, "sense": 0.6}},
     "both": {"own": {"food": 0.3, "pairs": 0.5}, "random": {}, "rival": {"food": 0.5, "sense": 0.6}},

@@ -91,11 +91,16 @@ def test_a_factor_of_one_changes_nothing(loaded, general):
 
 
 @pytest.mark.parametrize(
-    ("low", "says", "raised"), [(1.0, "raises cultural accuracy", 1), (-1.0, "does not raise", 0)]
+    ("low", "high", "says", "raised"),
+    [
+        (1.0, 3.0, "Enhancing raises cultural accuracy", 1),
+        (-1.0, 3.0, "It is open whether", 0),
+        (-3.0, -1.0, "at none of 1 points", 0),
+    ],
 )
-def test_the_sentence_says_what_the_rows_say(rows, low, says, raised):
+def test_the_sentence_says_what_the_rows_say(rows, low, high, says, raised):
     one = rows[(rows["set"] == GENERAL) & (rows["task"] == "culture") & (rows["factor"] == 1.5)]
-    found = Enhancement(one.assign(change=2.0, low=low, high=3.0), ("culture",))
+    found = Enhancement(one.assign(change=(low + high) / 2, low=low, high=high), ("culture",))
     assert says in found.sentence() and len(found.raised()) == raised
 
 

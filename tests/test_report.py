@@ -92,7 +92,7 @@ def test_what_does_not_hold_stands_first(pages):
     ):
         _, page = pages[name]
         after = page.text.split("What was found", 1)[1].split()
-        badge = "shown" if name == "shown" else "not shown"
+        badge = "shown" if name == "shown" else "does not hold"
         assert " ".join(after).startswith(f"{badge} {start}"), name
 
 
@@ -254,7 +254,7 @@ def test_an_empty_set_and_a_single_cluster_give_a_page_all_the_same(tmp_path):
     for result in study.results.values():
         result.table["cluster"] = "one"
     page = Page(write_report(study, tmp_path / "empty.html").read_text(encoding="utf-8"))
-    assert "Nothing is shown about culture" in page.text and "0 culture-general neurons (none)" in page.text
+    assert "nothing is shown about culture" in page.text and "0 culture-general neurons (none)" in page.text
     assert "unknown" in page.cells and "nan" not in page.text.lower().split()
     several = Page(
         write_comparison(compare_checkpoints({"a": study, "b": study}), tmp_path / "two.html").read_text(

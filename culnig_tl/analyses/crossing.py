@@ -174,11 +174,11 @@ class CountryDrops:
         own, others = summary["own_drop"].mean(), summary["others_drop"].mean()
         chance = f"mean rank {self.mean_rank:.2f} (chance {(asked + 1) / 2:g})"
         p = self.own_p()
-        verdict = (
-            "countries lose more under their own neurons"
-            if p < 0.05
-            else "it is not shown that countries lose more under their own neurons"
-        )
+        verdict = "it is open whether countries lose more under their own neurons"
+        if p < 0.05:
+            verdict = "countries lose more under their own neurons"
+        elif p > 0.95:
+            verdict = "countries lose no more under their own neurons"
         lines += [
             f"mean: own country {own:.1f}, others {others:.1f}; {chance}",
             f"{verdict} (permutation p {p:.4f})",

@@ -62,10 +62,12 @@ class Enhancement:
             f"the largest change is {best['change']:+.1f} points on {best['task']} ({best['set']}, x"
             f" {best['factor']:g}; 95% {best['low']:+.1f} to {best['high']:+.1f}, from {best['base']:.1f}%)"
         )
+        if raised.empty and (tried["high"] <= 0).all():
+            return f"Enhancing raises cultural accuracy at none of {len(tried)} points: {text}."
         if raised.empty:
             return (
-                f"Enhancing does not raise cultural accuracy beyond its interval at any of {len(tried)}"
-                f" points: {text}."
+                "It is open whether enhancing raises cultural accuracy: no interval lies above 0 at any of"
+                f" {len(tried)} points, and not all lie below; {text}."
             )
         return (
             f"Enhancing raises cultural accuracy beyond its interval at {len(raised)} of {len(tried)} points "

@@ -204,7 +204,7 @@ def _compared(drop: Drop) -> str:
             f"({interval} {least:.1f} to {most:.1f})"
         )
     between = f"{_signed(-drop.excess)} points, {interval} {_signed(-high)} to {_signed(-low)}"
-    return f"no difference is seen between training top and training matched ({between})"
+    return f"it is open whether training top costs more or less than training matched ({between})"
 
 
 def _signed(value: Any) -> str:

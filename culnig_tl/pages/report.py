@@ -24,7 +24,7 @@ from . import page
 
 MARKS: Mapping[Holds, str] = {Holds.NO: "no", Holds.OPEN: "open", Holds.CAUTION: "care", Holds.YES: "yes"}
 """What is said of a claim -> its class on the page."""
-SAID: Mapping[Holds, str] = {Holds.NO: "not shown", Holds.OPEN: "open", Holds.YES: "shown"}
+SAID: Mapping[Holds, str] = {Holds.NO: "does not hold", Holds.OPEN: "open", Holds.YES: "shown"}
 """What the page says of the whole claim."""
 MAX_ROWS = 40_000
 """Neurons that the page's table holds; the folder holds all of them."""

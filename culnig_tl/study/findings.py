@@ -4,6 +4,9 @@ Each finding is a claim that could have failed, with the numbers that decide it.
 are all written from the same `Drop` objects, so they cannot disagree:
 
     drops of every task  ->  Finding (holds, open or fails)  ->  verdict, headline, sentence
+
+One rule decides everywhere: a claim of "more" holds where the difference's 95% interval lies above 0, fails
+where it lies at or below 0, and is open where it does neither, however large the difference itself is.
 """
 
 from __future__ import annotations
@@ -110,25 +113,28 @@ class Findings:
     def verdict(self) -> str:
         """Whether the drop is larger than random sets', and whether it is culture alone; in half a
         sentence."""
-        if self._random().holds is not Holds.YES:
+        random, alone, rival = (part.holds for part in (self._random(), self._alone(), self._rival()))
+        if random is Holds.NO:
             return "no more than random sets cost, so nothing is shown about culture"
-        alone, rival = self._alone(), self._rival()
         if not self._plain():
             first = "no task without culture was asked, so it may not be culture alone"
-        elif alone.holds is Holds.NO:
-            first = "a task without culture loses as much, so it is not culture alone"
-        elif alone.holds is Holds.OPEN:
-            first = "a task without culture may lose as much, so it is open whether it is culture alone"
         else:
-            first = ""
-        if rival.holds is Holds.NO:
-            second = (
+            first = {
+                Holds.NO: "a task without culture loses as much, so it is not culture alone",
+                Holds.OPEN: (
+                    "a task without culture may lose as much, so it is open whether it is culture alone"
+                ),
+            }.get(alone, "")
+        second = {
+            Holds.NO: (
                 f"as many neurons of {self.rival} do the same, so it is not shown that they are culture's"
-            )
-        elif rival.holds is Holds.OPEN:
-            second = f"as many neurons of {self.rival} may do the same"
-        else:
-            second = ""
+            ),
+            Holds.OPEN: f"as many neurons of {self.rival} may do the same",
+        }.get(rival, "")
+        if random is Holds.OPEN:
+            fails = [words for words, state in ((first, alone), (second, rival)) if state is Holds.NO]
+            open_ = "it is open whether it is more than random sets cost, so nothing is shown about culture"
+            return "; and ".join([*fails, open_])
         against = "; and ".join(filter(None, [first, second]))
         if against:
             return f"more than every random set, but {against}"
@@ -137,19 +143,22 @@ class Findings:
 
     def headline(self) -> str:
         """The verdict as a sentence of its own; what does not hold comes first."""
-        if self._random().holds is not Holds.YES:
+        random = self._random().holds
+        if random is Holds.NO:
             return (
                 f"Nothing is shown about culture: suppressing these neurons costs {self.task} no more than"
                 " random sets cost."
             )
         weak = [part for part in (self._alone(), self._rival()) if part.holds in (Holds.NO, Holds.OPEN)]
-        if weak:
-            worst = min(weak, key=lambda part: _ORDER.index(part.holds))
-            rest = [f" {part.title}." for part in weak if part is not worst]
-            return (
-                f"{worst.title}.{''.join(rest)} Yet suppressing these neurons costs {self.task} more than"
-                " every random set."
+        weak.sort(key=lambda part: _ORDER.index(part.holds))
+        said = "".join(f"{part.title}. " for part in weak if random is Holds.YES or part.holds is Holds.NO)
+        if random is Holds.OPEN:
+            costs = (
+                f"It is open whether suppressing these neurons costs {self.task} more than random sets cost"
             )
+            return f"{said}{costs}: nothing is shown about culture."
+        if weak:
+            return f"{said}Yet suppressing these neurons costs {self.task} more than every random set."
         than = "random sets and a rival set do" if self.rival is not None else "random sets do"
         return (
             f"Suppressing these neurons costs {self.task} more than {than}, and more than tasks without"
@@ -190,19 +199,22 @@ class Findings:
         """Where the unchanged model does not know the answers, it has nothing to lose."""
         here = self.drops[self.task]
         base, trivial = here.layer.base, here.trivial
-        if trivial is None or base - 1.96 * here.se > trivial:
+        if trivial is None:
+            return None
+        low, high = base - 1.96 * here.se, base + 1.96 * here.se
+        holds = _decided(low - trivial, high - trivial)
+        if holds is Holds.YES:
             return None
         text = (
-            f"Unchanged, the model answers {base:.1f}% of {self.task} right; without the question it"
-            f" would be {trivial:.1f}%. There is hardly anything to lose."
+            f"Unchanged, the model answers {base:.1f}% of {self.task} right (95% interval {points(low)} to"
+            f" {points(high)}); without the question it would be {trivial:.1f}%."
         )
-        return Finding(
-            "ability",
-            Holds.NO,
-            "The model does not know the answers",
-            text,
-            {"base": base, "trivial": trivial},
-        )
+        numbers = {"base": base, "low": low, "high": high, "trivial": trivial}
+        if holds is Holds.OPEN:
+            title = "It is open whether the model knows the answers"
+            return Finding("ability", holds, title, f"{text} There may be nothing to lose.", numbers)
+        title = "The model does not know the answers"
+        return Finding("ability", holds, title, f"{text} There is hardly anything to lose.", numbers)
 
     def _random(self) -> Finding:
         layer, count = self.drops[self.task].layer, self.drops[self.task].count
@@ -224,24 +236,25 @@ class Findings:
             f" {change(count.random_mean)} where they are drawn from anywhere; the difference to the first is"
             f" {change(layer.excess)} (95% interval {interval(layer.excess_low, layer.excess_high)})."
         )
-        smallest = (
-            f" With {layer.random_sets} sets the smallest possible p by rank is 1/{layer.random_sets + 1}."
-        )
-        if _beyond(layer) and _beyond(count):
-            return Finding(
-                "random",
-                Holds.YES,
-                "It costs more than random sets do",
-                f"{text} None of them costs as much.{smallest}",
-                numbers,
+        holds = min(_beyond(layer), _beyond(count), key=_ORDER.index)
+        if holds is Holds.YES:
+            title = "It costs more than random sets do"
+            text += (
+                f" None of them costs as much. With {layer.random_sets} sets the smallest possible p by rank"
+                f" is 1/{layer.random_sets + 1}."
             )
-        why = (
+            return Finding("random", holds, title, text, numbers)
+        text += (
             f" Of the {layer.random_sets} first {layer.rank - 1} cost as much or more, of the"
             f" {count.random_sets} others {count.rank - 1}."
         )
-        if not layer.excess_low > 0:
-            why += " The difference cannot be told from nothing."
-        return Finding("random", Holds.NO, "It costs no more than random sets do", text + why, numbers)
+        if not layer.excess_low > 0 and holds is Holds.OPEN:
+            text += " The difference cannot be told from nothing."
+        title = {
+            Holds.NO: "It costs no more than random sets do",
+            Holds.OPEN: "It is open whether it costs more than random sets do",
+        }[holds]
+        return Finding("random", holds, title, text, numbers)
 
     def _alone(self) -> Finding:
         """Beyond random sets, does culture lose more than every task without culture?"""
@@ -250,8 +263,9 @@ class Findings:
             text = "No task without culture was asked: the neurons may serve answering questions of any kind."
             return Finding("culture alone", Holds.OPEN, "It is open whether it is culture alone", text)
         gaps = {task: _gap(culture, d.layer) for task, d in plain.items()}
-        task = min(gaps, key=lambda t: (_state(*gaps[t]) is Holds.YES, gaps[t][0]))
-        worst, (gap, half) = plain[task].layer, gaps[task]
+        states = {t: _decided(gap - half, gap + half) for t, (gap, half) in gaps.items()}
+        task = min(gaps, key=lambda t: (_ORDER.index(states[t]), gaps[t][0]))
+        worst, (gap, half), holds = plain[task].layer, gaps[task], states[task]
         numbers = {
             "culture_excess": -culture.excess,
             "plain_excess": -worst.excess,
@@ -267,7 +281,6 @@ class Findings:
         also = [t for t, d in plain.items() if d.layer.excess_low > 0]
         if also:
             text += f" Not only culture loses more than random: {', '.join(also)} too."
-        holds = _state(gap, half)
         title = {
             Holds.NO: f"It is not culture alone: {task}, a task without culture, loses as much",
             Holds.OPEN: (
@@ -298,7 +311,7 @@ class Findings:
             f" {change(here.drop)}, a difference of {change(here.excess)} (95% interval"
             f" {interval(here.excess_low, here.excess_high)})."
         )
-        holds = Holds.NO if not here.excess > 0 else Holds.YES if here.excess_low > 0 else Holds.OPEN
+        holds = _decided(here.excess_low, here.excess_high)
         own = self.drops[self.rival].rival if self.rival in self.drops else None
         if own is not None:
             numbers |= {"own_drop": -own.drop, "own_rival": -own.random_mean}
@@ -306,8 +319,8 @@ class Findings:
                 f" On {self.rival} itself (the half that they were not found on) the rival's neurons change"
                 f" {change(own.random_mean)} and the culture-general ones {change(own.drop)}."
             )
-            if holds is Holds.YES and not own.excess < 0:
-                text += " They cost the rival's own task no less than its own neurons do."
+            if holds is Holds.YES and not own.excess_high < 0:
+                text += " They are not shown to cost the rival's own task less than its own neurons do."
                 holds = Holds.OPEN
         title = {
             Holds.NO: f"A rival does the same: as many neurons of {self.rival} cost {self.task} as much",
@@ -321,16 +334,20 @@ class Findings:
         others = {task: d.layer for task, d in self.drops.items() if d.culture and task != self.task}
         if not others:
             return None
-        lose = [task for task, drop in others.items() if _beyond(drop)]
-        keep = [task for task in others if task not in lose]
+        states = {task: _beyond(drop) for task, drop in others.items()}
+        keep = [task for task, state in states.items() if state is not Holds.YES]
         numbers = {f"{task} {key}": value for task, d in others.items() for key, value in _numbers(d).items()}
         each = "; ".join(
-            f"{task} {change(d.drop)} (random {change(d.random_mean)})" for task, d in others.items()
+            f"{task} {change(d.drop)} (random {change(d.random_mean)}; beyond it {change(d.excess)}, 95%"
+            f" interval {interval(d.excess_low, d.excess_high)})"
+            for task, d in others.items()
         )
-        holds = Holds.YES if not keep else Holds.NO if not lose else Holds.OPEN
+        holds = Holds.OPEN
+        if len(set(states.values())) == 1:
+            (holds,) = set(states.values())
         title = {
             Holds.YES: "Other cultural tasks lose more than random too",
-            Holds.OPEN: f"Not every cultural task loses more than random: not {', '.join(keep)}",
+            Holds.OPEN: f"Not every cultural task is shown to lose more than random: not {', '.join(keep)}",
             Holds.NO: "No other cultural task loses more than random",
         }[holds]
         return Finding("other culture", holds, title, f"Changes in points: {each}.", numbers)
@@ -407,9 +424,19 @@ def _numbers(drop: Drop) -> dict[str, float]:
     }
 
 
-def _beyond(drop: Drop) -> bool:
-    """More than random: the interval of the excess is above 0, and no random set costs as much. NaN is no."""
-    return drop.excess_low > 0 and drop.rank == 1
+def _decided(low: float, high: float) -> Holds:
+    """What the 95% interval of a difference says of "there is one above 0"; NaN is open."""
+    return Holds.YES if low > 0 else Holds.NO if high <= 0 else Holds.OPEN
+
+
+def _beyond(drop: Drop) -> Holds:
+    """Whether it costs more than random: the interval of the excess lies above 0, and no random set costs as
+    much.
+
+    Where one does, although the interval lies above 0, the numbers do not agree: open.
+    """
+    said = _decided(drop.excess_low, drop.excess_high)
+    return Holds.OPEN if said is Holds.YES and drop.rank > 1 else said
 
 
 def _gap(culture: Drop, other: Drop) -> tuple[float, float]:
@@ -421,9 +448,3 @@ def _gap(culture: Drop, other: Drop) -> tuple[float, float]:
     """
     halves: Sequence[float] = [(d.excess_high - d.excess_low) / 2 for d in (culture, other)]
     return culture.excess - other.excess, hypot(*halves)
-
-
-def _state(gap: float, half: float) -> Holds:
-    if not gap > 0:
-        return Holds.NO
-    return Holds.YES if gap - half > 0 else Holds.OPEN
