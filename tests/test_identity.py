@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+import transformers as hf
 
 from culnig_tl import NeuronSet, ablate, evaluate, load_model, mean_outputs, score_neurons
 from culnig_tl.engine import identity
@@ -212,3 +216,87 @@ def test_a_model_with_hooks_may_be_asked_without_a_checkpoint(model, task):
         hooked = evaluate(model, task, progress=False).table["p_answer"].tolist()
     ablated = evaluate(model, task, ablate=NEURONS, progress=False).table["p_answer"].tolist()
     assert hooked == pytest.approx(ablated, rel=1e-5)
+
+
+# ------------------------------------------------------------------------ what is no weight and counts as well
+
+
+def test_another_number_in_the_configuration_is_other_work(model, checkpoints, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(checkpoints("llama"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    weights = load_model(folder, dtype="float32", device="cpu")
+    mine, theirs = model_identity(model), model_identity(weights)
+    assert (mine["weights"], mine["settings"] != theirs["settings"]) == (theirs["weights"], True)
+
+
+def in_memory(checkpoints, **changed):
+    """A model that the user made, and changed: nobody knows its revision."""
+    config = hf.AutoConfig.from_pretrained(checkpoints("llama"))
+    config.update(changed)
+    plain = hf.AutoModelForCausalLM.from_pretrained(checkpoints("llama"), config=config, dtype=torch.float32)
+    return load_model(hf_model=plain, tokenizer=families.tokenizer())
+
+
+def test_a_model_in_memory_is_known_by_its_configuration(checkpoints):
+    mine, theirs = (model_identity(in_memory(checkpoints, rms_norm_eps=eps)) for eps in (1e-6, 0.5))
+    assert (mine["model"], mine["settings"] != theirs["settings"]) == (None, True)
+
+
+def test_a_number_that_is_changed_after_loading_counts(model):
+    before = model_identity(model)
+    norm = next(m for m in model.modules() if hasattr(m, "variance_epsilon"))
+    norm.variance_epsilon *= 2
+    assert differing(before, model_identity(model)).startswith("settings is")
+
+
+def test_a_buffer_counts(model):
+    before = model_identity(model)
+    next(model.buffers()).mul_(1.5)
+    assert differing(before, model_identity(model)).startswith("weights is")
+
+
+def test_attention_counts(model):
+    before = model_identity(model)
+    model.original_model.set_attn_implementation("sdpa")
+    assert differing(before, model_identity(model)).startswith(("settings is", "attention is"))
+
+
+@pytest.mark.parametrize("family", list(families.FAMILIES))
+def test_a_model_that_has_worked_and_one_that_moved_are_the_same(family, checkpoints, task, tmp_path):
+    folder = checkpoints(family)
+    used = load_model(folder, dtype="float32", device="cpu")
+    before = model_identity(used)
+    score_neurons(used, task[:2], progress=False)
+    moved = load_model(shutil.copytree(folder, tmp_path / "moved"), dtype="float32", device="cpu")
+    assert model_identity(used) == before == model_identity(moved)
+
+
+HOOKS = {
+    "a hook of TransformerLens": lambda model: model.add_hook("blocks.1.hook_out", lambda value, hook: None),
+    "a hook of PyTorch": lambda model: model.blocks[1].register_forward_hook(lambda *given: None),
+    "a hook before a module": lambda model: model.blocks[1].register_forward_pre_hook(lambda *given: None),
+    "a hook inside": lambda model: model.original_model.model.norm.register_forward_hook(lambda *g: None),
+    "another forward": lambda model: setattr(model.original_model.model.norm, "forward", lambda x: x),
+    "a part of another forward": lambda model: setattr(
+        model.original_model.lm_head, "forward", partial(lambda x, y: y, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_what_a_model_with_hooks_answers_is_not_kept(kind, model, task, tmp_path):
+    HOOKS[kind](model)
+    with pytest.raises(ScoreError, match="has hooks on it .*: what it answers cannot be kept in a folder"):
+        evaluate(model, task, checkpoint=tmp_path / "state", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hook_on_all_modules_is_one(model):
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *given: None)
+    try:
+        with pytest.raises(ScoreError, match=r"on all modules"):
+            model_identity(model)
+    finally:
+        handle.remove()

@@ -1,16 +1,17 @@
 """What a result is a result of: the one place that decides whether something stored may stand for something
 asked.
 
-Two results are of the same work where model (revision and weights), dtype, prompt wording, neurons,
-operation, questions and package version are all the same; changing one neuron, one question or one weight
-makes it other work.
+Two results are of the same work where model (revision, weights, buffers and settings), dtype, attention,
+prompt wording, neurons, operation, questions and package version are all the same; changing one neuron, one
+question, one weight or one number of the configuration makes it other work.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,23 +26,66 @@ _CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Weights at a time: what a cache holds, or what keeps a GPU busy. The result does not depend on it."""
 _MIX = 0x5851F42D4C957F2D
 """Odd (Knuth's MMIX multiplier): multiplied by it, no two values of 64 bits become the same."""
+MODEL_PARTS = ("model", "weights", "settings", "dtype", "attention", "wording")
+"""What `model_identity` holds."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Where PyTorch keeps a module's hooks."""
+_LIBRARIES = frozenset(
+    """torch transformers transformer_lens accelerate peft culnig_tl bitsandbytes compressed_tensors gptqmodel
+    optimum torchao""".split()
+)
+"""Whose hooks belong to a model as it was loaded."""
+_PLACES = frozenset(
+    """training name device devices n_devices model_name tokenizer_name name_or_path _name_or_path
+    transformers_version checkpoint_index checkpoint_value""".split()
+)
+"""What modules and configurations say of where things are, and not of what is computed."""
 
 
 def model_identity(model: HookedModel) -> dict[str, Any]:
-    """Revision, weights, dtype and prompt wording of a model.
+    """Revision, weights, settings, dtype, attention and prompt wording of a model: see `MODEL_PARTS`.
 
-    Raises `ScoreError` for a model with hooks on it, whose answers are not those of its weights.
+    Raises `ScoreError` for a model with somebody's hooks on it, whose answers are not those of its weights.
     """
-    points = model.hook_dict.items()
-    hooked = [n for n, p in points if getattr(p, "fwd_hooks", None) or getattr(p, "bwd_hooks", None)]
-    if hooked:
+    hooked = next(foreign_hooks(model), None)
+    if hooked is not None:
         raise ScoreError(
-            f"the model has hooks on it ({hooked[0]}): what it answers cannot be kept in a folder; "
-            "leave the `with` block, or pass ablate=..."
+            f"the model has hooks on it ({hooked}): what it answers cannot be kept in a folder; "
+            "leave the `with` block, remove them, or pass ablate=..."
         )
     info = describe(model)
-    wording = wording_hash(tokenizer_of(model))
-    return {"model": info.revision, "weights": weights_hash(model), "dtype": info.dtype, "wording": wording}
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    return {
+        "model": info.revision,
+        "weights": weights_hash(model),
+        "settings": settings_hash(model),
+        "dtype": info.dtype,
+        "attention": getattr(config, "_attn_implementation", None),
+        "wording": wording_hash(tokenizer_of(model)),
+    }
+
+
+def foreign_hooks(model: HookedModel) -> Iterator[str]:
+    """Where a model has hooks, or forward functions, that no library put there when it was loaded."""
+    for name, point in model.hook_dict.items():
+        if getattr(point, "fwd_hooks", None) or getattr(point, "bwd_hooks", None):
+            yield name
+    if isinstance(model, torch.nn.Module):
+        for name, module in model.named_modules():
+            kept = vars(module)
+            hooks = [hook for kind in _HOOKS for hook in kept.get(kind, {}).values()]
+            if not all(map(_of_a_library, [*hooks, *([kept["forward"]] if "forward" in kept else [])])):
+                yield name or type(module).__name__
+    for kind in _HOOKS:
+        if not all(map(_of_a_library, getattr(torch.nn.modules.module, f"_global{kind}", {}).values())):
+            yield "on all modules"
+
+
+def _of_a_library(function: Callable[..., Any]) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    home = getattr(getattr(function, "__func__", function), "__module__", None) or type(function).__module__
+    return home.partition(".")[0] in _LIBRARIES
 
 
 def identity(
@@ -84,19 +128,49 @@ def differing(mine: Mapping[str, Any], theirs: Any) -> str | None:
 
 
 def weights_hash(model: HookedModel) -> str:
-    """Of every bit of the parameters, wherever they are: 64 bits in which a change of a single weight always
-    shows.
+    """Of every bit of the parameters and buffers, wherever they are: 64 bits in which a change of a single
+    weight always shows.
 
     A sum of the weights' bits, each multiplied by an odd number that belongs to its place: quick on any
     device.
     """
     digest = hashlib.sha256()
-    for parameter in model.parameters():
-        if parameter.device.type != "meta":  # weights that accelerate keeps elsewhere
-            digest.update(
-                f"{tuple(parameter.shape)} {_sum_of_bits(parameter.detach()) & (2**64 - 1)}".encode()
-            )
+    tensors = {**dict(_named(model, "parameters")), **dict(_named(model, "buffers"))}
+    for tensor in tensors.values():
+        if tensor.device.type != "meta" and tensor.numel():  # weights that accelerate keeps elsewhere
+            digest.update(f"{tuple(tensor.shape)} {_sum_of_bits(tensor.detach()) & (2**64 - 1)}".encode())
     return digest.hexdigest()[:16]
+
+
+def _named(model: Any, kind: str) -> Iterator[tuple[str, Tensor]]:
+    """Parameters or buffers; one that several modules share counts once."""
+    named = getattr(model, f"named_{kind}", None)
+    return named() if named is not None else ((str(i), t) for i, t in enumerate(getattr(model, kind)()))
+
+
+def settings_hash(model: HookedModel) -> str:
+    """Of what a model computes with beside its weights: its configuration, and the class of every module with
+    the numbers and words that it keeps (epsilons, scales, windows)."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    config = getattr(model, "cfg", None) if config is None else config
+    said = [config.to_dict() if hasattr(config, "to_dict") else vars(config) if config is not None else None]
+    if isinstance(model, torch.nn.Module):
+        for name, part in model.named_modules():
+            numbers = {k: v for k, v in vars(part).items() if isinstance(v, (bool, int, float, str))}
+            said.append((name, type(part).__qualname__, {k: v for k, v in numbers.items() if k[0] != "_"}))
+    return hashlib.sha256(json.dumps(_plain(said), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of a value, without what only says where things are."""
+    if isinstance(value, Mapping):
+        kept = {str(name): _plain(part) for name, part in value.items() if name not in _PLACES}
+        return {name: part for name, part in kept.items() if part is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, torch.dtype):
+        return str(value)
+    return value if isinstance(value, (bool, int, float, str)) else None
 
 
 def _sum_of_bits(tensor: Tensor) -> int:

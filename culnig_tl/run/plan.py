@@ -21,7 +21,7 @@ from ..data.neurons import NeuronSet
 from ..data.results import EvaluationResult, concat
 from ..data.scores import NeuronScores
 from ..engine.checkpoint import SAVE_EVERY
-from ..engine.identity import identity
+from ..engine.identity import MODEL_PARTS, identity
 from ..errors import CulnigError, StudyError
 from ..method.ablation import operation_name
 from ..study.config import RIVAL, UNCHANGED, StudyConfig
@@ -220,7 +220,7 @@ class _Check:
                 continue
             said = scores.metadata.get("identity")
             if self.of_model is None and isinstance(said, dict):
-                self.of_model = {part: said.get(part) for part in ("model", "weights", "dtype", "wording")}
+                self.of_model = {part: said.get(part) for part in MODEL_PARTS}
             reason = reason_against_scores(
                 scores,
                 about["fingerprint"],
