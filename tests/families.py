@@ -185,16 +185,19 @@ def build(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> 
     """A Hugging Face model of the family with random weights, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = FAMILIES[family]().eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                # Norm weights around their start, matrices of gain about 1: every site matters, nothing
-                # saturates.
-                spread = 0.2 if parameter.ndim < 2 else 1.2 / parameter.shape[-1] ** 0.5
-                if "embed" in name or "wte" in name or "wpe" in name:
-                    spread = 0.2
-                parameter.add_(torch.randn_like(parameter) * spread)
-    return model.to(dtype)
+        return spread(FAMILIES[family]()).to(dtype)
+
+
+@torch.no_grad()
+def spread(model: Any) -> Any:
+    """The model in evaluation mode, with noise on its weights: norms around their start, matrices of gain
+    about 1. Every site matters, nothing saturates."""
+    for name, parameter in model.named_parameters():
+        wide = 0.2 if parameter.ndim < 2 else 1.2 / parameter.shape[-1] ** 0.5
+        if "embed" in name or "wte" in name or "wpe" in name:
+            wide = 0.2
+        parameter.add_(torch.randn_like(parameter) * wide)
+    return model.eval()
 
 
 def save(

@@ -91,7 +91,11 @@ def tasks_show(
 
 def models() -> None:
     """Lists the models of the paper, and the embedded one."""
-    say(TOY, *PAPER_MODELS, "... and any other Hub id that TransformerLens' bridge can hold, or a folder.")
+    say(
+        TOY,
+        *PAPER_MODELS,
+        "... and any other Hub id that TransformerLens' bridge can hold, a folder, or a GGUF file.",
+    )
 
 
 def answers_ask(
@@ -226,7 +230,7 @@ def bake(model: Positional[str], *, neurons: Path, output_dir: Path) -> None:
     it.
 
     Args:
-        model: Folder with a Hugging Face checkpoint in safetensors, or "toy".
+        model: Folder with a Hugging Face checkpoint in safetensors, a GGUF file, or "toy".
         neurons: Neurons to suppress: .parquet, .csv, or the authors' .json.
         output_dir: New folder of the checkpoint.
     """

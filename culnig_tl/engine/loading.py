@@ -1,4 +1,5 @@
-"""From a name or a folder to a plain Hugging Face model with its tokenizer. Knows nothing of TransformerLens.
+"""From a name, a folder or a GGUF file to a plain Hugging Face model with its tokenizer. Knows nothing of
+TransformerLens.
 
 What is asked for is loaded completely or not at all: a weight that the checkpoint lacks would otherwise stay
 random without a word.
@@ -7,12 +8,16 @@ random without a word.
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import ModelError
+from . import gguf
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 CONVERT = (
@@ -34,6 +39,8 @@ GEMMA3_REST = (
     "model.multi_modal_projector.",
 )
 """Weights of such a checkpoint that the language model does without."""
+CAUSES = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, IndexError)
+"""What transformers raises where something cannot be loaded; `NotImplementedError` is a `RuntimeError`."""
 
 
 def pretrained(kind: Any, source: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
@@ -65,12 +72,13 @@ def without_weights(config: Any) -> Any:
 
 
 def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The checkpoint's tokenizer. Raises `ModelError` where it has none."""
+    """The checkpoint's tokenizer, or that in the GGUF file. Raises `ModelError` where it has none."""
     from transformers import AutoTokenizer
 
     try:
-        return pretrained(AutoTokenizer, source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        with _opened(source, revision) as (place, where):
+            return pretrained(AutoTokenizer, place, trust_remote_code=trust_remote_code, **where)
+    except CAUSES as error:
         raise ModelError(explain(error, source, revision, "cannot load the tokenizer of")) from error
 
 
@@ -82,35 +90,40 @@ def load_plain(
     trust_remote_code: bool = False,
     device_map: Any = None,
 ) -> Any:
-    """The checkpoint as a Hugging Face model; of a multimodal Gemma 3 the language model alone.
+    """The checkpoint as a Hugging Face model; of a multimodal Gemma 3 the language model alone, of a GGUF
+    file its weights dequantised.
 
     Raises:
         ModelError: unknown or gated name, no or foreign weights, an architecture that is no language model.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     ignored: tuple[str, ...] = ()
     try:
-        config = pretrained(AutoConfig, source, **common)
-        if config.model_type == "gemma3":
-            config = config.text_config
-            config.architectures = ["Gemma3ForCausalLM"]
-            common["key_mapping"], ignored = GEMMA3_LANGUAGE_MODEL, GEMMA3_REST
-        if device_map is not None:
-            common["device_map"] = device_map
-        both: Any = pretrained(
-            AutoModelForCausalLM,
-            source,
-            config=config,
-            dtype=dtype,
-            output_loading_info=True,
-            use_safetensors=True,
-            **common,
-        )
-        model, loaded = both
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        with _opened(source, revision) as (place, where):
+            config = pretrained(AutoConfig, place, **common, **where)
+            if config.model_type == "gemma3":
+                config = config.text_config
+                config.architectures = ["Gemma3ForCausalLM"]
+                common["key_mapping"], ignored = GEMMA3_LANGUAGE_MODEL, GEMMA3_REST
+            if device_map is not None:
+                common["device_map"] = device_map
+            both: Any = pretrained(
+                AutoModelForCausalLM,
+                place,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                use_safetensors=True,
+                **common,
+                **where,
+            )
+            model, loaded = both
+    except CAUSES as error:
         raise ModelError(explain(error, source, revision, "cannot load")) from error
+    if gguf.is_gguf(source):
+        _make_ordinary(model, source)
     unexpected = [key for key in loaded["unexpected_keys"] if not key.startswith(ignored or ("\0",))]
     problems = {
         "missing from": loaded["missing_keys"],
@@ -127,6 +140,45 @@ def load_plain(
     return model
 
 
+@contextmanager
+def _opened(source: str, revision: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What transformers loads from, and the arguments that say where in it.
+
+    A GGUF file is read from an empty folder: what lies beside it, another tokenizer perhaps, is not its own.
+    """
+    if not gguf.is_gguf(source):
+        yield source, {"revision": revision}
+        return
+    path = gguf.local_file(source, revision=revision).resolve()
+    header = gguf.check_file(path)
+    try:
+        with tempfile.TemporaryDirectory() as empty:
+            yield empty, {"gguf_file": str(path)}
+    except CAUSES as error:
+        told = first_line(error)
+        if "not supported" in told or isinstance(error, NotImplementedError):
+            told = "transformers does not read it from GGUF; load the checkpoint that the file was made from"
+        raise ModelError(
+            f"cannot load {source}, of the architecture {header.architecture!r}: {told}"
+        ) from error
+
+
+def _make_ordinary(model: Any, source: str) -> None:
+    """The weights are dequantised: what is saved of the model must not say otherwise."""
+    if hasattr(model, "hf_quantizer"):
+        model.hf_quantizer.remove_quantization_config(model)
+    model.config.name_or_path = source
+    model.config.architectures = [type(model).__name__]
+
+
+def check_path(path: Path) -> None:
+    """Raises `ModelError` where there is no checkpoint: a folder with one, or a GGUF file."""
+    if gguf.is_gguf(path.name):
+        gguf.check_file(path)
+    else:
+        check_folder(path)
+
+
 def check_folder(folder: Path) -> None:
     """Raises `ModelError` where the folder holds no checkpoint."""
     if not folder.is_dir():
@@ -137,6 +189,8 @@ def check_folder(folder: Path) -> None:
             " whole model"
         )
     if not (folder / "config.json").is_file():
+        if files := sorted(folder.glob("*.gguf")):
+            raise ModelError(f"{folder} is a folder of GGUF files: give one of them, e.g. {files[0]}")
         raise ModelError(
             f"{folder} holds no config.json: a Hugging Face checkpoint, as save_pretrained() writes it, is"
             " wanted"
@@ -144,12 +198,22 @@ def check_folder(folder: Path) -> None:
 
 
 def looks_like_path(source: str) -> bool:
-    """Whether it can only be a folder: the Hub's names have one slash at most."""
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+    """Whether it can only be a folder or a file: the Hub's names have one slash at most."""
+    if gguf.on_hub(source):
+        return False
+    within = source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+    return within or gguf.is_gguf(source)
 
 
-def revision_of(source: str, hf_model: Any) -> str | None:
-    """The Hub's commit, or a hash of the folder's weights and configuration."""
+def has_commit(source: str) -> bool:
+    """Whether its revision is a commit that the Hub can be asked for: not the hash of a folder or a file."""
+    return not (looks_like_path(source) or gguf.is_gguf(source) or Path(source).is_dir())
+
+
+def revision_of(source: str, hf_model: Any, *, revision: str | None = None) -> str | None:
+    """The Hub's commit, or a hash: of the folder's weights and configuration, or of the GGUF file."""
+    if gguf.is_gguf(source):
+        return gguf.hash_of(gguf.local_file(source, revision=revision))
     folder = Path(source)
     if not folder.is_dir():
         return getattr(hf_model.config, "_commit_hash", None)
@@ -177,6 +241,11 @@ def explain(error: BaseException, source: str, revision: str | None, doing: str)
     def is_a(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
+    if (found := gguf.ON_HUB.fullmatch(source)) is not None:
+        source = found["name"]
+        if is_a(hub.RemoteEntryNotFoundError):
+            page = f"https://huggingface.co/{source}/tree/main"
+            return f"{source!r} has no file {found['file']!r}: {page} lists them"
     if is_a(hub.GatedRepoError) or "gated repo" in str(error):
         return (
             f"{source!r} is gated: accept its terms at https://huggingface.co/{source} and log in with `hf"

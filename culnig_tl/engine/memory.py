@@ -9,6 +9,7 @@ import torch
 
 from ..defaults import TOY
 from ..errors import ModelError
+from . import gguf
 from .loading import first_line, looks_like_path, pretrained, without_weights
 from .models import pick_device, pick_dtype
 from .world import processes_here
@@ -24,12 +25,14 @@ _LIMITS = (
 
 
 def parameter_count(source: str, *, revision: str | None = None) -> int:
-    """Weights of a language model, by its configuration alone: no weight is read.
+    """Weights of a language model, by its configuration or its GGUF file's header: no weight is read.
 
     Raises whatever transformers raises for a configuration that it cannot make a language model of.
     """
     from transformers import AutoConfig
 
+    if gguf.is_gguf(source):
+        return gguf.check_file(gguf.local_file(source, revision=revision)).weights
     config = pretrained(AutoConfig, source, revision=revision)
     if config.model_type == "gemma3":  # the language model alone, as `loading.load_plain` takes it
         config = config.text_config

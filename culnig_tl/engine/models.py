@@ -23,7 +23,7 @@ from torch import Tensor
 from ..data.neurons import Site
 from ..defaults import TOY
 from ..errors import ModelError, ScoreError
-from .loading import check_folder, first_line, load_plain, load_tokenizer, looks_like_path, revision_of
+from .loading import check_path, first_line, load_plain, load_tokenizer, looks_like_path, revision_of
 from .workarounds import is_bridge, no_installs, settled_tokenizer
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ class ModelInfo:
 
     name: str
     revision: str | None
-    """Commit on the Hub, hash of the folder's content, or None for a model that the user built."""
+    """Commit on the Hub, hash of the folder's content or of the GGUF file, or None for a model that the user
+    built."""
     dtype: str
     device: str
     layers: int
@@ -99,8 +100,9 @@ def load_model(
     """Loads a model with its tokenizer, parameters frozen, in evaluation mode.
 
     Args:
-        name: "toy" (the embedded model), a Hub id, or a folder with a Hugging Face checkpoint (base or
-            fine-tuned).
+        name: "toy" (the embedded model), a Hub id, a folder with a Hugging Face checkpoint (base or
+            fine-tuned), or a GGUF file, here (``model.gguf``) or on the Hub (``org/name:model.gguf``), whose
+            weights are dequantised.
         device: "auto" takes cuda, then mps, then cpu.
         dtype: "auto" takes bfloat16 on a GPU that supports it, else float32. float16 is refused: gradients of
             P underflow.
@@ -119,7 +121,8 @@ def load_model(
 
     Raises:
         ModelError: unknown or gated name, no such folder, weights missing from the checkpoint, an
-            architecture without hooks.
+            architecture without hooks; a GGUF file that is cut off or of an architecture that transformers
+            does not read.
     """
     if kind not in ("bridge", "hooked"):
         raise ModelError(f'unknown kind {kind!r}: use "bridge" or "hooked"')
@@ -137,13 +140,13 @@ def load_model(
                 raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
             label = source = _name_of(hf_model) if label == TOY else label
         elif Path(source).is_dir() or looks_like_path(source):
-            check_folder(Path(source))
+            check_path(Path(source))
         if tokenizer is None:
             tokenizer = load_tokenizer(source, **options)
         if hf_model is None:
             hf_model = load_plain(source, number, device_map=device_map, **options)
             hf_model = hf_model if device_map is not None else hf_model.to(where)
-            revised = revision_of(source, hf_model)
+            revised = revision_of(source, hf_model, revision=revision)
         hf_model.requires_grad_(False).eval()
         build = _bridge if kind == "bridge" else _hooked
         stand_in, settings = settled_tokenizer(tokenizer)

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from ..data.neurons import NeuronSet, Site
-from ..defaults import TOY
 from ..errors import NeuronError
-from .weights import checkpoint_folder, copy_rest, new_folder, place_of, read_config, rewrite, write_json
+from .weights import copy_rest, new_folder, opened_checkpoint, place_of, read_config, rewrite, write_json
 
 _QKV = (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)
 _MODULES: dict[str, tuple[int, tuple[Site, ...]]] = {
@@ -46,7 +45,8 @@ def bake(model_folder: str | Path, neurons: NeuronSet, out_folder: str | Path) -
     """Writes the model with the neurons suppressed; its logits are those of ``ablate(model, neurons)``.
 
     Args:
-        model_folder: a Hugging Face checkpoint in safetensors, or "toy".
+        model_folder: a Hugging Face checkpoint in safetensors, a GGUF file (its weights are dequantised to
+            float32), or "toy".
         neurons: to suppress. A set of several countries suppresses all of them.
         out_folder: a new or empty folder. The tokenizer and everything else is copied; `culnig_tl.json`
             records what was done.
@@ -59,10 +59,15 @@ def bake(model_folder: str | Path, neurons: NeuronSet, out_folder: str | Path) -
         NeuronError: an empty set, or neurons that the checkpoint does not have.
     """
     out = Path(out_folder)
-    folder = checkpoint_folder(TOY) if str(model_folder) == TOY else Path(model_folder)
-    config = read_config(folder).get_text_config()
     if not len(neurons):
         raise NeuronError("the set is empty: the baked model would be the model itself")
+    with opened_checkpoint(model_folder) as folder:
+        _bake(folder, neurons, out, str(model_folder))
+    return out
+
+
+def _bake(folder: Path, neurons: NeuronSet, out: Path, name: str) -> None:
+    config = read_config(folder).get_text_config()
     by_layer: dict[int, dict[Site, np.ndarray]] = defaultdict(dict)
     for (site, layer), index in neurons.indices.items():
         by_layer[layer][site] = index
@@ -97,10 +102,9 @@ def bake(model_folder: str | Path, neurons: NeuronSet, out_folder: str | Path) -
                 f"{folder} has no weight that makes {site} in layer {layer}: the set is of another model"
             )
         copy_rest(folder, out)
-        made_of = {"provenance": asdict(neurons.provenance), "from": str(model_folder)}
+        made_of = {"provenance": asdict(neurons.provenance), "from": name}
         record = {"suppressed": len(neurons.keys()), "neurons": neurons.hash, **made_of}
         write_json(out / "culnig_tl.json", record)
-    return out
 
 
 def _positions(

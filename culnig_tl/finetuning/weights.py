@@ -10,18 +10,29 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import io
 from ..data.neurons import Pool
 from ..defaults import TOY
-from ..engine.loading import check_folder, explain, looks_like_path, pretrained, revision_of
+from ..engine import gguf
+from ..engine.loading import (
+    check_folder,
+    explain,
+    load_plain,
+    load_tokenizer,
+    looks_like_path,
+    pretrained,
+    revision_of,
+)
 from ..errors import ModelError
 
 PARAMETER = re.compile(
@@ -57,6 +68,10 @@ def checkpoint_folder(source: str | Path, *, revision: str | None = None) -> Pat
     """
     if str(source) == TOY:
         return Path(str(resources.files("culnig_tl") / "toy" / "model"))
+    if gguf.is_gguf(str(source)):
+        raise ModelError(
+            f"{source} is a GGUF file, with quantised weights: give the checkpoint that it was made from"
+        )
     folder = Path(source).expanduser()
     if folder.is_dir() or looks_like_path(str(source)):
         check_folder(folder)
@@ -67,6 +82,21 @@ def checkpoint_folder(source: str | Path, *, revision: str | None = None) -> Pat
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # the Hub's client lets errors of many kinds through
         raise ModelError(explain(error, str(source), revision, "cannot fetch")) from error
+
+
+@contextmanager
+def opened_checkpoint(source: str | Path) -> Iterator[Path]:
+    """The folder that holds a checkpoint. Of a GGUF file, a folder with its weights in float32, which is gone
+    afterwards. Raises `ModelError` for a file that cannot be read."""
+    if str(source) == TOY:
+        yield checkpoint_folder(TOY)
+    elif not gguf.is_gguf(str(source)):
+        yield Path(source)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            load_plain(str(source), torch.float32).save_pretrained(folder)
+            load_tokenizer(str(source)).save_pretrained(folder)
+            yield Path(folder)
 
 
 def revision_of_checkpoint(source: str | Path, *, revision: str | None = None) -> str | None:

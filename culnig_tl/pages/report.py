@@ -13,7 +13,7 @@ import pandas as pd
 from ..analyses.paper import ResultsTable, results_table
 from ..data.neurons import NeuronSet
 from ..defaults import TOY
-from ..engine.loading import looks_like_path
+from ..engine.loading import has_commit
 from ..figures.gallery import panels_of
 from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, defaults_for
 from ..study.findings import Finding, Findings, Holds, change, interval
@@ -101,7 +101,7 @@ def write_report(study: Study, path: str | Path) -> Path:
 def command(study: Study) -> str:
     """The command line that repeats the study, pinned to the model's commit on the Hub where it has one."""
     config = study.config
-    if config.revision is None and config.model != TOY and not looks_like_path(config.model):
+    if config.revision is None and config.model != TOY and has_commit(config.model):
         config = replace(config, revision=study.info["revision"])
     defaults = asdict(defaults_for(config.model))
     parts = ["culnig-tl", "run"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.checkpoint import SAVE_EVERY
-from ..engine.loading import check_folder, looks_like_path
+from ..engine.loading import check_path, looks_like_path
 from ..engine.memory import check_memory
 from ..engine.models import HookedModel, describe, load_model
 from ..method.form import choose_form
@@ -61,7 +61,7 @@ def run_study(
         ScoreError: a question that gives NaN; the work before it is kept.
     """
     if model is None and looks_like_path(config.model):
-        check_folder(Path(config.model))  # before data sets are fetched
+        check_path(Path(config.model))  # before data sets are fetched
     place = StudyFolder(Path(folder) if folder is not None else None, asdict(config))
     with place.opened(resume=resume, overwrite=overwrite):
         questions = Questions.load(config)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..defaults import TOY
 from ..engine.identity import differing
-from ..engine.loading import looks_like_path
+from ..engine.loading import has_commit
 from ..errors import StudyError
 from ..study.config import StudyConfig, config_from
 from ..study.folder import RECORD, read_record_file
@@ -68,8 +68,7 @@ def recorded(path: Path) -> Recorded:
             f"{path} is not a study's record: its arguments are not of the types that a study has"
         )
     config = config_from(stored)
-    on_hub = config.model != TOY and not looks_like_path(config.model) and not Path(config.model).is_dir()
-    if on_hub and config.revision is None:
+    if config.revision is None and config.model != TOY and has_commit(config.model):
         config = replace(config, revision=info.get("revision"))  # the commit of then, not the branch of now
     return Recorded(file.parent, config, info, record.get("version"))
 

@@ -21,7 +21,8 @@ class ModelName:
     """Which model."""
 
     model: str = TOY
-    """"toy", a Hub id such as Qwen/Qwen3-0.6B, or a folder with a Hugging Face checkpoint."""
+    """"toy", a Hub id such as Qwen/Qwen3-0.6B, a folder with a Hugging Face checkpoint, or a GGUF file:
+    model.gguf, or org/name:model.gguf on the Hub."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
 
