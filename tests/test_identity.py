@@ -218,7 +218,7 @@ def test_a_model_with_hooks_may_be_asked_without_a_checkpoint(model, task):
     assert hooked == pytest.approx(ablated, rel=1e-5)
 
 
-# ------------------------------------------------------------------------ what is no weight and counts as well
+# ----------------------------------------------------------------------- what is no weight and counts as well
 
 
 def test_another_number_in_the_configuration_is_other_work(model, checkpoints, tmp_path):
