@@ -26,3 +26,37 @@ def progress_bar(
         total=total, desc=description, unit=unit, disable=not enabled, delay=0.5, dynamic_ncols=True
     ) as bar:
         yield bar.update
+
+
+class StudyBar:
+    """One bar over all passes of a study, with the time left; what its parts count for is up to the caller.
+
+    with StudyBar(total) as bar:
+        advance = bar.stage("ask unchanged", 400.0)  # every question counts for 400
+    """
+
+    def __init__(self, total: float, *, enabled: bool = True) -> None:
+        self._bar = tqdm(
+            total=total,
+            disable=not enabled,
+            delay=0.5,
+            dynamic_ncols=True,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left",
+        )
+
+    def __enter__(self) -> StudyBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def total(self, total: float) -> None:
+        """What there is to do was found to be more, or less."""
+        self._bar.total = total
+        self._bar.refresh()
+
+    def stage(self, description: str, each: float) -> Advance:
+        """The advance function of a pass in which every question counts for `each`."""
+        bar = self._bar
+        bar.set_description_str(description, refresh=False)
+        return lambda count: bar.update(min(count * each, bar.total - bar.n))

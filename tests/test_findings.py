@@ -173,6 +173,9 @@ def made_drops(draw, sets: int = 10) -> Drop:
         p_bootstrap=0.5,
         rank=draw(st.integers(1, sets + 1)),
         random_sets=sets,
+        part_drop=drop,
+        questions=100,
+        random_questions=100,
     )
 
 

@@ -139,7 +139,7 @@ def claim(
         name,
         sets,
         depth_thirds(general),
-        results_table(settings),
+        results_table(settings, base=base),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..data.results import EvaluationResult
+from ..data.results import EvaluationResult, on_all_questions
 from ..errors import ScoreError
 
 TASKS: tuple[str, ...] = (
@@ -120,7 +120,10 @@ class ResultsTable:
 
 
 def results_table(
-    settings: Mapping[str, EvaluationResult | Sequence[EvaluationResult]], *, paper: bool = True
+    settings: Mapping[str, EvaluationResult | Sequence[EvaluationResult]],
+    *,
+    base: EvaluationResult | None = None,
+    paper: bool = True,
 ) -> ResultsTable:
     """Puts results into the form of the paper's table, with the paper's own rows below where the model is one
     of its six.
@@ -128,6 +131,8 @@ def results_table(
     Args:
         settings: name of a row -> result, or several results (random sets) whose mean and standard deviation
             are shown.
+        base: answers of the unchanged model: a result that holds a part of its questions is shown as an
+            estimate for all of them (see `on_all_questions`).
         paper: whether to add the paper's rows.
 
     Raises:
@@ -141,7 +146,12 @@ def results_table(
     for name, given in settings.items():
         results = [given] if isinstance(given, EvaluationResult) else list(given)
         tables = [_measures(result) for result in results]
-        values = pd.DataFrame([table["value"] for table in tables])
+        values = pd.DataFrame(
+            [
+                on_all_questions(r, r if base is None else base, lambda r: _measures(r)["value"])
+                for r in results
+            ]
+        )
         spread = tables[0]["se"] if len(tables) == 1 else values.std(ddof=1)
         about = results[0].metadata
         label = name if len(tables) == 1 else f"{name} (mean of {len(tables)})"

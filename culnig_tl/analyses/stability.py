@@ -162,7 +162,7 @@ def stability(
     asked = in_wordings(culture)
     for path in wordings:
         task = load_task(culture.name, form=culture.form, data_dir=data_dir or config.data_dir, wordings=path)
-        others = in_wordings(task.neuron_split().limit(config.limit))
+        others = in_wordings(task.neuron_split().rows(config.rows).limit(config.limit))
         asked |= {f"{path}, {name}": other for name, other in others.items()}
     scored = [
         score_neurons(opened.model, task, bootstrap=replicates, seed=seed, **how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 
 from .. import io
 from ..errors import ScoreError
+from ..tasks.question import Task
 from .statistics import clustered_mean
 
 COLUMNS = (
@@ -69,6 +70,21 @@ class EvaluationResult:
         if len(rows) and rows["alignment"].notna().all():
             return rows["alignment"].to_numpy(float) / 100
         return rows["correct"].to_numpy(float)
+
+    def of_task(self, task: str) -> EvaluationResult:
+        """The answers to one task's questions, with what is said of that task."""
+        said = {
+            key: {task: value[task]} if isinstance(value, dict) and task in value else value
+            for key, value in self.metadata.items()
+        }
+        rows = self.table.loc[self.table["task"] == task]
+        unused = [name for name in OTHERS if name in rows and rows[name].isna().all()]
+        return EvaluationResult(rows.drop(columns=unused), said)
+
+    def shared_with(self, other: EvaluationResult) -> EvaluationResult:
+        """The answers to questions that `other` holds too, in their order here."""
+        mine, theirs = (pd.MultiIndex.from_frame(r.table[["task", "id"]]) for r in (self, other))
+        return EvaluationResult(self.table.loc[mine.isin(theirs)], self.metadata)
 
     def accuracy(self, by: str | Sequence[str] | None = "task", *, labels_only: bool = False) -> pd.DataFrame:
         """Accuracy in percent with its standard error over clusters.
@@ -191,6 +207,38 @@ class EvaluationResult:
 def _p_of_answer(p: float) -> str:
     """The mean of P(answer), where it is known: for answers in words it is not."""
     return "" if p != p else f"mean P(answer) {p:.3f}, "
+
+
+def on_all_questions(
+    result: EvaluationResult, base: EvaluationResult, measure: Callable[[EvaluationResult], pd.Series]
+) -> pd.Series:
+    """Task -> a measure, estimated for all questions of `base` where `result` answers a part of them.
+
+    The part's questions may be easier or harder than the rest, so the estimate is `base`'s measure on all
+    questions, plus what `result` differs by on its part.
+    """
+    part = base.shared_with(result)
+    mine = measure(result)
+    return mine if len(part) == len(base) else mine + (measure(base) - measure(part)).reindex(mine.index)
+
+
+def merged(parts: Sequence[EvaluationResult], task: Task) -> EvaluationResult:
+    """Results of one setting on parts of a task, as one result of the whole task, in its order.
+
+    Lists and counts that the parts say of themselves are joined. Raises `ScoreError` if settings differ.
+    """
+    whole = concat(parts)
+    order = {question.id: place for place, question in enumerate(task)}
+    table = whole.table.sort_values("id", key=lambda ids: ids.map(order), ignore_index=True)
+    said: dict[str, Any] = {"fingerprints": {task.name: task.fingerprint}}
+    for key in ("batch_sizes", "too_long"):
+        said[key] = {task.name: [v for part in parts for v in part.metadata[key][task.name]]}
+    if "two_token_labels" in whole.metadata and whole.metadata["two_token_labels"]:
+        split = {v for part in parts for v in part.metadata["two_token_labels"][task.name]}
+        said["two_token_labels"] = {task.name: sorted(split)}
+    if whole.metadata.get("cut_off"):
+        said["cut_off"] = {task.name: sum(part.metadata["cut_off"][task.name] for part in parts)}
+    return EvaluationResult(table, {**whole.metadata, **said})
 
 
 def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:

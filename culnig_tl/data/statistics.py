@@ -55,16 +55,22 @@ class Drop:
     random_mean: float
     """Mean drop over the random sets."""
     random_sd: float
+    part_drop: float
+    """The set's drop on the questions that the random sets were asked; `drop` where they were asked all."""
     excess: float
-    """`drop` - `random_mean`."""
+    """`part_drop` - `random_mean`."""
     excess_low: float
     excess_high: float
     """95% interval of `excess`, the same clusters resampled for all sets."""
     p_bootstrap: float
     """One-sided: share of draws in which the set costs no more than the random mean; NaN for one cluster."""
     rank: int
-    """1 if no random set costs as much as the set."""
+    """1 if no random set costs as much as the set, on the questions that random sets were asked."""
     random_sets: int
+    questions: int
+    """Questions that the set was asked."""
+    random_questions: int
+    """Questions, of these, that the random sets were asked."""
 
     @property
     def p_rank(self) -> float:
@@ -78,6 +84,7 @@ def compare_drops(
     random: Sequence[np.ndarray],
     clusters: np.ndarray,
     *,
+    part: np.ndarray | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Drop:
@@ -88,35 +95,44 @@ def compare_drops(
             questions.
         random: the same for each random set; at least one.
         clusters: [question] name of the underlying question.
+        part: [question] whether the random sets were asked it, all of them the same; `random` then holds
+            these questions alone, and so do both sides of `excess`, its interval, and the rank. None where
+            they were asked all.
 
     Raises:
         ScoreError: there is no random set or no question, or lengths differ.
     """
     if not random:
         raise ScoreError("at least one random set is needed to compare with")
-    if not len(base):
+    here = np.ones(len(base), bool) if part is None else part
+    if not len(base) or not here.any():
         raise ScoreError("there is no question to compare on")
-    if any(len(values) != len(base) for values in (ablated, clusters, *random)):
+    if any(len(values) != len(base) for values in (ablated, clusters, here)) or any(
+        len(values) != here.sum() for values in random
+    ):
         raise ScoreError("results to compare must be of the same questions in the same order")
-    _, code = np.unique(clusters.astype(str), return_inverse=True)
+    lost = base.astype(float) - ablated
+    lost_random = np.stack([base[here].astype(float) - values for values in random])  # [set, question]
+    drop, part_drop, random_drops = 100 * lost.mean(), 100 * lost[here].mean(), 100 * lost_random.mean(1)
+    beyond = lost[here] - lost_random.mean(0)
 
-    def per_cluster(values: np.ndarray) -> np.ndarray:
-        return np.bincount(code, weights=values.astype(float))
+    def resampled(clusters: np.ndarray, *values: np.ndarray) -> np.ndarray:
+        """Points lost, of each of `values`, in draws of clusters; the same draws for all of them."""
+        _, code = np.unique(clusters.astype(str), return_inverse=True)
+        sums = [np.bincount(code, weights=each) for each in (np.ones(len(code)), *values)]
 
-    sizes = np.bincount(code).astype(float)
-    lost = per_cluster(base.astype(float) - ablated)
-    lost_random = np.stack([per_cluster(base.astype(float) - values) for values in random])  # [set, cluster]
-    random_drops = 100 * lost_random.sum(1) / sizes.sum()
-    drop = 100 * lost.sum() / sizes.sum()
+        def points(sizes: np.ndarray, *sums: np.ndarray, axis: int = -1) -> np.ndarray:
+            return 100 * np.stack([each.sum(axis=axis) / sizes.sum(axis=axis) for each in sums])
 
-    def points(lost: np.ndarray, mean_random: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Drop, and drop beyond the random sets', of one or many draws of clusters."""
-        asked = sizes.sum(axis=axis)
-        return 100 * np.stack([lost.sum(axis=axis) / asked, (lost - mean_random).sum(axis=axis) / asked])
+        return bootstrap_draws(sums, points, draws=draws, seed=seed)
 
-    drops, excesses = bootstrap_draws((lost, lost_random.mean(0), sizes), points, draws=draws, seed=seed)
+    if here.all():
+        drops, excesses = resampled(clusters, lost, beyond)
+    else:
+        (drops,), (excesses,) = resampled(clusters, lost), resampled(clusters[here], beyond)
     low, high = np.percentile(drops, [2.5, 97.5])
     excess_low, excess_high = np.percentile(excesses, [2.5, 97.5])
+    alone = bool(np.isnan(excesses).any())
     return Drop(
         base=100 * float(np.mean(base)),
         drop=float(drop),
@@ -124,12 +140,15 @@ def compare_drops(
         high=float(high),
         random_mean=float(random_drops.mean()),
         random_sd=float(random_drops.std(ddof=1)) if len(random) > 1 else float("nan"),
-        excess=float(drop - random_drops.mean()),
+        part_drop=float(part_drop),
+        excess=float(part_drop - random_drops.mean()),
         excess_low=float(excess_low),
         excess_high=float(excess_high),
-        p_bootstrap=float((1 + (excesses <= 0).sum()) / (draws + 1)) if len(sizes) > 1 else float("nan"),
-        rank=1 + int((random_drops >= drop - 1e-12).sum()),
+        p_bootstrap=float("nan") if alone else float((1 + (excesses <= 0).sum()) / (draws + 1)),
+        rank=1 + int((random_drops >= part_drop - 1e-12).sum()),
         random_sets=len(random),
+        questions=len(base),
+        random_questions=int(here.sum()),
     )
 
 

@@ -80,6 +80,8 @@ def _accuracy(study: Study, _: Findings) -> go.Figure:
     answers = {label: study.results[name] for name, label in settings.items() if name in study.results}
     for match, name in RANDOM.items():
         for setting in study.random_settings(match)[:1]:
+            if len(study.results[setting]) < len(study.results[UNCHANGED]):
+                continue  # a part may be easier or harder: its accuracy stands beside no other
             answers[f"one {name} off"] = study.results[setting]
     return _coloured(accuracy_bars(answers), answers)
 

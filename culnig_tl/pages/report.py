@@ -67,7 +67,7 @@ def write_report(study: Study, path: str | Path) -> Path:
     return page.write_page(
         "report.html.jinja",
         path,
-        title=f"Culture neurons of {study.config.model}",
+        title=("Preliminary: culture" if study.left else "Culture") + f" neurons of {study.config.model}",
         subtitle=f"{len(tasks)} tasks, {questions:,} questions per setting, {len(study.results)} settings"
         + (", answered in words (cloze)" if study.form == "cloze" else ""),
         sections=[name for name in SECTIONS.items() if name[0] != "countries" or figures["countries"]],
@@ -81,6 +81,8 @@ def write_report(study: Study, path: str | Path) -> Path:
         drops=drop_rows(found),
         rival=found.rival,
         sets=found.drops[found.task].layer.random_sets,
+        parts=any(d.layer.random_questions < d.layer.questions for d in found.drops.values()),
+        preliminary=_preliminary(study),
         accuracy=accuracy_cells(answers, {study.form}),
         form=study.form,
         normalise=study.config.normalise,
@@ -95,6 +97,17 @@ def write_report(study: Study, path: str | Path) -> Path:
         facts=facts(study),
         data=data_rows(study),
         versions=study.info["versions"],
+    )
+
+
+def _preliminary(study: Study) -> str:
+    """What is to be known of the report of a study that still runs; nothing of a finished one."""
+    if not study.left:
+        return ""
+    asked = sum(map(len, study.results.values()))
+    return (
+        f"Preliminary: {asked:,} of {asked + study.left:,} answers are in, and this page is written again as"
+        " others come. Intervals are of the questions that were asked so far; all numbers will change."
     )
 
 
@@ -168,7 +181,7 @@ def accuracy_table(study: Study) -> ResultsTable:
     for match, name in RANDOM.items():
         if study.random_settings(match):
             settings[name] = [study.results[setting] for setting in study.random_settings(match)]
-    return results_table(settings)
+    return results_table(settings, base=study.results[UNCHANGED])
 
 
 RIGHT: Mapping[Form, str] = {
@@ -264,12 +277,26 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("shape", f"{info['layers']} layers; neurons per layer: {widths}"),
         ("thresholds", f"{', '.join(f'{name} {getattr(config, name):g}' for name in names)} ({paper})"),
         ("random sets", f"{config.random_sets} of each kind, seeds {config.seed} to {last}"),
+        ("random sets were asked", _of_random_sets(study)),
         ("form", _form_in_words(study)),
         ("questions per task", "all" if config.limit is None else f"at most {config.limit:,}"),
+        ("rows per question", "all" if config.rows is None else f"at most {config.rows:,}"),
         ("batch size", str(config.batch_size)),
         ("neuron set", f"hash {general.hash}"),
         ("data", config.data_dir or "the Hub, or the package"),
     ]
+
+
+def _of_random_sets(study: Study) -> str:
+    """What random sets were asked, task by task."""
+    parts = study.info.get("random_questions", {})
+    said = [
+        f"{part['questions']:,} of {study.info['tasks'][task]['questions']:,} of {task} "
+        f"({part['clusters']:,} clusters)"
+        for task, part in parts.items()
+        if part["questions"] < study.info["tasks"][task]["questions"]
+    ]
+    return ", ".join(said) or "all questions"
 
 
 def _form_in_words(study: Study) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..data.neurons import SITES, NeuronSet
-from ..data.results import EvaluationResult, concat
+from ..data.results import EvaluationResult, concat, merged
 from ..data.scores import NeuronScores
 from ..engine.checkpoint import SAVE_EVERY, Checkpoint
 from ..engine.identity import differing, identity, model_identity
@@ -25,6 +25,7 @@ from ..progress import Advance
 from ..study.comparison import halves
 from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig
 from ..study.folder import StudyFolder, part_name
+from ..study.sampling import without
 from ..tasks import Task, load_task
 from ..tasks.question import Form
 
@@ -41,6 +42,12 @@ class Questions:
     """Test splits."""
     scored: Mapping[str, Task]
     """"neuron", "control", "reading", and "rival" where there is one."""
+    random: tuple[Task, ...] = ()
+    """What random sets are asked of `asked`; empty for all."""
+
+    def of(self, setting: str) -> tuple[Task, ...]:
+        """What is asked in a setting."""
+        return self.random if self.random and is_random(setting) else self.asked
 
     @property
     def form(self) -> Form:
@@ -65,14 +72,16 @@ class Questions:
                 f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a"
                 " neuron split: add blend"
             )
-        found_on = culture.neuron_split().limit(config.limit)
+        found_on = culture.neuron_split().rows(config.rows).limit(config.limit)
         reading = load_task(config.reading, **how)
-        reading = reading.filter(lambda q: q.split in (None, "neuron")).limit(config.limit)
+        reading = reading.filter(lambda q: q.split in (None, "neuron")).rows(config.rows).limit(config.limit)
         scored = {NEURON: found_on, CONTROL: found_on.control(), READING: reading}
-        asked = tuple(task.test_split().limit(config.limit) for task in whole)
+        asked = tuple(task.test_split().rows(config.rows).limit(config.limit) for task in whole)
         rival = next((t for t in asked if t.name == config.rival_task), None)
         if rival is not None:
-            scored[RIVAL] = halves(load_task(config.rival or rival.name, **how))[0].limit(config.limit)
+            scored[RIVAL] = (
+                halves(load_task(config.rival or rival.name, **how))[0].rows(config.rows).limit(config.limit)
+            )
         return cls(asked, scored)
 
     def info(self) -> dict[str, Any]:
@@ -135,6 +144,11 @@ def settings_of(config: StudyConfig, *, rival: bool) -> tuple[str, ...]:
     )
 
 
+def is_random(setting: str) -> bool:
+    """Whether a setting suppresses a random set."""
+    return setting.rpartition(" ")[0] in RANDOM.values()
+
+
 def select(
     config: StudyConfig, scores: Mapping[str, NeuronScores], only: str | None = None
 ) -> dict[str, NeuronSet]:
@@ -179,17 +193,21 @@ class Pieces:
         self._unsaved: list[tuple[str, EvaluationResult, Checkpoint | None]] = []
         """Answers to single tasks that no file holds yet: less than `save_every` seconds of work."""
 
-    def score(self, name: str) -> NeuronScores:
+    def score(self, name: str, *, progress: bool | Advance | None = None) -> NeuronScores:
         """Scores of one of `questions.scored`."""
+        progress = self.progress if progress is None else progress
         task = self.questions.scored[name]
         file = f"scores/{name}.safetensors"
         of_work = self._identity(**score_settings(self.config, self.questions.form))
         scores = self._stored(
             file, NeuronScores, lambda s: reason_against_scores(s, task.fingerprint, of_work)
         )
-        if scores is None:
+        if scores is not None:
+            if callable(progress):
+                progress(len(task))
+        else:
             checkpoint = self._checkpoint(score_label(name))
-            how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": self.progress}
+            how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
             how["normalise"] = self.config.normalise
             scores = score_neurons(self.model, task, checkpoint=checkpoint, **how)
             self.place.save(file, scores)
@@ -205,50 +223,93 @@ class Pieces:
         *,
         progress: bool | Advance,
         keep: bool = False,
+        known: EvaluationResult | None = None,
+        label: str | None = None,
     ) -> EvaluationResult:
         """A setting's answers to one task; written as a part of the setting's once `save_every` has passed,
-        or on `keep`."""
-        file = part_name(setting, task.name)
+        or on `keep`.
+
+        Args:
+            known: the setting's answers to some of the task's questions, which are not asked again.
+            label: what they are kept under, where it is not the task's name.
+        """
+        label = label or task.name
+        file = part_name(setting, label)
         of_work = self._identity(neurons=neurons, operation=operation_name())
         result = self._stored(
             file, EvaluationResult, lambda r: reason_against_result(r, {task.name: task.fingerprint}, of_work)
         )
-        if result is not None:
+        left = task if known is None else without(task, set(known.table["id"]))
+        if result is not None or (known is not None and not len(left)):
             if callable(progress):
-                progress(len(task))
-            return result
-        checkpoint = self._checkpoint(ask_label(setting, task.name))
+                progress(len(left))
+            return result if result is not None or known is None else known
+        checkpoint = self._checkpoint(ask_label(setting, label))
         how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
         how["normalise"] = self.config.normalise
-        result = evaluate(self.model, task, ablate=neurons, checkpoint=checkpoint, **how)
+        result = evaluate(self.model, left, ablate=neurons, checkpoint=checkpoint, **how)
+        if known is not None:
+            result = merged([known, result], task)
         self._unsaved.append((file, result, checkpoint))
         if keep or self.place.world.broadcast(time.monotonic() - self._saved_at >= self.save_every):
-            for name, answers, unfinished in self._unsaved:
-                self.place.save(name, answers)
-                self._done(unfinished)
-            self._settle()
+            self.save()
         return result
 
-    def ask_all(
-        self, setting: str, neurons: NeuronSet | None, *, progress: bool | Advance
+    def save(self) -> None:
+        """Writes the answers that no file holds yet."""
+        for name, answers, unfinished in self._unsaved:
+            self.place.save(name, answers)
+            self._done(unfinished)
+        self._settle()
+
+    def ask_first(
+        self, setting: str, tasks: Sequence[Task], neurons: NeuronSet | None, *, progress: bool | Advance
     ) -> EvaluationResult:
-        """A setting's answers to all tasks."""
-        file = f"results/{setting}.parquet"
-        of_work = self._identity(neurons=neurons, operation=operation_name())
-        wanted = {task.name: task.fingerprint for task in self.questions.asked}
-        result = self._stored(file, EvaluationResult, lambda r: reason_against_result(r, wanted, of_work))
-        if result is not None:
+        """A setting's answers to the first questions of every task, or to all where they are there."""
+        if (result := self._whole(setting, neurons)) is not None:
             if callable(progress):
-                progress(sum(map(len, self.questions.asked)))
+                progress(sum(map(len, tasks)))
+            return result
+        how: dict[str, Any] = {"progress": progress}
+        answers = [
+            self.ask(setting, task, neurons, label=f"{task.name}, first questions", **how) for task in tasks
+        ]
+        return concat(answers)
+
+    def ask_all(
+        self,
+        setting: str,
+        neurons: NeuronSet | None,
+        *,
+        progress: bool | Advance,
+        known: EvaluationResult | None = None,
+    ) -> EvaluationResult:
+        """A setting's answers to all tasks; `known` ones are not asked again."""
+        tasks = self.questions.of(setting)
+        first = {task.name: None if known is None else known.of_task(task.name) for task in tasks}
+        if (result := self._whole(setting, neurons)) is not None:
+            if callable(progress):
+                left = sum(len(task) - len(first[task.name] or ()) for task in tasks)
+                progress(left)
             return result
         result = concat(
-            [self.ask(setting, task, neurons, progress=progress) for task in self.questions.asked]
+            [self.ask(setting, task, neurons, progress=progress, known=first[task.name]) for task in tasks]
         )
-        self.place.save(file, result)
+        self.place.save(f"results/{setting}.parquet", result)
         for _, _, unfinished in self._unsaved:
             self._done(unfinished)
         self._settle()
         return result
+
+    def _whole(self, setting: str, neurons: NeuronSet | None) -> EvaluationResult | None:
+        """The finished answers of a setting, where the folder holds them."""
+        of_work = self._identity(neurons=neurons, operation=operation_name())
+        wanted = {task.name: task.fingerprint for task in self.questions.of(setting)}
+        return self._stored(
+            f"results/{setting}.parquet",
+            EvaluationResult,
+            lambda r: reason_against_result(r, wanted, of_work),
+        )
 
     def _identity(self, **work: Any) -> dict[str, Any]:
         return identity(self.of_model or {}, **work)

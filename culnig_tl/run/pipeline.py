@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +18,15 @@ from ..engine.loading import check_path, looks_like_path
 from ..engine.memory import check_memory
 from ..engine.models import HookedModel, describe, load_model
 from ..method.form import choose_form
-from ..progress import progress_bar
-from ..study.config import RIVAL, TOY_CONFIG, UNCHANGED, Asking, ModelConfig, StudyConfig
+from ..progress import StudyBar
+from ..study.config import RIVAL, TOY_CONFIG, Asking, ModelConfig, StudyConfig
 from ..study.folder import StudyFolder, read_record
+from ..study.sampling import about_parts
 from ..study.study import Study
 from ..tasks import load_task
 from ..tasks.question import CONTROL, Form
 from ..version import __version__
+from .asking import PART, SCORING, ask_settings, cost, each, with_parts
 from .pieces import NEURON, Pieces, Questions, form_asked, select, settings_of
 from .repeat import check_repeats
 
@@ -69,30 +72,29 @@ def run_study(
         form = _form_of(config, model, questions, place)
         if form["form"] != questions.form:
             questions = Questions.load(config, form["form"])
+        known = _recorded(place).get(PART) or (repeats or {}).get(PART)
+        questions = with_parts(questions, config, {PART: known} if known else {})
         info = {**about_model(model), **questions.info(), "form": form, "versions": versions()}
+        if questions.random:
+            info[PART] = about_parts(questions.random)
         if repeats is not None:
             check_repeats(info, repeats)
         place.start(info)
         study = Study(config, info, folder=place.folder)
         pieces = Pieces(config, questions, model, place, progress=progress, save_every=save_every)
-        for name in questions.scored:
-            study.scores[name] = pieces.score(name)
-        study.neurons.update(select(config, study.scores))
-        for name, neurons in study.neurons.items():
-            place.save(f"neurons/{name}.parquet", neurons)
-
-        settings = settings_of(config, rival=RIVAL in study.scores)
-        count = sum(map(len, questions.asked))
-        enabled = progress and place.world.first
-        bar = progress_bar(
-            len(settings) * count,
-            f"ask {len(questions.asked)} tasks in {len(settings)} settings",
-            enabled=enabled,
-        )
-        with bar as advance:
-            for setting in settings:
-                switched = None if setting == UNCHANGED else study.neurons[setting]
-                study.results[setting] = pieces.ask_all(setting, switched, progress=advance)
+        settings = settings_of(config, rival=RIVAL in questions.scored)
+        with StudyBar(cost(questions, settings), enabled=progress and place.world.first) as bar:
+            for name, task in questions.scored.items():
+                advance = bar.stage(f"score {name}", SCORING * each([task]))
+                study.scores[name] = pieces.score(name, progress=advance)
+            study.neurons.update(select(config, study.scores))
+            for name, neurons in study.neurons.items():
+                place.save(f"neurons/{name}.parquet", neurons)
+            early = Early(study, pieces, settings, every=save_every)
+            ask_settings(
+                study, pieces, settings, bar, decided=lambda: place.start(info), reported=early.report
+            )
+        study.left = 0
         draw(study, place)
         place.tidy()
     return study
@@ -105,12 +107,17 @@ def _form_of(
     model shows."""
     if (asked := form_asked(config)) is not None:
         return {"form": asked, "why": "asked for"}
-    record = read_record(place.folder) if place.resumed and place.folder is not None else None
-    if record is not None:
-        return record["info"]["form"]
+    if recorded := _recorded(place):
+        return recorded["form"]
     choice = choose_form(model, questions.scored[NEURON], batch_size=config.batch_size)
     log.info("%s", choice)
     return choice.to_dict()
+
+
+def _recorded(place: StudyFolder) -> Mapping[str, Any]:
+    """What the record of the study that is resumed says; nothing of a new one."""
+    record = read_record(place.folder) if place.resumed and place.folder is not None else None
+    return {} if record is None else record["info"]
 
 
 def form_for(asking: Asking, model: HookedModel, task: str, config: ModelConfig) -> Form:
@@ -133,6 +140,29 @@ def load(config: ModelConfig) -> HookedModel:
     }
     check_memory(config.model, **where)
     return load_model(config.model, **where)
+
+
+class Early:
+    """Writes the report while answers are still to come: at once, then no sooner than `every` seconds after
+    the last, and never for more than a twentieth of the time."""
+
+    def __init__(self, study: Study, pieces: Pieces, settings: Sequence[str], *, every: float) -> None:
+        self.study, self.pieces, self.settings, self.every = study, pieces, settings, every
+        self._next = 0.0
+
+    def report(self) -> None:
+        """Writes it, where it is time."""
+        began = time.monotonic()
+        if began < self._next or self.pieces.place.folder is None or not self.pieces.place.world.first:
+            return
+        whole = sum(len(task) for setting in self.settings for task in self.pieces.questions.of(setting))
+        self.study.left = whole - sum(map(len, self.study.results.values()))
+        if self.study.left > 0:
+            from ..pages.report import write_report
+
+            write_report(self.study, self.pieces.place.folder / "report.html")
+        ended = time.monotonic()
+        self._next = ended + max(self.every, 20 * (ended - began))
 
 
 def draw(study: Study, place: StudyFolder) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,16 @@ from ..errors import CulnigError, StudyError
 from ..method.ablation import operation_name
 from ..study.config import RIVAL, UNCHANGED, StudyConfig
 from ..study.folder import PARTS, PLAN, RECORD, StudyFolder, part_name, read_record
+from ..study.sampling import about_parts
 from ..study.study import Study
 from ..tasks.question import Form
+from .asking import EXPECTED, PART, with_parts
 from .pieces import (
     Pieces,
     Questions,
     ask_label,
     form_asked,
+    is_random,
     reason_against_result,
     reason_against_scores,
     score_label,
@@ -74,20 +77,22 @@ def pieces_of(config: StudyConfig, asked: Sequence[str], scored: Sequence[str]) 
 
 
 def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = False) -> list[Piece]:
-    """Writes a study's record and the lists of its pieces, in ``plan/``. The model is not loaded.
+    """Writes a study's record and the lists of its pieces, in ``plan/``. The model is not loaded, so nothing
+    tells how many questions random sets need: left open, it is `EXPECTED` per task.
 
     Raises `StudyError` where the folder holds another study, or the model would have to be tried first.
     """
     form = form_asked(config)
     if form is None:
         raise StudyError("a plan cannot try the model: say --form letters or --form cloze")
+    if config.random_questions == "auto":
+        config = replace(config, random_questions=EXPECTED)
     place = StudyFolder(Path(folder).resolve(), asdict(config))
     with place.opened(resume=not overwrite, overwrite=overwrite):
-        questions = Questions.load(config)
+        questions = with_parts(Questions.load(config), config, {})
         if not place.resumed:
-            place.start(
-                {**questions.info(), "form": {"form": form, "why": "asked for"}, "versions": versions()}
-            )
+            info = {**questions.info(), "form": {"form": form, "why": "asked for"}, "versions": versions()}
+            place.start(info | ({PART: about_parts(questions.random)} if questions.random else {}))
         pieces = pieces_of(config, [task.name for task in questions.asked], list(questions.scored))
         for step, name in LISTS.items():
             lines = [piece.command(place.folder or Path()) for piece in pieces if piece.step == step]
@@ -128,10 +133,10 @@ def run_piece(
     if label == GATHER:
         return str(gather(config, folder))
     with place.opened(piece=label):
-        questions = Questions.load(config)
+        questions = with_parts(Questions.load(config), config, planned)
         _check_questions(questions, planned)
         settings = settings_of(config, rival=RIVAL in questions.scored)
-        asks = {ask_label(s, task.name): (s, task) for s in settings for task in questions.asked}
+        asks = {ask_label(s, task.name): (s, task) for s in settings for task in questions.of(s)}
         setting, task = asks.get(label, (UNCHANGED, None))
         if task is not None and setting != UNCHANGED:
             missing = [name for name in questions.scored if not place.has(f"scores/{name}.safetensors")]
@@ -186,7 +191,9 @@ class _Check:
     def __init__(self, folder: Path, config: StudyConfig, info: Mapping[str, Any]) -> None:
         self.folder, self.config, self.info = folder, config, info
         self.form: Form = info["form"]["form"]
+        parts = info.get(PART, {})
         self.prints = {name: task["fingerprint"] for name, task in info["tasks"].items()}
+        self.of_random = self.prints | {name: part["fingerprint"] for name, part in parts.items()}
         self.missing: list[str] = []
         self.foreign: list[str] = []
         self.known: set[Path] = {folder / MODEL}
@@ -242,7 +249,7 @@ class _Check:
                 found[setting] = done
                 continue
             parts = []
-            for task, fingerprint in self.prints.items():
+            for task, fingerprint in self.asked(setting).items():
                 file, label = part_name(setting, task), ask_label(setting, task)
                 part = self.read(file, EvaluationResult, label)
                 if part is None or (setting != UNCHANGED and setting not in neurons):
@@ -259,13 +266,17 @@ class _Check:
                 found[setting] = concat(parts)
         return found
 
+    def asked(self, setting: str) -> Mapping[str, str]:
+        """Task -> fingerprint of the questions that a setting is asked."""
+        return self.of_random if is_random(setting) else self.prints
+
     def whole(self, path: Path, neurons: NeuronSet | None, setting: str) -> EvaluationResult | None:
         """A setting's answers to all tasks, where they were gathered before."""
         if not path.is_file() or (setting != UNCHANGED and neurons is None):
             return None
         result = EvaluationResult.load(path)
         of_work = identity(self.of_model or {}, neurons=neurons, operation=operation_name())
-        return result if reason_against_result(result, self.prints, of_work) is None else None
+        return result if reason_against_result(result, self.asked(setting), of_work) is None else None
 
     def strangers(self) -> None:
         """Files that are no piece of this study."""

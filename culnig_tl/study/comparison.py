@@ -50,6 +50,7 @@ class Comparison:
                 f" {d.high:.1f}); random sets cost {d.random_mean:.1f} ± {d.random_sd:.1f}; excess"
                 f" {d.excess:.1f} (95% {d.excess_low:.1f} to {d.excess_high:.1f}), p {d.p_bootstrap:.4f}"
                 f" (Holm {corrected[task]:.4f}), rank {d.rank} of {d.random_sets + 1}"
+                + (f", on {d.random_questions:,} questions" if d.random_questions < d.questions else "")
             )
         sets = min(drop.random_sets for drop in self.drops.values())
         return "\n".join(
@@ -75,8 +76,8 @@ def compare(
     Args:
         base: answers of the unchanged model.
         ablated: answers with the set suppressed.
-        random_sets: answers with each random set suppressed. A rival set alone works too: the excess is then
-            over the rival.
+        random_sets: answers with each random set suppressed, to the same questions or to a part of them, the
+            same for all. A rival set alone works too: the excess is then over the rival.
         draws, seed: of the bootstrap.
 
     Raises:
@@ -91,15 +92,58 @@ def compare(
                     f"results to compare are of one model: {key} is {base.metadata.get(key)!r} and"
                     f" {result.metadata.get(key)!r}"
                 )
-        if not result.table[["task", "id"]].equals(base.table[["task", "id"]]):
-            raise ScoreError("results to compare must be of the same questions in the same order")
-    drops = {}
-    for task in dict.fromkeys(base.table["task"]):
-        here = (base.table["task"] == task).to_numpy()
-        clusters = np.asarray(base.table.loc[here, "cluster"])
-        asked = [result.values(task) for result in (base, ablated, *random_sets)]
-        drops[str(task)] = compare_drops(asked[0], asked[1], asked[2:], clusters, draws=draws, seed=seed)
-    return Comparison(drops)
+    of_random = random_sets[0].table[["task", "id"]]
+    if (
+        not _same(ablated, base.table[["task", "id"]])
+        or not all(_same(result, of_random) for result in random_sets)
+        or not _same(base.shared_with(random_sets[0]), of_random)
+    ):
+        raise ScoreError("results to compare must be of the same questions in the same order")
+    tasks = dict.fromkeys(map(str, of_random["task"]))
+    return Comparison(
+        {task: task_drop(base, ablated, random_sets, task, draws=draws, seed=seed) for task in tasks}
+    )
+
+
+def _same(result: EvaluationResult, asked: pd.DataFrame) -> bool:
+    return result.table[["task", "id"]].reset_index(drop=True).equals(asked.reset_index(drop=True))
+
+
+def task_drop(
+    base: EvaluationResult,
+    ablated: EvaluationResult,
+    random_sets: Sequence[EvaluationResult],
+    task: str,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Drop:
+    """What `compare` says of one task.
+
+    A set's drop is taken over the questions that the unchanged model was asked too, and what is said against
+    random sets over those of them that all random sets were asked.
+
+    Raises:
+        ScoreError: no random set, or no question that all were asked.
+    """
+    asked: list[pd.Series] = []
+    for result in (base, ablated, *random_sets):
+        ids = result.table.loc[result.table["task"] == task, "id"]
+        asked.append(pd.Series(result.values(task), index=pd.Index(ids)))
+    both = asked[0].index[asked[0].index.isin(asked[1].index)]
+    part = np.logical_and.reduce(
+        [both.isin(values.index) for values in asked[2:]] or [np.zeros(len(both), bool)]
+    )
+    table = base.table.loc[base.table["task"] == task].set_index("id")
+    return compare_drops(
+        asked[0].loc[both].to_numpy(),
+        asked[1].loc[both].to_numpy(),
+        [values.loc[both[part]].to_numpy() for values in asked[2:]],
+        table.loc[both, "cluster"].to_numpy(),
+        part=part,
+        draws=draws,
+        seed=seed,
+    )
 
 
 def halves(task: Task) -> tuple[Task, Task]:

@@ -90,10 +90,16 @@ class StudyConfig(Shares, Asking, ModelConfig):
     """Share of all neurons that are candidates for one country."""
     z: float = MIN_Z
     """Least z of a country's own neurons over the countries."""
+    rows: int | None = None
+    """Rows of the same question, which differ in their wrong options alone (blend has up to five per country
+    and question); none takes all of them."""
     random_sets: int = RANDOM_SETS
     """Random sets of each kind: matched by count, as in the paper, and by count in every site and layer."""
+    random_questions: int | Literal["auto", "all"] = "auto"
+    """Questions per task that random sets are asked, in whole clusters spread over the countries: a number,
+    all, or as many as give one set's drop a standard error of half a point, at least 300 (auto)."""
     seed: int = 0
-    """Seed of the first random set; the others follow."""
+    """Seed of the first random set, the others follow, and of the questions that random sets are asked."""
 
     @property
     def rival_task(self) -> str | None:
@@ -113,9 +119,11 @@ TOY_CONFIG = StudyConfig(
     top_mlp=0.05,
     top_attn=0.01,
     top_specific=0.02,
+    random_questions="all",
 )
 """The toy has a thousandth of a real model's neurons: 1% of them is two dozen. These shares were fixed before
-any result of suppressing neurons in the shipped model was seen."""
+any result of suppressing neurons in the shipped model was seen. It answers at once, so its random sets are
+asked all questions."""
 
 
 def defaults_for(model: str) -> StudyConfig:

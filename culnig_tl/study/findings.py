@@ -228,6 +228,9 @@ class Findings:
             "as_much": layer.rank - 1,
             "count_as_much": count.rank - 1,
             "denominator": layer.random_sets + 1,
+            "questions": layer.questions,
+            "random_questions": layer.random_questions,
+            "part_drop": -layer.part_drop,
         }
         text = (
             f"{self.task} changes by {change(layer.drop)} points (95% interval"
@@ -236,6 +239,11 @@ class Findings:
             f" {change(count.random_mean)} where they are drawn from anywhere; the difference to the first is"
             f" {change(layer.excess)} (95% interval {interval(layer.excess_low, layer.excess_high)})."
         )
+        if layer.random_questions < layer.questions:
+            text += (
+                f" They were asked {layer.random_questions:,} of the {layer.questions:,} questions: there the"
+                f" culture-general neurons change it by {change(layer.part_drop)}."
+            )
         holds = min(_beyond(layer), _beyond(count), key=_ORDER.index)
         if holds is Holds.YES:
             title = "It costs more than random sets do"

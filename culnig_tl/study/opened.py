@@ -14,6 +14,7 @@ from ..method.selection import select_random
 from ..progress import progress_bar
 from ..tasks import Task, load_task
 from .config import GENERAL, RANDOM
+from .sampling import parts_known
 from .study import Study
 
 
@@ -25,6 +26,8 @@ class OpenStudy:
     model: HookedModel
     tasks: tuple[Task, ...]
     """Test splits, as the study asked them."""
+    random: tuple[Task, ...]
+    """The parts of them that its random sets were asked."""
     culture: Task
     """Neuron split that the study's neurons were found on."""
     reading: Task
@@ -67,10 +70,10 @@ def open_study(
         )
     loaded = [load_task(word, form=done.form, data_dir=where) for word in dict.fromkeys(config.tasks)]
     whole = {task.name: task for task in loaded}
-    tasks = tuple(task.test_split().limit(config.limit) for task in whole.values())
-    culture = whole[done.culture_task].neuron_split().limit(config.limit)
+    tasks = tuple(task.test_split().rows(config.rows).limit(config.limit) for task in whole.values())
+    culture = whole[done.culture_task].neuron_split().rows(config.rows).limit(config.limit)
     reading = load_task(config.reading, form=done.form, data_dir=where)
-    reading = reading.filter(lambda q: q.split in (None, "neuron")).limit(config.limit)
+    reading = reading.filter(lambda q: q.split in (None, "neuron")).rows(config.rows).limit(config.limit)
     for task, known in ((culture, done.scores["neuron"]), (reading, done.scores["reading"])):
         if task.fingerprint != known.metadata["fingerprint"]:
             raise StudyError(
@@ -81,7 +84,8 @@ def open_study(
         raise StudyError(
             f"{config.model} is not the model of {label} any more: run it again with --overwrite"
         )
-    return OpenStudy(done, model, tasks, culture, reading)
+    parts = parts_known(tasks, done.info, seed=config.seed)
+    return OpenStudy(done, model, tasks, parts, culture, reading)
 
 
 def more_random_sets(
@@ -97,14 +101,14 @@ def more_random_sets(
         f"{RANDOM['layer']} {seed}": seed for seed in range(study.config.seed, study.config.seed + count)
     }
     missing = {name: seed for name, seed in named.items() if name not in study.results}
-    total = len(missing) * sum(map(len, opened.tasks))
+    total = len(missing) * sum(map(len, opened.random))
     label = f"ask with {len(missing)} more random sets"
     with progress_bar(total, label, enabled=progress and bool(missing)) as advance:
         for name, seed in missing.items():
             neurons = select_random(study.neurons[GENERAL], study.scores["neuron"], seed=seed, match="layer")
             answers = [
                 evaluate(opened.model, task, ablate=neurons, batch_size=batch_size, progress=advance)
-                for task in opened.tasks
+                for task in opened.random
             ]
             study.neurons[name], study.results[name] = neurons, concat(answers)
             if study.folder is not None:

@@ -7,16 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..data.neurons import NeuronSet
-from ..data.results import EvaluationResult
+from ..data.results import EvaluationResult, on_all_questions
 from ..data.scores import NeuronScores
-from ..data.statistics import Drop, compare_drops
+from ..data.statistics import Drop
 from ..errors import StudyError
 from ..tasks.question import Form
-from .comparison import in_first_half
+from .comparison import in_first_half, task_drop
 from .config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig, config_from
 from .findings import Findings, TaskDrops
 from .folder import read_record
@@ -36,6 +35,8 @@ class Study:
     results: dict[str, EvaluationResult] = field(default_factory=dict)
     """Setting -> answers on all tasks: "unchanged" and every set that was suppressed."""
     folder: Path | None = None
+    left: int = 0
+    """Answers that are still to come: while a study runs, all that it says is preliminary."""
 
     # ----------------------------------------------------------------------------------------- what was found
 
@@ -64,16 +65,10 @@ class Study:
             StudyError: a task that this study did not ask.
         """
 
-        def right(setting: str) -> np.ndarray:
-            return self.results[setting].values(task)
-
-        table = self.results[UNCHANGED].table
-        clusters = table.loc[table["task"] == task, "cluster"].to_numpy()
-        if not len(clusters):
+        if task not in set(self.results[UNCHANGED].table["task"]):
             raise StudyError(f"no answers to {task!r}: this study asked {', '.join(self.info['tasks'])}")
-        return compare_drops(
-            right(UNCHANGED), right(GENERAL), [right(s) for s in self.random_settings(match)], clusters
-        )
+        random = [self.results[setting] for setting in self.random_settings(match)]
+        return task_drop(self.results[UNCHANGED], self.results[GENERAL], random, task)
 
     def drop_against_rival(self, task: str) -> Drop:
         """What suppressing the culture-general neurons costs on a task, against as many of the rival's
@@ -87,16 +82,16 @@ class Study:
                 f"this study has no rival: it asked {', '.join(self.info['tasks'])}, and the rival is"
                 f" {self.config.rival_task}"
             )
-        clusters, here = self._asked_of_rival(task)
-        base, ablated, rival = (self.results[s].values(task)[here] for s in (UNCHANGED, GENERAL, RIVAL))
-        return compare_drops(base, ablated, [rival], clusters[here])
+        return task_drop(self._asked_of_rival(task), self.results[GENERAL], [self.results[RIVAL]], task)
 
-    def _asked_of_rival(self, task: str) -> tuple[np.ndarray, np.ndarray]:
-        """([question] cluster, [question] whether the rival's neurons were not found on it) of a task."""
-        table = self.results[UNCHANGED].table
-        clusters = table.loc[table["task"] == task, "cluster"]
-        known = clusters.map(lambda cluster: task == self.config.rival_task and in_first_half(task, cluster))
-        return clusters.to_numpy(), ~known.to_numpy(bool)
+    def _asked_of_rival(self, task: str) -> EvaluationResult:
+        """The unchanged model's answers to those of a task's questions that the rival's neurons were not
+        found on."""
+        unchanged = self.results[UNCHANGED]
+        table = unchanged.table.loc[unchanged.table["task"] == task]
+        if task == self.config.rival_task:
+            table = table.loc[~table["cluster"].map(lambda c: in_first_half(task, c)).astype(bool)]
+        return EvaluationResult(table, unchanged.metadata)
 
     def drops(self, match: str = "layer") -> pd.DataFrame:
         """One row per task, in points: what suppressing costs, against random sets matched by "layer" or
@@ -116,7 +111,8 @@ class Study:
         over their sets.
 
         "se" is the standard deviation over the sets in random rows, and the standard error over clusters in
-        all others.
+        all others. A setting that was asked a part of the questions has the unchanged model's accuracy on all
+        of them, less what it loses on its part.
         """
         rows: dict[str, dict[tuple[str, str], float]] = {}
         for label, setting in (
@@ -126,14 +122,14 @@ class Study:
         ):
             if setting not in self.results:
                 continue
-            accuracy = self.results[setting].accuracy()
+            accuracy = self.results[setting].accuracy().assign(accuracy=self._accuracy(setting))
             rows[label] = {
                 (t, c): float(accuracy.loc[t, c]) for t in accuracy.index for c in ("accuracy", "se")
             }  # type: ignore[arg-type]
         for match, name in RANDOM.items():
             settings = self.random_settings(match)
             if settings:
-                each = pd.DataFrame({s: self.results[s].accuracy()["accuracy"] for s in settings})
+                each = pd.DataFrame({s: self._accuracy(s) for s in settings})
                 label = f"{name} (mean of {len(settings)})"
                 rows[label] = {
                     (t, c): v
@@ -141,6 +137,12 @@ class Study:
                     for c, v in (("accuracy", each.loc[t].mean()), ("se", each.loc[t].std(ddof=1)))
                 }  # type: ignore[misc]
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
+
+    def _accuracy(self, setting: str) -> pd.Series:
+        """Task -> accuracy in percent on all questions."""
+        return on_all_questions(
+            self.results[setting], self.results[UNCHANGED], lambda result: result.accuracy()["accuracy"]
+        )
 
     def findings(self) -> Findings:
         """What the numbers say: every claim that could have failed, and whether it holds."""
@@ -155,9 +157,7 @@ class Study:
                 layer=self.drop(task),
                 count=self.drop(task, "count"),
                 rival=(
-                    self.drop_against_rival(task)
-                    if has_rival and self._asked_of_rival(task)[1].any()
-                    else None
+                    self.drop_against_rival(task) if has_rival and len(self._asked_of_rival(task)) else None
                 ),
                 se=errors[task],
                 trivial=_always_one_label(unchanged, task),

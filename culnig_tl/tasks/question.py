@@ -276,6 +276,27 @@ class Task:
             )
         return replace(self, questions=tuple(kept.values()), skipped=self.skipped + len(twice))
 
+    def rows(self, count: int | None) -> Task:
+        """At most `count` rows of the same question, in the task's order; all for None.
+
+        Rows are of the same question where they differ in their wrong options alone, or in the order of the
+        options: country, cluster, wording and stem are the same. Which ones stay is decided by a hash of
+        their ids, not by their place in the file. Raises `TaskError` for a count below 1.
+        """
+        if count is None:
+            return self
+        if count < 1:
+            raise TaskError(f"rows must be at least 1, not {count}")
+        alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for i, q in enumerate(self.questions):
+            alike[q.country, q.cluster, q.split, q.template, q.prompt if q.stem is None else q.stem].append(i)
+        kept = sorted(
+            i
+            for places in alike.values()
+            for i in sorted(places, key=lambda i: _digest("rows", self.questions[i].id))[:count]
+        )
+        return self if len(kept) == len(self) else replace(self, questions=tuple(self[i] for i in kept))
+
     def limit(self, count: int | None) -> Task:
         """`count` questions spread evenly over countries and templates, in the task's order; all for None."""
         if count is None or count >= len(self):

@@ -237,6 +237,7 @@ def load_task(
     *,
     split: str | None = None,
     control: bool = False,
+    rows: int | None = None,
     limit: int | None = None,
     form: Form = "letters",
     data_dir: str | Path | None = None,
@@ -257,6 +258,7 @@ def load_task(
             same.
         form: "letters" to answer with a label, as in the paper; "cloze" for the likelihood of the options'
             words (see `Task.cloze`; a table ``cloze`` of `wordings` replaces its prompt).
+        rows: at most this many rows of the same question, which differ in their wrong options alone.
         limit: this many questions, spread evenly over countries and templates.
         data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable
             ``CULNIG_DATA_DIR`` names one for all tasks. Without either, rows come from the Hub. The package's
@@ -292,7 +294,7 @@ def load_task(
         task = task.cloze(*[worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else [])
     if split is not None:
         task = task.neuron_split() if split == "neuron" else task.test_split()
-    task = task.limit(limit)
+    task = task.rows(rows).limit(limit)
     return task.control() if control else task
 
 

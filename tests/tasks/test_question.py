@@ -249,3 +249,33 @@ def test_alignment_falls_with_the_distance_from_the_label(asked, answer, expecte
 @pytest.mark.parametrize("answer", ["0", "11", "", "x", "3.0"])
 def test_alignment_off_the_scale_is_0(answer):
     assert alignment(TEN, answer) == 0
+
+
+def test_rows_of_the_same_question_are_counted_by_what_it_asks():
+    def row(name: str, stem: str, country: str, template: int = 0) -> Question:
+        return question(name, cluster="c", country=country, stem=stem, template=template)
+
+    task = Task(
+        "t",
+        tuple(row(f"a{i}", "What?", "Iran") for i in range(5))
+        + tuple(row(f"b{i}", "What?", "Spain") for i in range(2))
+        + (row("c", "Which?", "Iran"), row("d", "What?", "Iran", template=1)),
+    )
+    one, two = task.rows(1), task.rows(2)
+    assert Counter(q.id[0] for q in one) == {"a": 1, "b": 1, "c": 1, "d": 1}
+    assert Counter(q.id[0] for q in two) == {"a": 2, "b": 2, "c": 1, "d": 1}
+    assert {q.id for q in one} < {q.id for q in two}
+    assert task.rows(None) is task and task.rows(5) is task
+
+
+def test_which_row_stays_does_not_depend_on_the_file():
+    """The package's own tasks list a question's rows by their right label: the first would always be A."""
+    culture = load_task("miniculture", rows=1)
+    assert len(Counter(q.answer for q in culture)) == 4
+    turned = replace(culture, questions=load_task("miniculture").questions[::-1]).rows(1)
+    assert {q.id for q in turned} == {q.id for q in culture}
+
+
+def test_fewer_rows_than_one_are_refused():
+    with pytest.raises(TaskError, match="at least 1"):
+        grid(2, 1, 1).rows(0)
