@@ -49,6 +49,7 @@ def config(checkpoints) -> StudyConfig:
         top_mlp=0.1,
         top_attn=0.05,
         random_sets=1,
+        random_questions="all",
         limit=8,
         device="cpu",
     )

@@ -55,8 +55,6 @@ class Drop:
     random_mean: float
     """Mean drop over the random sets."""
     random_sd: float
-    part_drop: float
-    """The set's drop on the questions that the random sets were asked; `drop` where they were asked all."""
     excess: float
     """`part_drop` - `random_mean`."""
     excess_low: float
@@ -67,6 +65,8 @@ class Drop:
     rank: int
     """1 if no random set costs as much as the set, on the questions that random sets were asked."""
     random_sets: int
+    part_drop: float
+    """The set's drop on the questions that the random sets were asked; `drop` where they were asked all."""
     questions: int
     """Questions that the set was asked."""
     random_questions: int
