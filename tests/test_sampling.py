@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from culnig_tl import Study, StudyConfig, run_study
 from culnig_tl.data.statistics import clustered_mean, compare_drops
@@ -125,11 +126,22 @@ def test_beyond_random_is_of_the_part_on_both_sides():
     found = compare_drops(base, own, [r[part] for r in random], clusters, part=part)
     alone = compare_drops(base[part], own[part], [r[part] for r in random], clusters[part])
     whole = compare_drops(base, own, random, clusters)
-    for name in ("random_mean", "random_sd", "excess", "excess_low", "excess_high", "rank", "p_bootstrap"):
+    for name in ("random_mean", "random_sd", "excess", "rank", "p_bootstrap"):
         assert getattr(found, name) == getattr(alone, name)
+    wider = stats.t.ppf(0.975, 19) / 1.959964 * np.sqrt(20 / 19)
+    for end in ("excess_low", "excess_high"):
+        beyond = getattr(found, end) - found.excess
+        assert beyond == pytest.approx(wider * (getattr(alone, end) - alone.excess))
     for name in ("base", "drop", "low", "high"):
         assert getattr(found, name) == getattr(whole, name)
     assert (found.part_drop, found.questions, found.random_questions) == (alone.drop, 240, 80)
+
+
+def test_no_change_in_a_part_does_not_exclude_one_beside_it():
+    right, clusters = np.ones(600, bool), np.arange(600).astype(str)
+    part = np.arange(600) < 300
+    found = compare_drops(right, right, [right[part]], clusters, part=part)
+    assert (found.excess_low, found.excess_high) == (-1, 1)
 
 
 def test_random_answers_of_another_number_are_refused():
@@ -149,10 +161,10 @@ def test_results_of_a_part_are_compared_by_their_ids():
     base, own, random = answers({}), answers({"food": 0.5}, seed=1), answers({"food": 0.2}, seed=2)
     found = compare(base, own, [restricted(random, half)]).drops["food"]
     expected = compare(*(restricted(r, half) for r in (base, own)), [restricted(random, half)]).drops["food"]
-    assert (found.excess, found.excess_low, found.rank) == (
+    assert (found.excess, found.rank, found.p_bootstrap) == (
         expected.excess,
-        expected.excess_low,
         expected.rank,
+        expected.p_bootstrap,
     )
     assert found.drop == 50 and found.random_questions == 60
 

@@ -96,8 +96,8 @@ def compare_drops(
         random: the same for each random set; at least one.
         clusters: [question] name of the underlying question.
         part: [question] whether the random sets were asked it, all of them the same; `random` then holds
-            these questions alone, and so do both sides of `excess`, its interval, and the rank. None where
-            they were asked all.
+            these questions alone, and so do both sides of `excess`, its interval (`_of_a_part`), and the
+            rank. None where they were asked all.
 
     Raises:
         ScoreError: there is no random set or no question, or lengths differ.
@@ -131,7 +131,9 @@ def compare_drops(
     else:
         (drops,), (excesses,) = resampled(clusters, lost), resampled(clusters[here], beyond)
     low, high = np.percentile(drops, [2.5, 97.5])
-    excess_low, excess_high = np.percentile(excesses, [2.5, 97.5])
+    excess, of_excess = float(beyond.mean() * 100), np.percentile(excesses, [2.5, 97.5])
+    if not here.all():
+        of_excess = _of_a_part(of_excess, excess, int(here.sum()), len(np.unique(clusters[here].astype(str))))
     alone = bool(np.isnan(excesses).any())
     return Drop(
         base=100 * float(np.mean(base)),
@@ -141,15 +143,31 @@ def compare_drops(
         random_mean=float(random_drops.mean()),
         random_sd=float(random_drops.std(ddof=1)) if len(random) > 1 else float("nan"),
         part_drop=float(part_drop),
-        excess=float(part_drop - random_drops.mean()),
-        excess_low=float(excess_low),
-        excess_high=float(excess_high),
+        excess=excess,
+        excess_low=float(of_excess[0]),
+        excess_high=float(of_excess[1]),
         p_bootstrap=float("nan") if alone else float((1 + (excesses <= 0).sum()) / (draws + 1)),
         rank=1 + int((random_drops >= part_drop - 1e-12).sum()),
         random_sets=len(random),
         questions=len(base),
         random_questions=int(here.sum()),
     )
+
+
+def _of_a_part(interval: np.ndarray, value: float, questions: int, clusters: int) -> np.ndarray:
+    """A bootstrap interval, in points, from a part of the questions, widened to hold at its rate.
+
+    A part may have few clusters, whose resamples vary too little: the interval is as much wider as that of
+    Student's t with G - 1 degrees is than the normal one, times sqrt(G / (G - 1)) (Cameron and Miller 2015).
+    And where hardly an answer changes, a part may show no change at all: nothing seen in n questions does not
+    exclude a share of 3 / n (Hanley and Lippman-Hand 1983), the least half width.
+    """
+    if clusters < 2:
+        return np.full(2, np.nan)
+    wider = stats.t.ppf(0.975, clusters - 1) / stats.norm.ppf(0.975) * np.sqrt(clusters / (clusters - 1))
+    low, high = value + wider * (interval - value)
+    least = 100 * 3 / questions
+    return np.array([min(low, value - least), max(high, value + least)])
 
 
 def bootstrap_draws(

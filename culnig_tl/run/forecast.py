@@ -4,8 +4,8 @@ written."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -20,14 +20,18 @@ from ..engine.prompts import encode
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..study.config import RIVAL, StudyConfig
+from ..study.sampling import part_of
 from ..tasks import Task
-from .pieces import Questions, settings_of
+from .asking import EXPECTED, with_parts
+from .pieces import Questions, is_random, settings_of
 from .pipeline import load
 
-TIMED = 4
-"""Batches that are timed, after a first one that warms up."""
-LONGEST = 20.0
+TIMED = {"cpu": (512, 3), "cuda": (65_536, 4), "mps": (8_192, 3)}
+"""Device -> (tokens in a batch that is timed, how many such batches), after a first one that warms up."""
+LONGEST = 4.0
 """Seconds after which no further batch is timed."""
+COUNTED = 256
+"""Questions of a task whose tokens are counted: the rest is taken to have as many to a character."""
 _ROW, _FIGURE = 60, 5_000_000
 """Bytes of a row of answers in Parquet, and of a figure with Plotly's script in it."""
 
@@ -37,8 +41,8 @@ class Forecast:
     """The plan of a study in numbers."""
 
     table: pd.DataFrame
-    """One row per task and kind of pass: pass, task, questions, tokens, times (how often it is asked),
-    seconds."""
+    """One row per task and kind of pass: pass ("score", "ask", "ask random sets"), task, questions, tokens,
+    times (how often it is asked), seconds."""
     scoring: float
     """Tokens per second, measured on a few batches."""
     asking: float
@@ -50,11 +54,35 @@ class Forecast:
     """Bytes of the activations of a full batch, by estimate."""
     disk: int
     """Bytes, at the end and on the way."""
+    expected: bool
+    """Whether the number of questions for random sets is an expectation: their first set will tell."""
 
     @property
     def seconds(self) -> float:
         """Of all passes together."""
         return float(self.table["seconds"].sum())
+
+    def parts(self) -> pd.DataFrame:
+        """One row per kind of pass: pass, questions (all times together), seconds."""
+        every = self.table.assign(questions=self.table["questions"] * self.table["times"])
+        return every.groupby("pass", sort=False)[["questions", "seconds"]].sum().reset_index()
+
+    @property
+    def passes(self) -> float:
+        """Questions that are asked in all settings together, as a multiple of one unchanged evaluation."""
+        asked = self.table.loc[self.table["pass"] != "score"]
+        once = self.table.loc[self.table["pass"] == "ask", "questions"].sum()
+        return float((asked["questions"] * asked["times"]).sum() / once)
+
+    def with_all(self) -> Forecast:
+        """The same study with ``--random-questions all``."""
+        table = self.table.copy()
+        whole = table.loc[table["pass"] == "ask"].set_index("task")
+        random = table["pass"] == "ask random sets"
+        for column in ("questions", "tokens"):
+            table.loc[random, column] = table.loc[random, "task"].map(whole[column])
+        table.loc[random, "seconds"] = table["times"] * table["tokens"] / self.asking
+        return replace(self, table=table, expected=False)
 
     def shown(self) -> pd.DataFrame:
         """The table with times that can be read."""
@@ -62,11 +90,26 @@ class Forecast:
         return self.table.assign(seconds=times).rename(columns={"seconds": "takes"})
 
     def __str__(self) -> str:
-        return (
+        every = self.with_all()
+        parts = (
+            f"{kind} {duration(seconds)} ({questions:,} questions)"
+            for kind, questions, seconds in self.parts().itertuples(index=False)
+        )
+        text = (
             f"time:   about {duration(self.seconds)} ({self.scoring:,.0f} tokens per second are scored,"
-            f" {self.asking:,.0f} are asked, measured on a few batches, the longest questions)\nmemory:"
-            f" {gib(self.weights)} of weights, {gib(self.sums)} of sums, about {gib(self.batch)} for a"
-            f" batch\ndisk:   about {gib(self.disk)}"
+            f" {self.asking:,.0f} are asked, measured on a few batches)\nparts:  {'; '.join(parts)}\npasses:"
+            f" {self.passes:.1f} over the questions of one unchanged evaluation"
+        )
+        if every.passes > self.passes:
+            text += f"; with --random-questions all {every.passes:.1f}, about {duration(every.seconds)}"
+        if self.expected:
+            text += (
+                f"\n        that random sets need {EXPECTED:,} questions per task is an expectation: how many"
+                " they do, their first set tells"
+            )
+        return (
+            f"{text}\nmemory: {gib(self.weights)} of weights, {gib(self.sums)} of sums, about"
+            f" {gib(self.batch)} for a batch\ndisk:   about {gib(self.disk)}"
         )
 
 
@@ -78,32 +121,36 @@ def forecast_study(config: StudyConfig) -> Forecast:
 
 def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> Forecast:
     """Counts tokens, times a few batches, and estimates the rest."""
-    tokenizer = tokenizer_of(model)
-    settings = len(settings_of(config, rival=RIVAL in questions.scored))
+    questions = with_parts(questions, config, {})
+    settings = settings_of(config, rival=RIVAL in questions.scored)
+    random = sum(map(is_random, settings))
+    expected = config.random_questions == "auto" and random > 0
+    parts = questions.random or questions.asked
+    if expected:
+        parts = tuple(part_of(task, min(EXPECTED, len(task)), seed=config.seed) for task in questions.asked)
+        expected = any(len(part) < len(task) for part, task in zip(parts, questions.asked))
     culture, first = questions.scored["neuron"], questions.asked[0]
-    size = config.batch_size
-    scoring = _tokens_per_second(
-        model, culture, lambda advance: score_neurons(model, culture, batch_size=size, progress=advance)
-    )
-    asking = _tokens_per_second(
-        model, first, lambda advance: evaluate(model, first, batch_size=size, progress=advance)
-    )
+    scoring, asking = _speed(model, culture, score_neurons), _speed(model, first, evaluate)
+    lengths = {task.name: _characters_to_a_token(model, task) for task in questions.asked}
+    lengths |= {task.name: _characters_to_a_token(model, task) for task in questions.scored.values()}
     rows = []
     for kind, tasks, times, speed in (
         ("score", questions.scored.values(), 1, scoring),
-        ("ask", questions.asked, settings, asking),
+        ("ask", questions.asked, len(settings) - random, asking),
+        ("ask random sets", parts if random else (), random, asking),
     ):
         for task in tasks:
-            tokens = sum(len(prompt.tokens) for prompt in encode(tokenizer, task.questions))
+            tokens = round(_characters(task) / lengths[task.name])
             rows.append((kind, task.name, len(task), tokens, times, times * tokens / speed))
     table = pd.DataFrame(rows, columns=["pass", "task", "questions", "tokens", "times", "seconds"])
 
     info = describe(model)
     neurons = info.layers * sum(info.widths.get(site, 0) for site in SITES)
     sums = {name: 4 * neurons * max(1, len(task.countries)) for name, task in questions.scored.items()}
-    shortest = min(encode(tokenizer, culture.questions), key=lambda prompt: len(prompt.tokens))
+    (shortest,) = encode(tokenizer_of(model), [min(culture, key=lambda q: len(q.prompt))])
     per_token = probe_gradients(model, SITES, shortest.tokens).bytes_per_token or 0.0
-    answers = sum(map(len, questions.asked)) * settings * _ROW
+    asked = table.loc[table["pass"] != "score"]
+    answers = int((asked["questions"] * asked["times"]).sum()) * _ROW
     return Forecast(
         table,
         scoring,
@@ -114,6 +161,19 @@ def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> F
         sums=max(sums.values()),
         batch=int(per_token * tokens_that_fit(model, per_token)),
         disk=sum(sums.values()) + max(sums.values()) + 2 * answers + _figures() * _FIGURE,
+        expected=expected,
+    )
+
+
+def _characters(task: Task) -> int:
+    return sum(len(question.prompt) for question in task)
+
+
+def _characters_to_a_token(model: HookedModel, task: Task) -> float:
+    """Of a sample of the task's questions, whose tokens are counted."""
+    sample = task[:: max(1, len(task) // COUNTED)]
+    return _characters(sample) / sum(
+        len(prompt.tokens) for prompt in encode(tokenizer_of(model), sample.questions)
     )
 
 
@@ -121,25 +181,28 @@ class _Enough(Exception):
     """Enough batches are timed."""
 
 
-def _tokens_per_second(model: HookedModel, task: Task, run: Callable[[Callable[[int], None]], Any]) -> float:
-    """Speed of a pass, from its first batches, which hold the longest questions. The very first only warms
-    up, where there are more."""
-    lengths: Iterator[int] = iter(
-        sorted((len(p.tokens) for p in encode(tokenizer_of(model), task.questions)), reverse=True)
-    )
+def _speed(model: HookedModel, task: Task, run: Callable[..., Any]) -> float:
+    """Tokens per second of a pass, on a few batches of questions of all lengths. The first only warms up,
+    where there are more."""
     device = device_of(model)
+    tokens, count = TIMED[device.type]
+    few = encode(tokenizer_of(model), task[:: max(1, len(task) // COUNTED)].questions)
+    size = max(1, tokens * len(few) // sum(len(prompt.tokens) for prompt in few))
+    timed = task[:: max(1, len(task) // (size * (count + 1)))]
+    prompts = encode(tokenizer_of(model), timed.questions)
+    lengths = iter(sorted((len(p.tokens) for p in prompts), reverse=True))
     marks = [(time.perf_counter(), 0)]
 
-    def advance(count: int) -> None:
+    def advance(done: int) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if count:
-            marks.append((time.perf_counter(), sum(islice(lengths, count))))
-        if len(marks) > 1 + TIMED or marks[-1][0] - marks[0][0] > LONGEST:
+        if done:
+            marks.append((time.perf_counter(), sum(islice(lengths, done))))
+        if len(marks) > 1 + count or marks[-1][0] - marks[0][0] > LONGEST:
             raise _Enough
 
     try:
-        run(advance)
+        run(model, timed, batch_size=size, progress=advance)
     except _Enough:
         pass
     start = 1 if len(marks) > 2 else 0
