@@ -12,7 +12,7 @@ from culnig_tl.engine.memory import GIB, check_memory, gib, parameter_count
 from culnig_tl.errors import ModelError
 from culnig_tl.run.forecast import duration, forecast
 from culnig_tl.run.pieces import Questions
-from culnig_tl.study.config import TOY_CONFIG
+from culnig_tl.study.config import TOY_CONFIG, StudyConfig
 
 from . import families
 
@@ -97,7 +97,9 @@ def test_a_forecast_counts_every_token_and_times_a_few_batches(loaded):
         "minireading",
         "minicommonsense",
     ] and set(scored["times"]) == {1}
-    assert set(asked["times"]) == {3 + 2 * 3} and set(found.table["questions"]) == {24}
+    random = found.table[found.table["pass"] == "ask random sets"]
+    assert set(asked["times"]) == {3} and set(random["times"]) == {2 * 3}
+    assert set(found.table["questions"]) == {24} and found.passes == 9
     task = questions.asked[0]
     bos = sum(
         1 + len(model.tokenizer.tokenize(f"{q.prompt}\n{q.answer_prefix}" if q.answer_prefix else q.prompt))
@@ -106,8 +108,21 @@ def test_a_forecast_counts_every_token_and_times_a_few_batches(loaded):
     assert asked["tokens"].iloc[0] == bos
     assert found.scoring > 0 and found.asking > 0
     assert found.seconds == pytest.approx(
-        scored["tokens"].sum() / found.scoring + (asked["tokens"] * 9).sum() / found.asking
+        scored["tokens"].sum() / found.scoring + asked["tokens"].sum() * 9 / found.asking
     )
     assert found.weights == sum(p.numel() * 4 for p in families.build("llama").parameters())
     assert found.sums == 4 * 3 * (72 + 48 + 16 + 16) * len(questions.scored["neuron"].countries)
     assert "of weights" in str(found) and found.disk > 4 * found.sums
+
+
+def test_a_forecast_says_what_random_sets_would_cost_on_all_questions(loaded):
+    config = StudyConfig(
+        tasks=("miniculture",), reading="minireading", rival=None, random_sets=2, random_questions=100
+    )
+    found = forecast(config, loaded("llama"), Questions.load(config))
+    asked, random = (found.table[found.table["pass"] == kind] for kind in ("ask", "ask random sets"))
+    assert asked["questions"].item() == 1452 and 100 <= random["questions"].item() < 200
+    assert found.passes == pytest.approx(2 + 4 * random["questions"].item() / 1452)
+    assert found.with_all().passes == 6 and "--random-questions all 6.0" in str(found)
+    assert found.with_all().seconds > found.seconds == pytest.approx(found.parts()["seconds"].sum())
+    assert not found.expected and replace(found, expected=True).__str__().count("an expectation") == 1

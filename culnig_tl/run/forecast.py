@@ -131,16 +131,16 @@ def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> F
         expected = any(len(part) < len(task) for part, task in zip(parts, questions.asked))
     culture, first = questions.scored["neuron"], questions.asked[0]
     scoring, asking = _speed(model, culture, score_neurons), _speed(model, first, evaluate)
-    lengths = {task.name: _characters_to_a_token(model, task) for task in questions.asked}
-    lengths |= {task.name: _characters_to_a_token(model, task) for task in questions.scored.values()}
+    lengths = [_characters_to_a_token(model, task) for task in questions.asked]
+    scored = tuple(questions.scored.values())
     rows = []
-    for kind, tasks, times, speed in (
-        ("score", questions.scored.values(), 1, scoring),
-        ("ask", questions.asked, len(settings) - random, asking),
-        ("ask random sets", parts if random else (), random, asking),
+    for kind, tasks, characters, times, speed in (
+        ("score", scored, [_characters_to_a_token(model, task) for task in scored], 1, scoring),
+        ("ask", questions.asked, lengths, len(settings) - random, asking),
+        ("ask random sets", parts if random else (), lengths, random, asking),
     ):
-        for task in tasks:
-            tokens = round(_characters(task) / lengths[task.name])
+        for task, each in zip(tasks, characters):
+            tokens = round(_characters(task) / each)
             rows.append((kind, task.name, len(task), tokens, times, times * tokens / speed))
     table = pd.DataFrame(rows, columns=["pass", "task", "questions", "tokens", "times", "seconds"])
 
