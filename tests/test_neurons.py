@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,3 +149,85 @@ def test_sets_made_of_sets_keep_the_model_they_belong_to():
     part = NeuronSet.from_indices([("mlp.gate", 0, 1)])
     for made in (whole - part, whole & part, whole | part):
         assert (made.provenance.model, made.provenance.layers, made.provenance.pool["attn.q"]) == ("m", 2, 4)
+
+
+KNOWN = Provenance(kind="culture-general", model="a, b", thresholds={"top_mlp": 0.01}, pool={"mlp.gate": 8})
+
+
+def known_set() -> NeuronSet:
+    rows = [("mlp.gate", 0, 3, 0.125), ("attn.v", 1, 2, 1e-05)]
+    return NeuronSet(pd.DataFrame(rows, columns=["site", "layer", "neuron", "score"]), KNOWN)
+
+
+def same(found: NeuronSet) -> bool:
+    return found.table.equals(known_set().table) and found.provenance == KNOWN
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_csv_that_excel_saved(tmp_path, separator):
+    """Excel cuts the first line at its commas, or leaves it whole where semicolons separate; it quotes cells
+    with quotes, fills up the line, and puts a byte order mark in front."""
+    lines = known_set().save(tmp_path / "n.csv").read_text(encoding="utf-8").splitlines()
+    cells = [line.split(",") for line in lines]
+    if separator == ";":
+        cells[0] = [lines[0]]
+        cells[1:] = [
+            [cell.replace(".", ",") if cell[:1].isdigit() else cell for cell in c] for c in cells[1:]
+        ]
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=separator)
+    writer.writerows([line + [""] * (max(map(len, cells)) - len(line)) for line in cells])
+    (tmp_path / "n.csv").write_bytes(b"\xef\xbb\xbf" + out.getvalue().encode())
+    assert same(NeuronSet.load(tmp_path / "n.csv"))
+
+
+def test_an_excel_file_of_neurons(tmp_path):
+    lines = known_set().save(tmp_path / "n.csv").read_text(encoding="utf-8").splitlines()
+    known_set().table.to_excel(tmp_path / "plain.xlsx", index=False)
+    assert NeuronSet.load(tmp_path / "plain.xlsx").table.equals(known_set().table)
+    cells = pd.DataFrame([line.split(",") for line in lines])
+    cells.to_excel(tmp_path / "n.xlsx", index=False, header=False)
+    assert same(NeuronSet.load(tmp_path / "n.xlsx"))
+
+
+def test_a_saved_csv_is_read_whatever_its_provenance_says(tmp_path):
+    known = Provenance(kind='a,", "b', model='x,"y";z\n')
+    found = NeuronSet.load(NeuronSet(known_set().table, known).save(tmp_path / "n.csv"))
+    assert found.provenance == known and found.table.equals(known_set().table)
+
+
+LAPE = [
+    [torch.tensor([1, 5]), torch.tensor([], dtype=torch.long), torch.tensor([0])],
+    [torch.tensor([2]), torch.tensor([3, 4]), torch.tensor([0])],
+]
+
+
+def test_language_neurons_of_lape(tmp_path):
+    torch.save(LAPE, tmp_path / "lape.pth")
+    found = NeuronSet.load(tmp_path / "lape.pth")
+    assert found.countries == ("language 0", "language 1") and found.provenance.layers == 3
+    assert found.for_country("language 1").keys() == {
+        ("mlp.gate", 0, 2), ("mlp.gate", 1, 3), ("mlp.gate", 1, 4), ("mlp.gate", 2, 0),
+    }  # fmt: skip
+    named = NeuronSet.from_lape(tmp_path / "lape.pth", ["en", "vi"])
+    assert named.for_country("vi").keys() == found.for_country("language 1").keys()
+    torch.save({"en": LAPE[0], "vi": LAPE[1]}, tmp_path / "named.pth")
+    assert NeuronSet.load(tmp_path / "named.pth").countries == ("en", "vi")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ([Provenance()], "not read, because it must hold lists of tensors alone"),
+        (torch.zeros(3), "no list of layers by language"),
+        ([[torch.zeros(2, 2)]], "layer 0 of language 0 is no list of indices"),
+        ([[torch.tensor([0.5])]], "is not an index"),
+        ([["x"]], "layer 0 of language 0 is no list"),
+    ],
+)
+def test_other_pth_files_are_refused_in_one_line(tmp_path, content, message):
+    """Among them a file that would run code: nothing but tensors is read."""
+    torch.save(content, tmp_path / "n.pth")
+    with pytest.raises(NeuronError, match=message) as error:
+        NeuronSet.load(tmp_path / "n.pth")
+    assert str(error.value).count(str(tmp_path)) == 1 and "\n" not in str(error.value)

@@ -58,6 +58,7 @@ def score(
     model = load(config)
     form = form_for(asking, model, task, config)
     how: dict[str, Any] = {"split": which, "limit": config.limit, "data_dir": config.data_dir}
+    how["allow_regions"] = asking.allow_regions
     questions = load_task(task, control=control, form=form, **how)
     spoken = load_task(language, form=form, **how) if language is not None else None
     with Checkpoint.beside(output, resume=resume, every=save_every) as checkpoint:
@@ -172,6 +173,7 @@ def evaluate(
         "limit": config.limit,
         "data_dir": config.data_dir,
         "form": form,
+        "allow_regions": asking.allow_regions,
     }
     asked = [load_task(name, **given) for name in tasks]
     how: dict[str, Any] = {"ablate": chosen, "scale": scale, "resume": resume}

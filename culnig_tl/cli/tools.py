@@ -57,6 +57,7 @@ def tasks_show(
     limit: int = 3,
     control: bool = False,
     form: Literal["letters", "cloze"] = "letters",
+    allow_regions: bool = False,
     data_dir: str | None = None,
 ) -> None:
     """Prints whole prompts as the model gets them, the answer marked.
@@ -67,6 +68,7 @@ def tasks_show(
         limit: How many prompts.
         control: Show the control prompts.
         form: Answered by a label, or by the likelihood of the options' words.
+        allow_regions: Of your own files: take a name in the column country that is no country's for a region.
         data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
     """
     from rich.markup import escape
@@ -76,7 +78,8 @@ def tasks_show(
     from ..tasks import load_task
     from ..toy import FOLDER
 
-    questions = load_task(task, control=control, limit=limit, form=form, data_dir=data_dir)
+    how: dict[str, Any] = {"form": form, "allow_regions": allow_regions, "data_dir": data_dir}
+    questions = load_task(task, control=control, limit=limit, **how)
     tokenizer = load_tokenizer(str(FOLDER) if model == TOY else model)
     for question in questions:
         about = (question.id, question.split, question.country, question.group)
@@ -231,7 +234,7 @@ def bake(model: Positional[str], *, neurons: Path, output_dir: Path) -> None:
 
     Args:
         model: Folder with a Hugging Face checkpoint in safetensors, a GGUF file, or "toy".
-        neurons: Neurons to suppress: .parquet, .csv, or the authors' .json.
+        neurons: Neurons to suppress: .parquet, .csv, .xlsx, the authors' .json, or LAPE's .pth.
         output_dir: New folder of the checkpoint.
     """
     from ..data.neurons import NeuronSet

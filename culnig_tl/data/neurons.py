@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from .. import io
-from ..errors import NeuronError
+from ..errors import NeuronError, TaskError
+from ..tasks.rows import SHEETS, read_sheet
 
 Pool = Literal["mlp", "attn"]
 
@@ -299,7 +299,8 @@ class NeuronSet:
 
     @classmethod
     def load(cls, path: str | Path) -> NeuronSet:
-        """Reads what `save` wrote. Raises `NeuronError` naming the file if it cannot be read."""
+        """Reads what `save` wrote, also after a spreadsheet has saved it (``.csv``, ``.xlsx``), and ``.pth``
+        files of LAPE (`from_lape`). Raises `NeuronError` naming the file if it cannot be read."""
         path = Path(path)
         if not path.is_file():
             raise NeuronError(f"no such file of neurons: {path}")
@@ -307,17 +308,16 @@ class NeuronSet:
             if path.suffix == ".parquet":
                 table, header = io.read_parquet(path, _COLUMNS[:3], ("country", "score", *_REPEATED))
                 return cls(table, _provenance(header))
-            if path.suffix == ".csv":
-                text = path.read_text(encoding="utf-8")
-                first, _, rest = text.partition("\n")
-                known = first.startswith("# culnig_tl ")
-                return cls(
-                    pd.read_csv(StringIO(rest if known else text)), _provenance(first[12:] if known else None)
-                )
+            if path.suffix.lower() in SHEETS:
+                return cls._from_sheet(read_sheet(path))
+            if path.suffix in (".pth", ".pt"):
+                return cls.from_lape(path)
             if path.suffix == ".json":
                 return cls._from_authors(json.loads(path.read_text(encoding="utf-8")))
+        except TaskError as error:  # it names the file
+            raise NeuronError(str(error)) from None
         except NeuronError as error:
-            raise NeuronError(f"{path}: {error}") from None
+            raise NeuronError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
         except (
             ValueError,
             KeyError,
@@ -329,7 +329,78 @@ class NeuronSet:
             NotImplementedError,
         ) as error:
             raise NeuronError(f"{path} is not a file of neurons: {error}") from error
-        raise NeuronError(f"{path.name}: neurons are read from .parquet, .csv or .json")
+        raise NeuronError(f"{path.name}: neurons are read from .parquet, .csv, .tsv, .xlsx, .json or .pth")
+
+    @classmethod
+    def from_lape(cls, path: str | Path, languages: Sequence[str] = ()) -> NeuronSet:
+        """Language neurons as LAPE's scripts save them (Tang et al. 2024, arXiv 2402.16438): a ``.pth`` file
+        with a list of layers for each language, each layer a tensor of indices.
+
+        LAPE sets activations after the gate's nonlinearity to 0, which is this package's `mlp.gate` at 0. A
+        language stands in the column `country`; for_country("vi") gives its neurons alone.
+
+        Args:
+            languages: their names in the file's order; by default a dictionary's keys, or "language 0", ...
+
+        Raises:
+            NeuronError: a file that holds anything but lists, dictionaries and tensors (nothing in it is
+                run), or another number of languages.
+        """
+        import pickle
+
+        import torch
+
+        try:
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise NeuronError(f"no such file of neurons: {path}") from None
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+            raise NeuronError(
+                f"{path}: not read, because it must hold lists of tensors alone, as torch.save() writes them"
+                f" ({type(error).__name__})"
+            ) from error
+        if isinstance(found, dict):
+            languages, found = list(map(str, languages or found)), [*found.values()]
+        if not isinstance(found, (list, tuple)) or not found:
+            raise NeuronError(f"{path}: no list of layers by language")
+        if all(isinstance(layer, torch.Tensor) for layer in found):
+            found = [found]  # one language's layers
+        names = list(languages) or [f"language {number}" for number in range(len(found))]
+        if len(names) != len(found):
+            raise NeuronError(f"{path}: {len(found)} languages, and {len(names)} are named")
+        rows: list[tuple[str, str, int, int]] = []
+        for name, layers in zip(names, found):
+            if not isinstance(layers, (list, tuple)):
+                raise NeuronError(f"{path}: the layers of {name} are no list")
+            for number, layer in enumerate(layers):
+                if not isinstance(layer, torch.Tensor) or layer.ndim > 1 or layer.is_complex():
+                    raise NeuronError(f"{path}: layer {number} of {name} is no list of indices")
+                index = layer.nonzero()[:, 0] if layer.dtype == torch.bool else layer.reshape(-1)
+                rows += [(name, Site.MLP_GATE.value, number, neuron) for neuron in index.tolist()]
+        counts = {len(layers) for layers in found}
+        table = pd.DataFrame(rows, columns=["country", *_COLUMNS[:3]])
+        return cls(table, Provenance(kind="LAPE", layers=counts.pop() if len(counts) == 1 else None))
+
+    @classmethod
+    def _from_sheet(cls, lines: list[list[Any]]) -> NeuronSet:
+        """A set from a table's lines, the first of which may say where it comes from.
+
+        A spreadsheet cuts that line at its commas into cells, and writes decimal points as commas where it
+        separates by semicolons.
+        """
+        first, header = ",".join(str(cell) for cell in lines[0] if cell is not None), None
+        if first.startswith("# culnig_tl "):
+            header, lines = first[12:], lines[1:]
+            if not lines:
+                raise NeuronError("it has no columns")
+        names = [str(cell).strip() for cell in lines[0] if cell is not None]
+        table = pd.DataFrame([line[: len(names)] for line in lines[1:]], columns=names)
+        for column in ("score", *_REPEATED):
+            if column in table.columns:
+                table[column] = pd.to_numeric(
+                    table[column].map(lambda cell: cell.replace(",", ".") if isinstance(cell, str) else cell)
+                )
+        return cls(table, _provenance(header))
 
     def _to_authors(self) -> dict[str, Any]:
         """The set in the form of the authors' scripts, where a neuron without a score has 0."""

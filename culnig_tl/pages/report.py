@@ -119,7 +119,9 @@ def command(study: Study) -> str:
     defaults = asdict(defaults_for(config.model))
     parts = ["culnig-tl", "run"]
     for name, value in asdict(config).items():
-        if value != defaults[name] or name == "model":
+        if value is True:
+            parts.append(f"--{name.replace('_', '-')}")
+        elif value != defaults[name] or name == "model":
             text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
             parts += [f"--{name.replace('_', '-')}", "none" if value is None else shlex.quote(text)]
     return " ".join(parts)

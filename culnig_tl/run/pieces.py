@@ -65,6 +65,7 @@ class Questions:
             StudyError: none of them is cultural, with a control and a neuron split.
         """
         how: dict[str, Any] = {"form": form or form_asked(config) or "letters", "data_dir": config.data_dir}
+        how["allow_regions"] = config.allow_regions
         whole = [load_task(name, **how) for name in dict.fromkeys(config.tasks)]
         culture = next((t for t in whole if t.culture and _has_control(t)), None)
         if culture is None:

@@ -62,6 +62,8 @@ class Asking:
     normalise: Literal["unconditional", "sum", "length"] = "unconditional"
     """cloze: what an option's log-likelihood is held against: that of its words without the question,
     nothing, or its length."""
+    allow_regions: bool = False
+    """Of your own files: take a name in the column country that is no country's for a region."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.results import concat
 from ..engine.models import HookedModel, describe, load_model
@@ -68,11 +69,12 @@ def open_study(
         raise StudyError(
             f"{label} was asked with normalise={config.normalise!r}: only 'unconditional' can be continued"
         )
-    loaded = [load_task(word, form=done.form, data_dir=where) for word in dict.fromkeys(config.tasks)]
+    how: dict[str, Any] = {"form": done.form, "data_dir": where, "allow_regions": config.allow_regions}
+    loaded = [load_task(word, **how) for word in dict.fromkeys(config.tasks)]
     whole = {task.name: task for task in loaded}
     tasks = tuple(task.test_split().rows(config.rows).limit(config.limit) for task in whole.values())
     culture = whole[done.culture_task].neuron_split().rows(config.rows).limit(config.limit)
-    reading = load_task(config.reading, form=done.form, data_dir=where)
+    reading = load_task(config.reading, **how)
     reading = reading.filter(lambda q: q.split in (None, "neuron")).rows(config.rows).limit(config.limit)
     for task, known in ((culture, done.scores["neuron"]), (reading, done.scores["reading"])):
         if task.fingerprint != known.metadata["fingerprint"]:

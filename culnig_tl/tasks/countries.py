@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from functools import cache
+
 COUNTRIES: tuple[str, ...] = (
     "USA", "UK", "South Korea", "Algeria", "Indonesia", "Spain", "Iran", "Mexico",
     "Assam", "Greece", "Ethiopia", "Nigeria", "North Korea", "West Java", "China", "Azerbaijan",
@@ -40,13 +44,12 @@ OTHERS: tuple[str, ...] = (
     "Yemen", "Zambia", "Zimbabwe",
 )  # fmt: skip
 """Further countries and territories that data sets ask about."""
+_OWN = {name: name for name in (*COUNTRIES, *OTHERS)}
 
 _ALIASES = {
     "us": "USA",
-    "united states": "USA",
-    "united states of america": "USA",
     "america": "USA",
-    "united kingdom": "UK",
+    "uk": "UK",
     "great britain": "UK",
     "britain": "UK",
     "korea": "South Korea",
@@ -57,42 +60,125 @@ _ALIASES = {
     "macao sar": "Macao",
     "macau": "Macao",
     "taiwan roc": "Taiwan",
-    "türkiye": "Turkey",
-    "czechia": "Czech Republic",
-    "russian federation": "Russia",
-    "viet nam": "Vietnam",
+    "bosnia": "Bosnia and Herzegovina",
     "bosnia herzegovina": "Bosnia and Herzegovina",
-    "palestine": "Palestinian Territories",
     "burma": "Myanmar",
-    "timor leste": "Timor-Leste",
     "east timor": "Timor-Leste",
     "uae": "United Arab Emirates",
-    "the netherlands": "Netherlands",
-    "the philippines": "Philippines",
+    "holland": "Netherlands",
+    "cote divoire": "Ivory Coast",
+    "congo brazzaville": "Congo",
+    "congo kinshasa": "Democratic Republic of the Congo",
+    "dr congo": "Democratic Republic of the Congo",
+    "drc": "Democratic Republic of the Congo",
+    "swaziland": "Eswatini",
+    "macedonia": "North Macedonia",
+    "persia": "Iran",
+    "ceylon": "Sri Lanka",
+    "vatican": "Vatican City",
+    "palestine": "Palestinian Territories",
+    "lao pdr": "Laos",
+    "prc": "China",
+    "mainland china": "China",
+    "republic of ireland": "Ireland",
+    "eire": "Ireland",
 }
-_NAMES = {name.lower(): name for name in (*COUNTRIES, *OTHERS)} | _ALIASES
+"""Names that are in common use and that ISO 3166 does not list; in the plain form of `_plain`."""
+_CODES = {
+    "USA": "US", "UK": "GB", "Brunei": "BN", "Cape Verde": "CV", "Democratic Republic of the Congo": "CD",
+    "Ivory Coast": "CI", "Micronesia": "FM", "Palestinian Territories": "PS", "Russia": "RU", "Turkey": "TR",
+    "Vatican City": "VA",
+}  # fmt: skip
+"""This package's name -> ISO 3166 code, where the standard knows the country by other names."""
+_PARTS = {"England": "UK", "Scotland": "UK", "Wales": "UK"}
+"""Parts of countries that are often taken for countries."""
+_NO_CODES = {"NA": "Namibia", "na": "Namibia", "no": "Norway"}
+"""Codes of countries that rather say that there is none."""
 
 
 def unify(name: str) -> str:
     """This package's name for a data set's country: ``united_states_of_america`` -> ``USA``.
 
-    A name that the package does not know is returned with spaces for underscores.
+    Names of the standard ISO 3166 (short, official and common ones, and codes of two and three letters),
+    through `pycountry`, and those of `COUNTRIES` and `OTHERS`, whatever their case, accents and punctuation:
+    ``Republic of Korea``, ``Cote d'Ivoire``, ``U.K.``, ``DEU``. A name that is none of these is returned
+    with spaces for underscores.
     """
-    plain = " ".join(name.replace("_", " ").split())
-    return _NAMES.get(plain.lower(), plain)
+    text = " ".join(name.replace("_", " ").split())
+    if text in _NO_CODES:
+        return text
+    return _OWN.get(text) or _names().get(_plain(text), text)
 
 
 def is_known(name: str) -> bool:
-    """Whether a unified name is one of `COUNTRIES` or `OTHERS`."""
-    return _NAMES.get(name.lower()) == name
+    """Whether a unified name is one of `known_names`."""
+    return name in _OWN or (name not in _NO_CODES and _names().get(_plain(name)) == name)
 
 
-def closest(name: str) -> str | None:
-    """The known name most like `name`, if one is close."""
+def known_names() -> list[str]:
+    """Every country and territory that `unify` returns, sorted."""
+    return sorted(set(_names().values()))
+
+
+def nearest(name: str) -> tuple[str, ...]:
+    """Known names that are most like `name`, or of which it is a part; at most three, often none."""
     import difflib
 
-    near = difflib.get_close_matches(name.lower(), _NAMES, n=1, cutoff=0.75)
-    return _NAMES[near[0]] if near else None
+    if (whole := _NO_CODES.get(name) or _whole(name)) is not None:
+        return (whole,)
+    plain = _plain(name)
+    short = {_plain(known): known for known in known_names()} | _ALIASES
+    # A typing error seldom hits the first letter: "England" is not "Greenland".
+    alike = [known for known in short if len(known) > 3 and known[:1] == plain[:1]]
+    near = difflib.get_close_matches(plain, alike, n=3, cutoff=0.75)
+    return tuple(dict.fromkeys(short[known] for known in near))
+
+
+def _whole(name: str) -> str | None:
+    """The country of which `name` is a part (ISO 3166-2); None where it is none, or of several countries."""
+    import pycountry
+
+    plain = _plain(name)
+    parts: dict[str, set[str]] = {}
+    for part in pycountry.subdivisions:
+        parts.setdefault(_plain(part.name), set()).add(_names()[part.country_code.lower()])
+    parts |= {_plain(part): {whole} for part, whole in _PARTS.items()}
+    found = parts.get(plain, set())
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def _plain(name: str) -> str:
+    """A name in lower case, without accents, punctuation and articles."""
+    signs = unicodedata.normalize("NFKD", name.casefold().replace("ı", "i").replace("&", " and "))
+    letters = "".join(sign for sign in signs if not unicodedata.combining(sign))
+    letters = re.sub(r"[.'’`]", "", letters)
+    words = re.findall(r"[^\W_]+", letters)
+    return " ".join(word for word in words if word != "the")
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Plain form of every name and code -> this package's name."""
+    import pycountry
+
+    own = {_plain(name): name for name in _OWN}
+    codes = {code: name for name, code in _CODES.items()}
+    names: dict[str, str] = {}
+    for country in pycountry.countries:
+        said = [country.name, *(getattr(country, kind, None) for kind in ("common_name", "official_name"))]
+        said = [text for text in said if text]
+        said += [_turned(text) for text in said]
+        mine = codes.get(country.alpha_2) or next((own[p] for p in map(_plain, said) if p in own), None)
+        mine = mine or _turned(getattr(country, "common_name", country.name))
+        for text in (*said, country.alpha_2, country.alpha_3):
+            names.setdefault(_plain(text), mine)
+    return names | _ALIASES | own
+
+
+def _turned(name: str) -> str:
+    """ "Korea, Republic of" as "Republic of Korea"; any other name as it is."""
+    start, comma, end = name.partition(", ")
+    return f"{end} {start}" if comma and end.split()[-1] in ("of", "the", "The") else name
 
 
 def in_sentence(country: str) -> str:

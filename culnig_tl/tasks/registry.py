@@ -245,8 +245,9 @@ def load_task(
     language: str | None = None,
     path: str | Path | None = None,
     rows_from: str | None = None,
+    allow_regions: bool = False,
 ) -> Task:
-    """A task by name, or from a user's own JSONL, CSV or Parquet file (see `culnig_tl.tasks.custom`).
+    """A task by name, or from a user's own JSONL, CSV, Excel or Parquet file (see `culnig_tl.tasks.custom`).
 
         load_task("blend", split="neuron", control=True, limit=64)
         load_task("blend").neuron_split().limit(64).control()  # the same
@@ -267,6 +268,8 @@ def load_task(
         language: "local" asks `blend` in each region's own language, "en" asks `blend-saq` in English.
         path: the user's own files: passages of `countryrc`, the survey of `worldvaluesbench`.
         rows_from: another of the Hub's splits of `qnli` or `mrpc`, e.g. "train" to fine-tune on.
+        allow_regions: in the user's own file, a name in the column `country` that is no country's is a
+            region: a group of countries, or a part of one. Without it, such a name is an error.
 
     Raises:
         TaskError: the task or split is unknown, the task has no such split or no control, it does not take an
@@ -283,7 +286,7 @@ def load_task(
     asked = {"language": language, "path": path, "rows_from": rows_from}
     options = {option: value for option, value in asked.items() if value is not None}
     if _is_file(name):
-        task = _load_file(name, given, options)
+        task = _load_file(name, given, options, allow_regions)
     else:
         task = _load_known(str(name), given, options, data_dir)
     if form not in get_args(Form):
@@ -299,7 +302,10 @@ def load_task(
 
 
 def _load_file(
-    path: str | Path, wordings: Mapping[str, tuple[Wording, ...]], options: Mapping[str, object]
+    path: str | Path,
+    wordings: Mapping[str, tuple[Wording, ...]],
+    options: Mapping[str, object],
+    allow_regions: bool,
 ) -> Task:
     from . import custom
 
@@ -307,7 +313,7 @@ def _load_file(
         raise TaskError(f"a task from a file takes no {next(iter(options))!r}")
     if Path(path).stem in TASKS:
         raise TaskError(f"{path}: rename the file: {Path(path).stem} is the name of a task of the package")
-    return custom.load(path, wordings=wordings.get("choice"))
+    return custom.load(path, wordings=wordings.get("choice"), allow_regions=allow_regions)
 
 
 def _load_known(

@@ -8,9 +8,10 @@ from culnig_tl.tasks.countries import (
     COUNTRIES,
     OTHERS,
     SPECIFIC_COUNTRIES,
-    closest,
     in_sentence,
     is_known,
+    known_names,
+    nearest,
     unify,
 )
 
@@ -57,7 +58,67 @@ def test_one_name_each():
 
 def test_unknown_names_come_back_with_a_suggestion():
     assert unify("Sout_Korea") == "Sout Korea" and not is_known("Sout Korea")
-    assert closest("Sout Korea") == "South Korea" and closest("Xyzzy") is None
+    assert nearest("Sout Korea") == ("South Korea",) and nearest("Xyzzy") == ()
+
+
+@pytest.mark.parametrize(
+    "name, country",
+    [
+        ("Republic of Korea", "South Korea"),
+        ("Korea, Republic of", "South Korea"),
+        ("Democratic People's Republic of Korea", "North Korea"),
+        ("Cote d'Ivoire", "Ivory Coast"),
+        ("Côte d’Ivoire", "Ivory Coast"),
+        ("Holland", "Netherlands"),
+        ("U.K.", "UK"),
+        ("U.S.A.", "USA"),
+        ("GB", "UK"),
+        ("DEU", "Germany"),
+        ("kr", "South Korea"),
+        ("The Gambia", "Gambia"),
+        ("Iran (Islamic Republic of)", "Iran"),
+        ("Viet Nam", "Vietnam"),
+        ("Türkiye", "Turkey"),
+        ("TURKEY", "Turkey"),
+        ("Palestine", "Palestinian Territories"),
+        ("Lao People's Democratic Republic", "Laos"),
+        ("Congo, The Democratic Republic of the", "Democratic Republic of the Congo"),
+        ("People's Republic of China", "China"),
+        ("Cabo Verde", "Cape Verde"),
+        ("São Tomé and Príncipe", "Sao Tome and Principe"),
+        ("Bermuda", "Bermuda"),
+    ],
+)
+def test_codes_and_official_and_common_names(name, country):
+    assert unify(name) == country and is_known(country)
+
+
+def test_every_code_of_iso_3166_is_a_country_of_its_own():
+    """All but Namibia's and Norway's in small letters, which rather say "not available" and "no"."""
+    import pycountry
+
+    codes = [code for c in pycountry.countries for code in (c.alpha_2, c.alpha_3) if code != "NA"]
+    assert len({unify(code) for code in codes}) == len(list(pycountry.countries)) == 249
+    assert unify("NA") == "NA" and not is_known("NA") and nearest("NA") == ("Namibia",)
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("England", ("UK",)),
+        ("Bayern", ("Germany",)),
+        ("Germny", ("Germany",)),
+        ("Phillipines", ("Philippines",)),
+        ("Nigera", ("Nigeria", "Niger")),
+        ("Nordic countries", ()),
+    ],
+)
+def test_what_comes_nearest(name, near):
+    assert not is_known(unify(name)) and nearest(unify(name)) == near
+
+
+def test_the_packages_own_names_are_among_those_known():
+    assert {*COUNTRIES, *OTHERS} <= set(known_names()) and "United States" not in known_names()
 
 
 def test_names_in_sentences():

@@ -49,6 +49,141 @@ def test_jsonl_csv_and_parquet_are_the_same_task(tmp_path):
     assert load_task(str(tmp_path / "a" / "drinks.jsonl")).fingerprint == task.fingerprint
 
 
+def without(row, *columns):
+    return {key: value for key, value in row.items() if key not in columns}
+
+
+def same_as_written(path, rows=ROWS):
+    """Whether the file asks what these rows ask when they are written as the documentation says."""
+    plain = load_task(write_jsonl(path.parent / "plain" / f"{path.stem}.jsonl", rows))
+    return load_task(path).fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_file_that_a_spreadsheet_saved(tmp_path, separator):
+    """A byte order mark, other separators, capital letters, empty lines and columns at the end."""
+    path = tmp_path / "drinks.csv"
+    lines = [["Question", "Options", "Answer", "Country", ""]]
+    lines += [[r["question"], "|".join(r["options"]), r["answer"], r["country"], ""] for r in ROWS]
+    text = "\r\n".join(separator.join(line) for line in [*lines, [""] * 5, [""] * 5])
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert same_as_written(path)
+    path.write_bytes(text.encode("utf-16"))
+    assert same_as_written(path)
+
+
+def test_an_excel_file(tmp_path, caplog):
+    path = tmp_path / "drinks.xlsx"
+    frame = pd.DataFrame([row | {"options": "|".join(row["options"])} for row in ROWS])
+    with pd.ExcelWriter(path) as writer:
+        frame.to_excel(writer, index=False, sheet_name="questions")
+        pd.DataFrame({"note": ["mine"]}).to_excel(writer, index=False, sheet_name="notes")
+    assert same_as_written(path) and "the sheet 'questions' is read, not 'notes'" in caplog.text
+
+
+def test_a_comma_file_with_a_stray_semicolon_gets_a_hint(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("question;options;answer, country\na;b|c;b,Iran\n")
+    with pytest.raises(TaskError, match="is missing, .* separated by semicolons"):
+        load_task(path)
+
+
+OTHER_FORMS = {
+    "letter": lambda r: r | {"answer": "ABCD"[r["options"].index(r["answer"])]},
+    "letter in brackets": lambda r: r | {"answer": f"({'abcd'[r['options'].index(r['answer'])]})"},
+    "index from 0": lambda r: r | {"answer": r["options"].index(r["answer"])},
+    "index from 1": lambda r: r | {"answer": r["options"].index(r["answer"]) + 1},
+    "ARC": lambda r: (
+        without(r, "options", "answer")
+        | {
+            "choices": {"text": r["options"], "label": ["A", "B", "C", "D"][: len(r["options"])]},
+            "answerKey": "ABCD"[r["options"].index(r["answer"])],
+        }
+    ),
+    "numbered labels": lambda r: (
+        without(r, "options", "answer")
+        | {
+            "choices": {"text": r["options"], "label": ["1", "2", "3", "4"][: len(r["options"])]},
+            "answerKey": str(r["options"].index(r["answer"]) + 1),
+        }
+    ),
+    "HellaSwag": lambda r: {
+        "ctx": r["question"],
+        "endings": r["options"],
+        "label": str(r["options"].index(r["answer"])),
+        "country": r["country"],
+    },
+    "columns": lambda r: (
+        without(r, "options") | {f"option_{'abcd'[i]}": option for i, option in enumerate(r["options"])}
+    ),
+    "numbered columns": lambda r: (
+        without(r, "options") | {f"choice{i + 1}": option for i, option in enumerate(r["options"])}
+    ),
+    "MMLU": lambda r: (
+        without(r, "options", "answer")
+        | {"ABCD"[i]: option for i, option in enumerate(r["options"])}
+        | {"Answer": "ABCD"[r["options"].index(r["answer"])]}
+    ),
+}
+FORMED = [
+    *ROWS,
+    {"question": "Which is a river?", "options": ["Alps", "Rome", "Po"], "answer": "Po", "country": "Italy"},
+    {"question": "Which is a lake?", "options": ["Garda", "Rome"], "answer": "Garda", "country": "Italy"},
+]
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_other_benchmarks_names_and_answers(tmp_path, form, caplog):
+    path = write_jsonl(tmp_path / "forms.jsonl", [OTHER_FORMS[form](row) for row in FORMED])
+    assert same_as_written(path, FORMED) and "read as" in caplog.text or form == "text"
+
+
+def test_an_options_text_goes_before_its_letter_and_index(tmp_path, caplog):
+    rows = [
+        {"question": "1 + 1?", "options": [0, 1, 2], "answer": 2},
+        {"question": "?", "options": ["B", "A"], "answer": "A"},
+    ]
+    write_jsonl(tmp_path / "sums.jsonl", rows)
+    for q in load_task(tmp_path / "sums.jsonl"):
+        assert q.texts[q.options.index(q.answer)] in ("2", "A")
+    assert "read as" not in caplog.text
+
+
+def test_an_index_that_may_count_from_0_or_1_is_refused(tmp_path):
+    rows = [{"question": "Which?", "options": ["a", "b", "c"], "answer": 1}]
+    with pytest.raises(TaskError, match="may count from 0 or from 1"):
+        load_task(write_jsonl(tmp_path / "t.jsonl", rows))
+
+
+def test_a_file_without_countries_is_no_culture_task(tmp_path):
+    task = load_task(write_jsonl(tmp_path / "t.jsonl", [without(row, "country") for row in ROWS]))
+    assert not task.culture and task.countries == () and len(task) == 8
+
+
+@pytest.mark.parametrize("blank", [None, "", "  "])
+def test_mixed_blanks_name_the_rows(tmp_path, blank):
+    rows = [ROWS[i % 2] | {"country": "Japan" if i in (1, 3) else blank} for i in range(9)]
+    with pytest.raises(TaskError, match="rows 1, 3, 5, 6, 7 and 2 more, column 'country': is empty"):
+        load_task(write_jsonl(tmp_path / "t.jsonl", rows))
+
+
+def test_regions_are_countries_of_their_own_where_they_are_allowed(tmp_path, caplog):
+    path = write_jsonl(
+        tmp_path / "t.jsonl", [ROWS[0] | {"country": "Nordics"}, ROWS[1] | {"country": "Germny"}]
+    )
+    with pytest.raises(TaskError, match="nobody knows the country 'Nordics'. .*--allow-regions") as error:
+        load_task(path)
+    assert "Zimbabwe" in str(error.value)
+    assert load_task(path, allow_regions=True).countries == ("Germny", "Nordics")
+    assert "regions, not countries: Nordics, Germny (is it Germany?)" in caplog.text
+
+
+def test_england_is_a_part_of_the_uk(tmp_path):
+    path = write_jsonl(tmp_path / "t.jsonl", [ROWS[0] | {"country": "England"}])
+    with pytest.raises(TaskError, match="nobody knows the country 'England'; is it 'UK'?"):
+        load_task(path)
+
+
 def test_optional_columns(tmp_path):
     rows = [
         row | {"id": f"n{i}", "cluster": "same", "topic": "Food", "split": ("neuron", "test")[i]}
@@ -110,13 +245,10 @@ def test_wrong_rows_are_named(tmp_path, changed, message):
 
 def test_missing_columns_and_files(tmp_path):
     with pytest.raises(
-        TaskError, match="t.jsonl: column 'country' is missing, the columns are question, options, answer"
+        TaskError, match="t.jsonl: column 'answer' is missing, the columns are question, options, country"
     ):
-        load_task(
-            write_jsonl(
-                tmp_path / "t.jsonl", [{key: ROWS[0][key] for key in ("question", "options", "answer")}]
-            )
-        )
+        write_jsonl(tmp_path / "t.jsonl", [without(row, "answer") for row in ROWS])
+        load_task(tmp_path / "t.jsonl")
     with pytest.raises(TaskError, match="none.csv: no such file"):
         load_task(tmp_path / "none.csv")
     with pytest.raises(TaskError, match="t.jsonl: the file is empty"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from culnig_tl.errors import TaskError
 from culnig_tl.tasks import blend, commonsenseqa, countryrc, culturalbench, custom, glue, load_task, normad
 from culnig_tl.tasks.choice import choice_wordings
-from culnig_tl.tasks.countries import closest, is_known, unify
+from culnig_tl.tasks.countries import is_known, nearest, unify
 from culnig_tl.tasks.question import Task
 from culnig_tl.tasks.rows import FILE_TYPES, Rows, read_file
 from culnig_tl.tasks.wordings import read_wordings, wordings
@@ -72,12 +72,19 @@ def parquet() -> bytes:
     return out.getvalue()
 
 
+def excel() -> bytes:
+    out = io.BytesIO()
+    pd.read_csv(io.StringIO(CSV)).to_excel(out, index=False)
+    return out.getvalue()
+
+
 VALID = {
     ".jsonl": TEXT.encode() * 3,
     ".json": f"[{TEXT}, {TEXT}]".encode(),
     ".csv": CSV.encode(),
     ".tsv": CSV.replace(", ", "|").replace(",", "\t").replace('"[""a""|""b""]"', "a|b").encode(),
     ".parquet": parquet(),
+    ".xlsx": excel(),
 }
 
 
@@ -239,7 +246,7 @@ def test_any_metadata(table):
 @given(name=st.text(max_size=20))
 def test_any_name_of_a_task_or_country(name):
     country = unify(name)
-    assert unify(country) == country and (closest(name) is None or is_known(closest(name)))
+    assert unify(country) == country and all(is_known(near) for near in nearest(name))
     with only_task_errors():
         load_task(name)
 
