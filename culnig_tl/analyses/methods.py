@@ -406,7 +406,7 @@ def _budgets(
     """(MLP neurons, attention neurons) of each budget. Raises `ScoreError` where one is of no neuron."""
     info = describe(model)
     mlp, attn = (
-        info.layers * sum(w for site, w in info.widths.items() if site in SITES and site.pool == pool)
+        sum(info.count(site) for site in info.widths if site in SITES and site.pool == pool)
         for pool in ("mlp", "attn")
     )
     counts = [

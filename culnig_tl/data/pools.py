@@ -28,36 +28,57 @@ class NeuronPool:
     sites: tuple[Site, ...]
     layers: int
     widths: tuple[int, ...]
-    """Neurons per layer of each site."""
+    """Neurons per layer of each site; of layers that differ, the largest number."""
+    real: Int[np.ndarray, " pool"] | None = None
+    """Where layers differ: the places [site, layer, neuron] of the neurons that there are."""
 
     @classmethod
     def of_scores(cls, scores: NeuronScores, sites: Iterable[Site], pool: Pool | None = None) -> NeuronPool:
         """The neurons of `sites`, of one pool or (None) of both together."""
         chosen = tuple(site for site in Site if site in set(sites) and pool in (None, site.pool))
-        return cls(chosen, scores.layers, tuple(scores.widths[site] for site in chosen))
+        widths = tuple(scores.widths[site] for site in chosen)
+        if not any(site.value in scores.metadata.get("by_layer", {}) for site in chosen):
+            return cls(chosen, scores.layers, widths)
+        there = [
+            np.arange(width) < scores.width(site, layer)
+            for site, width in zip(chosen, widths)
+            for layer in range(scores.layers)
+        ]
+        return cls(chosen, scores.layers, widths, np.flatnonzero(np.concatenate(there)))
 
     @property
     def size(self) -> int:
-        return self.layers * sum(self.widths)
+        return self.layers * sum(self.widths) if self.real is None else len(self.real)
+
+    def grids(self, values: Float[np.ndarray, " pool"]) -> dict[Site, Float[np.ndarray, "layer neuron"]]:
+        """Values of the pool's neurons by site; 0 where there is no neuron."""
+        if self.real is not None:
+            full = np.zeros(self.layers * sum(self.widths), dtype=values.dtype)
+            full[self.real] = values
+            values = full
+        parts = np.split(values, np.cumsum([self.layers * width for width in self.widths])[:-1])
+        return {site: part.reshape(self.layers, -1) for site, part in zip(self.sites, parts)}
 
     def total(self, scores: NeuronScores) -> Float[np.ndarray, " pool"]:
         """Scores summed over the countries, float64."""
-        out = np.zeros(self.size)
+        out = np.zeros(self.layers * sum(self.widths))
         for place, array in self._parts(scores):
             for country in array:  # row by row; a sum over the first axis would read 3 million columns
                 out[place] += country
-        return out
+        return out if self.real is None else out[self.real]
 
     def of_country(self, scores: NeuronScores, country: str) -> Float[np.ndarray, " pool"]:
         """One country's scores, float32."""
         row = scores.countries.index(country)
-        return np.concatenate([array[row] for _, array in self._parts(scores)])
+        values = np.concatenate([array[row] for _, array in self._parts(scores)])
+        return values if self.real is None else values[self.real]
 
     def at(
         self, scores: NeuronScores, positions: Int[np.ndarray, " chosen"]
     ) -> Float[np.ndarray, "country chosen"]:
         """All countries' scores at some positions, float64."""
         out = np.empty((len(scores.countries), len(positions)))
+        positions = self._places(positions)
         for place, array in self._parts(scores):
             here = (positions >= place.start) & (positions < place.stop)
             out[:, here] = array[:, positions[here] - place.start]
@@ -68,14 +89,18 @@ class NeuronPool:
     ) -> pd.DataFrame:
         """Rows (site, layer, neuron, score) of positions in the pool; scores are NaN without `values`."""
         starts = np.concatenate([[0], np.cumsum([self.layers * width for width in self.widths])])
-        which = np.searchsorted(starts, positions, side="right") - 1
-        within = positions - starts[which]
+        places = self._places(positions)
+        which = np.searchsorted(starts, places, side="right") - 1
+        within = places - starts[which]
         width = np.asarray(self.widths)[which]
         names = np.array([site.value for site in self.sites], dtype=object)
         score = np.full(len(positions), np.nan) if values is None else values[positions]
         return pd.DataFrame(
             {"site": names[which], "layer": within // width, "neuron": within % width, "score": score}
         )
+
+    def _places(self, positions: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " chosen"]:
+        return positions if self.real is None else self.real[positions]
 
     def _parts(self, scores: NeuronScores) -> list[tuple[slice, np.ndarray]]:
         """(place in the pool, [country, neuron of the site]) of each site."""

@@ -67,6 +67,10 @@ class NeuronScores:
         """Neurons per layer of each site."""
         return {site: array.shape[2] for site, array in self.arrays.items()}
 
+    def width(self, site: Site, layer: int) -> int:
+        """Neurons of a site in a layer: of those beyond, which the array holds too, there are none."""
+        return int(self.metadata.get("by_layer", {}).get(site.value, {layer: self.widths[site]})[layer])
+
     @property
     def task(self) -> str:
         """Name of the task that was scored."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..data.neurons import Site
 from ..errors import ScoreError
-from .models import FLOAT16, HookedModel, frozen, hook_name, tail_logits
+from .models import FLOAT16, HookedModel, describe, frozen, hook_name, tail_logits
 from .workarounds import native_attention
 
 HookPlace = tuple[Site, int]
@@ -67,7 +67,8 @@ class SiteHooks:
         self.model, self.forward, self.backward = model, tuple(forward), tuple(backward)
         self.slopes = frozenset(slopes)
         self.sites = tuple(site for site in Site if site in {*self.forward, *self.backward})
-        self._layers = range(int(model.cfg.n_layers))
+        info = describe(model)
+        self._places = [(site, layer) for site in self.sites for layer in info.layers_with(site)]
         self._activations: dict[HookPlace, Tensor] = {}
         self._waiting: set[HookPlace] = set()
         self._receive: Receive | None = None
@@ -75,14 +76,12 @@ class SiteHooks:
     @property
     def names(self) -> list[str]:
         """Of the hooks, as they are called."""
-        return [hook_name(self.model, site, layer) for site in self.sites for layer in self._layers]
+        return [hook_name(self.model, *place) for place in self._places]
 
     @contextmanager
     def installed(self, *, native: bool = False) -> Iterator[SiteHooks]:
         """The hooks are on the model while it lasts, with attention in PyTorch's kernel where `native`."""
-        names = {
-            (site, layer): hook_name(self.model, site, layer) for site in self.sites for layer in self._layers
-        }
+        names = {place: hook_name(self.model, *place) for place in self._places}
         forward: list[tuple[str, Callable[..., Any]]] = [
             (name, self._on_forward(place)) for place, name in names.items()
         ]
@@ -114,7 +113,7 @@ class SiteHooks:
         """
         self._receive = receive
         self._activations.clear()
-        self._waiting = {(site, layer) for site in self.backward for layer in self._layers}
+        self._waiting = {place for place in self._places if place[0] in self.backward}
         try:
             logits = tail_logits(self.model, tokens, mask, tail or 1)
             value = objective(logits if tail else logits[:, -1])

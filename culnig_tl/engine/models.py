@@ -11,7 +11,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data.neurons import Site
+from ..data.neurons import SITES, Site
 from ..defaults import TOY
 from ..errors import ModelError, ScoreError
 from .loading import check_path, first_line, load_plain, load_tokenizer, looks_like_path, revision_of
+from .sites import Projections, by_layer, in_words, projections
 from .workarounds import is_bridge, no_installs, settled_tokenizer
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,44 @@ class ModelInfo:
     device: str
     layers: int
     widths: dict[Site, int]
-    """Neurons per layer, for every site that the model has."""
+    """Neurons per layer, for every site that the model has; of layers that differ, the largest number."""
+    by_layer: Mapping[Site, tuple[int, ...]] = field(default_factory=dict)
+    """Neurons in each layer, 0 where a layer lacks the site; of every site."""
+
+    def width(self, site: Site, layer: int) -> int:
+        """Neurons of a site in a layer; 0 where there are none."""
+        if site not in self.widths or not 0 <= layer < self.layers:
+            return 0
+        return self.by_layer[site][layer] if site in self.by_layer else self.widths[site]
+
+    def layers_with(self, site: Site) -> list[int]:
+        """The layers that have the site."""
+        return [layer for layer in range(self.layers) if self.width(site, layer)]
+
+    def count(self, site: Site) -> int:
+        """Neurons of a site in all layers."""
+        return sum(self.width(site, layer) for layer in range(self.layers))
+
+    def table(self, site: Site, layers: Mapping[int, Tensor]) -> Float[Tensor, "*some layer neuron"]:
+        """A site's vectors by layer, each [..., neuron], in one table; 0 where a layer has no such neuron."""
+        first = next(iter(layers.values()))
+        out = first.new_zeros(*first.shape[:-1], self.layers, self.widths[site])
+        for layer, values in layers.items():
+            out[..., layer, : values.shape[-1]] = values
+        return out
+
+    def _in_words(self, site: Site) -> str:
+        by_width: dict[int, list[int]] = {}
+        for layer in self.layers_with(site):
+            by_width.setdefault(self.width(site, layer), []).append(layer)
+        said = [
+            f"{width:,}" + ("" if len(layers) == self.layers else f" in {in_words(layers)}")
+            for width, layers in by_width.items()
+        ]
+        return f"{site} {' and '.join(said)}"
 
     def __str__(self) -> str:
-        sites = ", ".join(f"{site} {width:,}" for site, width in self.widths.items())
+        sites = ", ".join(map(self._in_words, self.widths))
         return (
             f"{self.name} ({self.layers} layers; neurons per layer: {sites}; {self.dtype} on {self.device})"
         )
@@ -148,6 +183,7 @@ def load_model(
             hf_model = hf_model if device_map is not None else hf_model.to(where)
             revised = revision_of(source, hf_model, revision=revision)
         hf_model.requires_grad_(False).eval()
+        made = projections(hf_model)
         build = _bridge if kind == "bridge" else _hooked
         stand_in, settings = settled_tokenizer(tokenizer)
         with no_installs():
@@ -157,7 +193,7 @@ def load_model(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     object.__setattr__(model, "_culnig_source", (label, revised))
-    _site_widths(model)
+    _sites(model, made)
     return model
 
 
@@ -190,6 +226,7 @@ def _quiet(wanted: bool) -> Iterator[None]:
 def describe(model: Any) -> ModelInfo:
     """What the package knows of a model: also of one that the user built with TransformerLens."""
     _require_hooked(model)
+    found = _sites(model)
     name, revision = getattr(
         model, "_culnig_source", (getattr(model.cfg, "model_name", None) or type(model).__name__, None)
     )
@@ -199,17 +236,23 @@ def describe(model: Any) -> ModelInfo:
         dtype=str(dtype_of(model)).removeprefix("torch."),
         device=str(device_of(model)),
         layers=int(model.cfg.n_layers),
-        widths=_site_widths(model),
+        widths={site: max(own) for site, own in found.items()},
+        by_layer=found,
     )
 
 
 def sites_of(info: ModelInfo, sites: Iterable[Site | str]) -> tuple[Site, ...]:
-    """These sites in their order. Raises `ScoreError` for one that the model lacks, for none, and for a
-    float16 model."""
+    """These sites in their order; of the paper's four those that the model has.
+
+    Raises `ScoreError` for one that the model lacks, for none, and for a float16 model.
+    """
     if info.dtype == "float16":
         raise ScoreError(FLOAT16)
     wanted = {Site.parse(site) for site in sites}
     have = ", ".join(map(str, info.widths))
+    if wanted == set(SITES) and (left := wanted & set(info.widths)) and left != wanted:
+        log.warning("of the sites %s this model has %s: the others are left out", ", ".join(SITES), have)
+        wanted = left
     if missing := [site for site in Site if site in wanted and site not in info.widths]:
         raise ScoreError(f"this model has no site {missing[0]}: it has {have}")
     if not wanted:
@@ -439,29 +482,36 @@ def _require_hooked(model: Any) -> None:
 
 
 @torch.no_grad()
-def _site_widths(model: Any) -> dict[Site, int]:
-    """Neurons per layer of every site that fires in a forward pass of one token."""
-    known = getattr(model, "_culnig_widths", None)
+def _sites(model: Any, made: Projections | None = None) -> dict[Site, tuple[int, ...]]:
+    """Site -> neurons in each layer, of every site whose hook fires in a short forward pass and carries what
+    the Hugging Face model's projections have made; of a model that the user built, whose hook fires."""
+    known = getattr(model, "_culnig_sites", None)
     if known is not None:
         return known
-    last = int(model.cfg.n_layers) - 1
-    widths: dict[Site, int] = {}
+    layers = int(model.cfg.n_layers)
+    seen: dict[tuple[Site, int], Tensor] = {}
 
-    def look(site: Site):
+    def look(place: tuple[Site, int]) -> Any:
         def hook(activation: Tensor, hook: Any) -> None:
-            widths[site] = activation[0, 0].numel()
+            seen[place] = activation[0].detach().float().cpu()
 
         return hook
 
-    present = [site for site in Site if site.hook_name(last) in model.hook_dict]
-    with frozen(model), model.hooks(fwd_hooks=[(site.hook_name(last), look(site)) for site in present]):
-        one = torch.zeros((1, 1), dtype=torch.long, device=device_of(model))
-        last_logits(model, one, torch.ones_like(one))
-    widths = {site: widths[site] for site in present if site in widths}
-    if not widths:
+    hooks = [
+        (site.hook_name(layer), look((site, layer)))
+        for site in Site
+        for layer in range(layers)
+        if site.hook_name(layer) in model.hook_dict
+    ]
+    tokens = torch.zeros((1, 1), dtype=torch.long) if made is None else made.tokens
+    with frozen(model), model.hooks(fwd_hooks=hooks):
+        tokens = tokens.to(device_of(model))
+        last_logits(model, tokens, torch.ones_like(tokens))
+    found = by_layer(seen, layers, made if made is not None and made.blocks else None, dtype_of(model))
+    if not found:
         raise ModelError(
             f"{type(model).__name__} has none of the hooks that neurons are read from, e.g."
-            f" {Site.MLP_GATE.hook_name(last)}"
+            f" {Site.MLP_GATE.hook_name(layers - 1)}, or they carry something else"
         )
-    object.__setattr__(model, "_culnig_widths", widths)
-    return widths
+    object.__setattr__(model, "_culnig_sites", found)
+    return found

@@ -74,8 +74,7 @@ def ablation_hooks(
     """
     operation_name(scale, to)
     check_fits(model, neurons)
-    widths = describe(model).widths
-    hooks = []
+    info, hooks = describe(model), []
     for (site, layer), index in neurons.indices.items():
         at = torch.from_numpy(index)
         factors = torch.full((len(index),), 0.0 if to is not None else float(scale), dtype=torch.float64)
@@ -85,7 +84,7 @@ def ablation_hooks(
                 raise NeuronError(f"no means of {site}: take mean_outputs(..., sites=[..., {site.value!r}])")
             offsets = torch.from_numpy(to.arrays[site][layer, index]).double()
         if not in_place:
-            factors = torch.ones(widths[site], dtype=torch.float64).index_copy_(0, at, factors)
+            factors = torch.ones(info.width(site, layer), dtype=torch.float64).index_copy_(0, at, factors)
             offsets = offsets if offsets is None else torch.zeros_like(factors).index_copy_(0, at, offsets)
         hooks.append((hook_name(model, site, layer), _affine(factors, offsets, at if in_place else None)))
     return hooks
@@ -113,10 +112,11 @@ def check_fits(model: HookedModel, neurons: NeuronSet) -> None:
             raise NeuronError(
                 f"the set has neurons of {site}, {info.name} has {', '.join(map(str, info.widths))}"
             )
-        if layer >= info.layers or index[-1] >= info.widths[site]:
+        if index[-1] >= info.width(site, layer):
+            there = f"{info.width(site, layer):,} there" if layer < info.layers else "no such layer"
             raise NeuronError(
                 f"neuron ({site}, {layer}, {index[-1]}) lies outside {info.name}: {info.layers} layers,"
-                f" {info.widths[site]:,} neurons per layer at {site}; the set is of another model"
+                f" {info.widths[site]:,} neurons per layer at {site}, {there}; the set is of another model"
             )
 
 
@@ -215,11 +215,9 @@ def mean_outputs(
     )
     count = sum(len(p.tokens) for p in asked.prompts)
     arrays = {
-        site: (
-            torch.stack(
-                [state[f"{site} {layer}"].float().cpu() / count for layer in range(info.layers)]
-            ).numpy()
-        )
+        site: info.table(
+            site, {layer: state[f"{site} {layer}"].float().cpu() / count for layer in info.layers_with(site)}
+        ).numpy()
         for site in wanted
     }
     return NeuronMeans(arrays, task.name, task.fingerprint)

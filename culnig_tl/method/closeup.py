@@ -108,13 +108,14 @@ def score_prompt(
     best = probabilities.topk(min(10, len(probabilities)))
     named = (lambda i: prompt.texts[i]) if cloze else (lambda i: tokenizer.decode([i]))
     whole = {place: torch.cat(parts) for place, parts in products.items()}
+    stacked = {
+        site: info.table(site, {layer: whole[site, layer] for layer in info.layers_with(site)})
+        for site in hooks.sites
+    }
     positions = next(iter(whole.values())).shape[0]
     tokens = encoded.counted_with_prior[:positions] if cloze else encoded.tokens
     return PromptScores(
-        arrays={
-            site: torch.stack([whole[site, layer] for layer in range(info.layers)]).numpy()
-            for site in hooks.sites
-        },
+        arrays={site: stacked[site].movedim(-2, 0).contiguous().numpy() for site in hooks.sites},
         tokens=tuple(tokenizer.convert_ids_to_tokens(list(tokens))),
         answer=prompt.texts[encoded.right] if cloze else prompt.answer,
         p_answer=float(probabilities[encoded.right if cloze else encoded.answer_token]),

@@ -190,8 +190,8 @@ def stratified_sample(
     rng = np.random.default_rng(seed)
     parts = []
     for site in wanted:
-        width = info.widths[site]
-        for layer in range(info.layers):
+        for layer in info.layers_with(site):
+            width = info.width(site, layer)
             index = (
                 np.arange(width)
                 if each is None

@@ -145,7 +145,7 @@ def prompt_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
         for name, by_place in values.items():
             for (site, layer), value in by_place.items():
                 batch.watch(value.sum()[None])
-                shape = [len(job.rows), job.info.widths[site]]
+                shape = [len(job.rows), job.info.width(site, layer)]
                 total = running_sum(
                     state, key_of(name, site, layer), shape, torch.empty(0, device=device), dtype
                 )
@@ -180,7 +180,7 @@ def _corrupted(
 
         return hook
 
-    places = [(site, layer) for site in sites for layer in range(job.info.layers)]
+    places = [(site, layer) for site in sites for layer in job.info.layers_with(site)]
     fwd_hooks = [(hook_name(job.model, *place), keep(place)) for place in places]
     with torch.no_grad(), job.model.hooks(fwd_hooks=fwd_hooks):
         last_logits(job.model, *pad(others, tokenizer_of(job.model), device))
@@ -285,7 +285,9 @@ def key_of(method: str, site: Site, layer: int) -> str:
 
 
 def stacked(job: Job, state: State, method: str, site: Site) -> Float[Tensor, "row layer neuron"]:
-    return torch.stack([state[key_of(method, site, layer)].cpu() for layer in range(job.info.layers)], dim=1)
+    """A site's sums in one table; 0 where a layer has no such neuron."""
+    layers = {layer: state[key_of(method, site, layer)].cpu() for layer in job.info.layers_with(site)}
+    return job.info.table(site, layers)
 
 
 def _of_labels(job: Job, state: State) -> dict[str, Any]:

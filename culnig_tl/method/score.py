@@ -29,7 +29,7 @@ from ..data.neurons import SITES, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..engine.checkpoint import Checkpoint
 from ..engine.cloze import encode_cloze
-from ..engine.models import HookedModel, describe, sites_of
+from ..engine.models import HookedModel, ModelInfo, describe, sites_of
 from ..engine.prompts import Asked
 from ..engine.run import Work
 from ..errors import ScoreError
@@ -237,6 +237,7 @@ def _scores(job: Job, asked: Asked, name: str, found: Found, bootstrap: int) -> 
             "aggregation": method.aggregation,
             "clamped": method.weighted and job.task.is_control,
             "read_at": {site.value: str(method.reads(site)) for site in found.totals},
+            **_uneven(job.info, found.totals),
             "too_long": asked.too_long,
             "tokens_per_batch": None if ran is None else ran.tokens_per_batch,
             "seed": job.seed,
@@ -247,3 +248,10 @@ def _scores(job: Job, asked: Asked, name: str, found: Found, bootstrap: int) -> 
         replicates={site: table[1:] for site, table in shaped.items()} if bootstrap else {},
         replicate_clusters=tuple(drawn_clusters(job.task, countries, draw) for draw in draws),
     )
+
+
+def _uneven(info: ModelInfo, sites: Iterable[Site]) -> dict[str, Any]:
+    """Neurons by layer of the sites whose layers differ, for the metadata."""
+    counts = {site: [info.width(site, layer) for layer in range(info.layers)] for site in sites}
+    uneven = {site.value: own for site, own in counts.items() if len(set(own)) > 1}
+    return {"by_layer": uneven} if uneven else {}

@@ -361,7 +361,7 @@ def select_random(
     if match == "layer":
         rows = []
         for (site, layer), index in neurons.indices.items():
-            drawn = rng.choice(scores.widths[site], size=len(index), replace=False)
+            drawn = rng.choice(scores.width(site, layer), size=len(index), replace=False)
             rows.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": drawn}))
         table = pd.concat(rows)
     else:
@@ -393,7 +393,8 @@ def select_rival(neurons: NeuronSet, scores: NeuronScores) -> NeuronSet:
     _check_fits(neurons, scores)
     rows = []
     for (site, layer), index in neurons.indices.items():
-        values = scores.arrays[site][:, layer].sum(axis=0, dtype=np.float64)
+        there = scores.arrays[site][:, layer, : scores.width(site, layer)]
+        values = there.sum(axis=0, dtype=np.float64)
         best = np.sort(ranked(values, len(index)))
         rows.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": best, "score": values[best]}))
     thresholds, sites = {"matched": neurons.hash}, _pool_sites(neurons, scores)
@@ -437,7 +438,8 @@ def _check_fits(neurons: NeuronSet, scores: NeuronScores) -> None:
     if not len(neurons):
         raise NeuronError("the set to match is empty: select a larger share, or remove less for reading")
     for (site, layer), index in neurons.indices.items():
-        if site not in scores.widths or layer >= scores.layers or index[-1] >= scores.widths[site]:
+        known = site in scores.widths and layer < scores.layers
+        if not known or index[-1] >= scores.width(site, layer):
             raise NeuronError(
                 f"neuron ({site}, {layer}, {index[-1]}) of the set is not among the scores: "
                 "they are of another model"

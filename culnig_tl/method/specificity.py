@@ -138,13 +138,11 @@ def residual_scores(
     pattern = shared_pattern(scores, control, normalise=normalise, sites=sites)
     pool = NeuronPool.of_scores(scores, sites_of(scores, sites))
     shared = pattern.values(scores, control, pool)
-    ends = np.cumsum([pool.layers * width for width in pool.widths])[:-1]
     out = {}
     for country, weight in pattern.weights.items():
         values = per_question(scores, control, pool, country, normalise)
         values -= np.float32(weight) * shared
-        parts = np.split(values, ends)
-        out[country] = {site: part.reshape(pool.layers, -1) for site, part in zip(pool.sites, parts)}
+        out[country] = pool.grids(values)
     return out
 
 

@@ -145,7 +145,7 @@ def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> F
     table = pd.DataFrame(rows, columns=["pass", "task", "questions", "tokens", "times", "seconds"])
 
     info = describe(model)
-    neurons = info.layers * sum(info.widths.get(site, 0) for site in SITES)
+    neurons = sum(map(info.count, SITES))
     sums = {name: 4 * neurons * max(1, len(task.countries)) for name, task in questions.scored.items()}
     (shortest,) = encode(tokenizer_of(model), [min(culture, key=lambda q: len(q.prompt))])
     per_token = probe_gradients(model, SITES, shortest.tokens).bytes_per_token or 0.0

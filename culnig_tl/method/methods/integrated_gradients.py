@@ -88,8 +88,9 @@ class Integration(PromptScorer):
         most = max(1, (rows_that_fit(job.model, tokens.shape[1]) - 1) // self.steps)
         with torch.enable_grad():
             for layer in range(job.info.layers):
-                for start in range(0, len(self.groups), most):
-                    part = self.groups[start : start + most]
+                groups = [group for group in self.groups if job.info.width(self.read[group[1]], layer)]
+                for start in range(0, len(groups), most):
+                    part = groups[start : start + most]
                     read = [(self.read[site], variant) for _, site, variant in part]
                     found, p_answer = _one_layer(job, at, tokens, layer, read, self.steps, self.early)
                     for (name, site, _), value in zip(part, found):

@@ -75,7 +75,7 @@ def _corrected(job: Job, at: int, sites: list[Site], early: bool) -> tuple[Value
     device = device_of(job.model)
     tokens = torch.tensor([clean.tokens], device=device)
     alignment = Alignment.of([clean], [corrupted], device)
-    layers = range(job.info.layers)
+    layers = job.info.layers_with(sites[0])
     placed: dict[HookPlace, Tensor] = {}  # [pos, neuron]: what is patched in
     patterns: dict[int, Tensor] = {}  # [head, query, key]
     slopes: dict[int, Tensor] = {}
@@ -114,7 +114,7 @@ def _corrected(job: Job, at: int, sites: list[Site], early: bool) -> tuple[Value
     hooks = SiteHooks(job.model, backward=sites)
     with hooks.installed(), job.model.hooks(fwd_hooks=forward, bwd_hooks=back):
         hooks.run(tokens, torch.ones_like(tokens), objective, lambda *seen: None)
-    if len(slopes) < job.info.layers:
+    if len(slopes) < len(layers):
         raise ScoreError(
             "no gradient reached attention's pattern: this model does not compute it as TransformerLens"
             " names it"

@@ -19,4 +19,8 @@ class Random(DerivedMethod):
     def derive(self, job: Job, scores: Mapping[str, Totals], language: Language | None) -> Totals:
         generator = torch.Generator().manual_seed(job.seed)
         shapes = {site: (len(job.rows), job.info.layers, job.info.widths[site]) for site in job.sites}
-        return {site: torch.rand(shape, generator=generator) for site, shape in shapes.items()}
+        drawn = {site: torch.rand(shape, generator=generator) for site, shape in shapes.items()}
+        for site, table in drawn.items():
+            for layer in range(job.info.layers):
+                table[:, layer, job.info.width(site, layer) :] = 0
+        return drawn
