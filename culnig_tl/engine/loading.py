@@ -8,23 +8,38 @@ random without a word.
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
 from . import gguf
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+SUFFIXES = tuple(pattern[1:] for pattern in WEIGHTS)
+ADAPTER = "adapter_config.json"
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""What a file begins with that Git LFS has not fetched."""
+REACHED_WITHIN, REMEMBERED = 10, 60
+"""Seconds in which the Hub has to answer, and for which it is remembered that it did not."""
 CONVERT = (
     'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T;'
     " [K.from_pretrained('{source}').save_pretrained('converted') for K in (M, T)]\""
 )
 """Command that writes a checkpoint again, with its weights in safetensors."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Files of which a tokenizer has one."""
 GEMMA3_LANGUAGE_MODEL = {
     "^language_model.model": "model",
     "^model.language_model": "model",
@@ -39,7 +54,17 @@ GEMMA3_REST = (
     "model.multi_modal_projector.",
 )
 """Weights of such a checkpoint that the language model does without."""
-CAUSES = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, IndexError)
+CAUSES = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    SafetensorError,
+)
 """What transformers raises where something cannot be loaded; `NotImplementedError` is a `RuntimeError`."""
 
 
@@ -56,7 +81,39 @@ def pretrained(kind: Any, source: str | Path, *, trust_remote_code: bool = False
 
     Raises whatever transformers raises for a checkpoint that it cannot read.
     """
-    return kind.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+    with cache_where_offline(wanted=not Path(source).is_dir()):
+        return kind.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
+
+
+@contextmanager
+def cache_where_offline(*, wanted: bool = True) -> Iterator[None]:
+    """While it lasts, nothing is asked of a Hub that does not answer twice in a row: what is there is read
+    from the cache, and what is not is an error at once."""
+    from huggingface_hub import constants
+
+    if not wanted or constants.HF_HUB_OFFLINE or _hub_answers(int(time.monotonic() // REMEMBERED)):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+@lru_cache(maxsize=1)
+def _hub_answers(now: int) -> bool:
+    """Whether the Hub can be reached, at the second try at the latest; asked once in a while (`now`)."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    for _ in range(2):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=REACHED_WITHIN)
+            return True
+        except Exception as error:  # the client is another in every version, and so are its errors
+            log.info("%s does not answer: %s", constants.ENDPOINT, first_line(error))
+    return False
 
 
 def without_weights(config: Any) -> Any:
@@ -79,6 +136,11 @@ def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_cod
         with _opened(source, revision) as (place, where):
             return pretrained(AutoTokenizer, place, trust_remote_code=trust_remote_code, **where)
     except CAUSES as error:
+        if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZERS):
+            raise ModelError(
+                f"{source} holds no tokenizer ({', '.join(TOKENIZERS)}): save it there"
+                " (tokenizer.save_pretrained), or give one, load_model(..., tokenizer=...)"
+            ) from error
         raise ModelError(explain(error, source, revision, "cannot load the tokenizer of")) from error
 
 
@@ -124,6 +186,11 @@ def load_plain(
         raise ModelError(explain(error, source, revision, "cannot load")) from error
     if gguf.is_gguf(source):
         _make_ordinary(model, source)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{source!r} holds a whole model and a LoRA adapter, and does not say whether they are merged"
+            " already: give a folder with the model alone, and the adapter's, load_model(base, adapter=...)"
+        )
     unexpected = [key for key in loaded["unexpected_keys"] if not key.startswith(ignored or ("\0",))]
     problems = {
         "missing from": loaded["missing_keys"],
@@ -171,6 +238,84 @@ def _make_ordinary(model: Any, source: str) -> None:
     model.config.architectures = [type(model).__name__]
 
 
+def adapter_base(folder: Path) -> str:
+    """The model that a LoRA adapter's folder names as its base. Raises `ModelError` where it names none."""
+    try:
+        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder / ADAPTER} cannot be read: {first_line(error)}") from error
+    if not base:
+        raise ModelError(f"{folder} names no base model: load_model(base, adapter={str(folder)!r})")
+    if Path(base).is_dir() or not looks_like_path(base):
+        return str(base)
+    raise ModelError(
+        f"the adapter {folder} names as its base {base!r}, which is not here: give it,"
+        f" load_model(base, adapter={str(folder)!r})"
+    )
+
+
+def is_adapter(source: str | Path) -> bool:
+    """Whether it is a folder with a LoRA adapter and no model."""
+    folder = Path(source)
+    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+
+
+def merged(hf_model: Any, adapter: Path) -> Any:
+    """The model with a LoRA adapter merged into its weights, in memory.
+
+    Raises:
+        ModelError: no adapter in the folder, weights that are pickled, an adapter of another architecture, or
+            no peft.
+    """
+    if not (adapter / ADAPTER).is_file():
+        raise ModelError(f"{adapter} holds no LoRA adapter: a folder with {ADAPTER} is wanted")
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{adapter} holds no adapter_model.safetensors: save the adapter in safetensors")
+    check_files(adapter)
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ModelError('adapters need peft: pip install "culnig-tl[finetune]"') from error
+    try:
+        with cache_where_offline():
+            return PeftModel.from_pretrained(hf_model, str(adapter)).merge_and_unload()
+    except CAUSES as error:
+        raise ModelError(
+            f"the adapter {adapter} does not fit {type(hf_model).__name__}: {first_line(error)}"
+        ) from error
+
+
+def hash_of_files(paths: Iterable[Path]) -> str:
+    """Hash of files' names and contents, 16 hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 24):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def check_files(folder: Path) -> None:
+    """Raises `ModelError` for a file that Git LFS has not fetched, and for weights that are cut off."""
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.suffix not in (*SUFFIXES, ".json", ".model"):
+            continue
+        with path.open("rb") as stream:
+            if stream.read(len(POINTER)) == POINTER:
+                raise ModelError(
+                    f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in {folder}"
+                )
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, framework="pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise ModelError(
+                    f"{path} is cut off or broken, download it again: {first_line(error)}"
+                ) from error
+
+
 def check_path(path: Path) -> None:
     """Raises `ModelError` where there is no checkpoint: a folder with one, or a GGUF file."""
     if gguf.is_gguf(path.name):
@@ -183,10 +328,15 @@ def check_folder(folder: Path) -> None:
     """Raises `ModelError` where the folder holds no checkpoint."""
     if not folder.is_dir():
         raise ModelError(f"no such folder: {folder}")
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if is_adapter(folder):
         raise ModelError(
             f"{folder} holds a LoRA adapter, not a model: merge it first (merge_and_unload) and save the"
             " whole model"
+        )
+    if (folder / ADAPTER).is_file():
+        raise ModelError(
+            f"{folder} holds a whole model and {ADAPTER}: move that away if the model is merged already, or"
+            " keep the adapter in a folder of its own and give both, load_model(base, adapter=...)"
         )
     if not (folder / "config.json").is_file():
         if files := sorted(folder.glob("*.gguf")):
@@ -195,6 +345,7 @@ def check_folder(folder: Path) -> None:
             f"{folder} holds no config.json: a Hugging Face checkpoint, as save_pretrained() writes it, is"
             " wanted"
         )
+    check_files(folder)
 
 
 def looks_like_path(source: str) -> bool:
@@ -217,15 +368,8 @@ def revision_of(source: str, hf_model: Any, *, revision: str | None = None) -> s
     folder = Path(source)
     if not folder.is_dir():
         return getattr(hf_model.config, "_commit_hash", None)
-    digest = hashlib.sha256()
-    for path in sorted(
-        [*(file for pattern in WEIGHTS for file in folder.glob(pattern)), folder / "config.json"]
-    ):
-        digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 24):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
+    weights = [file for pattern in WEIGHTS for file in folder.glob(pattern)]
+    return hash_of_files([*weights, folder / "config.json"])
 
 
 def explain(error: BaseException, source: str, revision: str | None, doing: str) -> str:

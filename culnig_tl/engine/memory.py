@@ -10,7 +10,7 @@ import torch
 from ..defaults import TOY
 from ..errors import ModelError
 from . import gguf
-from .loading import first_line, looks_like_path, pretrained, without_weights
+from .loading import adapter_base, first_line, is_adapter, looks_like_path, pretrained, without_weights
 from .models import pick_device, pick_dtype
 from .world import processes_here
 
@@ -56,6 +56,8 @@ def check_memory(
         return
     if looks_like_path(source):
         source = str(Path(source).expanduser())
+    if is_adapter(source):  # the adapter itself is small
+        source = adapter_base(Path(source))
     where = pick_device(device)
     number = pick_dtype(dtype, where)
     try:

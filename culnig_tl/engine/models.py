@@ -23,7 +23,20 @@ from torch import Tensor
 from ..data.neurons import SITES, Site
 from ..defaults import TOY
 from ..errors import ModelError, ScoreError
-from .loading import check_path, first_line, load_plain, load_tokenizer, looks_like_path, revision_of
+from .loading import (
+    ADAPTER,
+    adapter_base,
+    cache_where_offline,
+    check_path,
+    first_line,
+    hash_of_files,
+    is_adapter,
+    load_plain,
+    load_tokenizer,
+    looks_like_path,
+    merged,
+    revision_of,
+)
 from .sites import Projections, by_layer, in_words, projections
 from .workarounds import is_bridge, no_installs, settled_tokenizer
 
@@ -130,6 +143,7 @@ def load_model(
     trust_remote_code: bool = False,
     hf_model: Any = None,
     tokenizer: Any = None,
+    adapter: str | Path | None = None,
     kind: Kind = "bridge",
 ) -> Any:
     """Loads a model with its tokenizer, parameters frozen, in evaluation mode.
@@ -137,7 +151,8 @@ def load_model(
     Args:
         name: "toy" (the embedded model), a Hub id, a folder with a Hugging Face checkpoint (base or
             fine-tuned), or a GGUF file, here (``model.gguf``) or on the Hub (``org/name:model.gguf``), whose
-            weights are dequantised.
+            weights are dequantised. A folder with a LoRA adapter alone leads to the base that it names, and
+            the adapter is merged into it.
         device: "auto" takes cuda, then mps, then cpu.
         dtype: "auto" takes bfloat16 on a GPU that supports it, else float32. float16 is refused: gradients of
             P underflow.
@@ -147,8 +162,9 @@ def load_model(
         trust_remote_code: run code that comes with the checkpoint.
         hf_model: a Hugging Face model that is already loaded (quantized, say); it keeps its device, dtype and
             weights, and is switched to eager attention by TransformerLens. `tokenizer` must come with it
-            unless `name` has one.
+            unless `name` has one. The adapters of a `PeftModel` are merged into it.
         tokenizer: used instead of the checkpoint's.
+        adapter: folder of a LoRA adapter of this model, merged into its weights in memory.
         kind: "bridge", or "hooked" for a `HookedTransformer` of TransformerLens 3.9 (weights unprocessed).
 
     Returns:
@@ -156,8 +172,8 @@ def load_model(
 
     Raises:
         ModelError: unknown or gated name, no such folder, weights missing from the checkpoint, an
-            architecture without hooks; a GGUF file that is cut off or of an architecture that transformers
-            does not read.
+            architecture without hooks; a folder with both a model and an adapter; a file that is cut off or
+            that Git LFS has not fetched; a GGUF file of an architecture that transformers does not read.
     """
     if kind not in ("bridge", "hooked"):
         raise ModelError(f'unknown kind {kind!r}: use "bridge" or "hooked"')
@@ -166,14 +182,19 @@ def load_model(
     where = pick_device(device)
     number = pick_dtype(dtype, where)
     label, source = str(name), _source(str(name))
+    if adapter is None and hf_model is None and is_adapter(source):
+        adapter, source = source, adapter_base(Path(source))
+        label = source
     revised: str | None = None
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _quiet(label == TOY):
         if hf_model is not None:
+            if label == TOY:
+                label = source = _name_of(hf_model)
+                if tokenizer is None:
+                    raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
+            hf_model, label = _unwrapped(hf_model, label)
             _check_brought(hf_model, device, dtype, device_map)
-            if tokenizer is None and label == TOY:
-                raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
-            label = source = _name_of(hf_model) if label == TOY else label
         elif Path(source).is_dir() or looks_like_path(source):
             check_path(Path(source))
         if tokenizer is None:
@@ -182,11 +203,16 @@ def load_model(
             hf_model = load_plain(source, number, device_map=device_map, **options)
             hf_model = hf_model if device_map is not None else hf_model.to(where)
             revised = revision_of(source, hf_model, revision=revision)
+        if adapter is not None:
+            folder = Path(adapter).expanduser()
+            hf_model, label = merged(hf_model, folder), f"{label} + {folder}"
+            own = hash_of_files([folder / ADAPTER, *folder.glob("*.safetensors")])
+            revised = own if revised is None else f"{revised}+{own}"
         hf_model.requires_grad_(False).eval()
         made = projections(hf_model)
         build = _bridge if kind == "bridge" else _hooked
         stand_in, settings = settled_tokenizer(tokenizer)
-        with no_installs():
+        with no_installs(), cache_where_offline(wanted=not Path(source).is_dir()):
             model = build(source, hf_model, stand_in, trust_remote_code)
         stand_in.init_kwargs = settings
     model.eval()
@@ -361,6 +387,19 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ModelError(f"unknown dtype {name!r}: use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def _unwrapped(hf_model: Any, label: str) -> tuple[Any, str]:
+    """(the model with the adapters of a `PeftModel` merged into it, a name that says so)."""
+    if hasattr(hf_model, "merge_and_unload"):
+        names = ", ".join(map(str, getattr(hf_model, "active_adapters", None) or ["adapter"]))
+        return hf_model.merge_and_unload(), f"{label} + {names}"
+    if getattr(hf_model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            "hf_model has adapters that are not merged: load them with peft.PeftModel.from_pretrained(), or"
+            " give load_model(base, adapter=...)"
+        )
+    return hf_model, label
 
 
 def _check_brought(hf_model: Any, device: Any, dtype: Any, device_map: Any) -> None:

@@ -27,7 +27,7 @@ NATIVE_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.
 """Largest difference of the probe's logits, relative to the largest logit, between native attention and the
 bridge's own (whose softmax is in float32 whatever the dtype)."""
 _PADDING = 2
-"""Tokens of padding that a probe puts in front."""
+"""Tokens of padding that a probe puts in front at least."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,17 @@ class Probe:
     """What else was decided (JSON)."""
 
 
-def probe_gradients(model: HookedModel, sites: Sequence[Site], tokens: Sequence[int]) -> Probe:
+def probe_gradients(
+    model: HookedModel, sites: Sequence[Site], tokens: Sequence[int], *, width: int | None = None
+) -> Probe:
     """Tries a forward and a backward pass of one prompt, alone and padded, with native attention and without.
 
     Anything unexpected is logged.
+
+    Args:
+        width: tokens of the longest prompt that it may share a batch with; it is padded to that.
     """
-    alone, padded = _alone_and_padded(model, tokens)
+    alone, padded = _alone_and_padded(model, tokens, width)
     own, size = _attempt(model, sites, False, len(tokens), *alone)
     with native_attention(model) as possible:
         pass
@@ -70,16 +75,19 @@ def probe_gradients(model: HookedModel, sites: Sequence[Site], tokens: Sequence[
 
 
 @torch.no_grad()
-def probe_forward(model: HookedModel, names: Iterable[str], tokens: Sequence[int]) -> Probe:
+def probe_forward(
+    model: HookedModel, names: Iterable[str], tokens: Sequence[int], *, width: int | None = None
+) -> Probe:
     """Tries a forward pass of one prompt, alone and padded, with native attention and without; hooks must
     fire in both.
 
     Args:
         names: of the hooks that are on the model or will be.
+        width: as in `probe_gradients`.
     """
     wanted = set(names)
     seen: set[str] = set()
-    alone, padded = _alone_and_padded(model, tokens)
+    alone, padded = _alone_and_padded(model, tokens, width)
 
     def see(activation: Tensor, hook: Any) -> None:
         seen.add(hook.name)
@@ -113,14 +121,14 @@ def differs(model: HookedModel, logits: Tensor, own: Tensor) -> str:
 
 
 def _alone_and_padded(
-    model: HookedModel, tokens: Sequence[int]
+    model: HookedModel, tokens: Sequence[int], width: int | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(tokens, mask) of the prompt as it is, and with padding in front."""
-    device = device_of(model)
+    device, padding = device_of(model), max(_PADDING, (width or 0) - len(tokens))
     alone = torch.tensor([list(tokens)], device=device)
-    padded = torch.tensor([[tokens[0]] * _PADDING + list(tokens)], device=device)
+    padded = torch.tensor([[tokens[0]] * padding + list(tokens)], device=device)
     mask = torch.ones_like(padded)
-    mask[:, :_PADDING] = 0
+    mask[:, :padding] = 0
     return (alone, torch.ones_like(alone)), (padded, mask)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import PromptError, ScoreError
 from ..tasks.question import Question, Task
+from . import chat
 from .models import HookedModel, tokenizer_of
 
 log = logging.getLogger(__name__)
@@ -71,26 +72,18 @@ Encode = Callable[[Any, Sequence[Question]], list[Any]]
 def render(tokenizer: Any, question: Question) -> str:
     """The text that the model reads: chat template where the tokenizer has one, and the start of the answer
     turn."""
-    if not getattr(tokenizer, "chat_template", None):
-        parts = [question.system, question.prompt]
-        text = "\n\n".join(part for part in parts if part)
-        # A base model continues the prompt itself: the answer starts on a line of its own.
-        return f"{text}\n{question.answer_prefix}" if question.answer_prefix else text
-    user = {"role": "user", "content": question.prompt}
-    messages = [{"role": "system", "content": question.system}, user] if question.system else [user]
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-    except Exception as error:  # Jinja raises whatever the template's author wrote
-        if not question.system:
-            raise PromptError(f"the chat template fails on question {question.id!r}: {error}") from error
-        # Templates without a system role (Gemma 2) refuse it: put it before the prompt.
-        merged = {"role": "user", "content": f"{question.system}\n\n{question.prompt}"}
-        text = tokenizer.apply_chat_template(
-            [merged], add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-    return text + question.answer_prefix
+    return chat.unmark(tokenizer, written(tokenizer, question))
+
+
+def written(tokenizer: Any, question: Question) -> str:
+    """The same for `tokenize`: what a chat template wrote has special tokens in the question's text
+    marked."""
+    if getattr(tokenizer, "chat_template", None):
+        return chat.write(tokenizer, question)
+    parts = [question.system, question.prompt]
+    text = "\n\n".join(part for part in parts if part)
+    # A base model continues the prompt itself: the answer starts on a line of its own.
+    return f"{text}\n{question.answer_prefix}" if question.answer_prefix else text
 
 
 def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
@@ -109,11 +102,11 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
         raise PromptError(
             f"task {open_ended.task!r} is answered in words and has no labels: take one that has, e.g. blend"
         )
-    texts = [render(tokenizer, question) for question in questions]
+    texts = [written(tokenizer, question) for question in questions]
     prompts = tokenize(tokenizer, texts)
-    chat = bool(getattr(tokenizer, "chat_template", None))
+    answers_turn = bool(getattr(tokenizer, "chat_template", None))
     spaces = [
-        "" if chat or question.answer_prefix or text[-1:].isspace() else " "
+        "" if answers_turn or question.answer_prefix or text[-1:].isspace() else " "
         for text, question in zip(texts, questions)
     ]
     with_answer = tokenize(
@@ -153,15 +146,21 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
 def tokenize(tokenizer: Any, texts: list[str], *, plain: bool = False) -> list[list[int]]:
     """Token ids with exactly one BOS where the tokenizer puts one before plain text, and no EOS at the end.
 
-    A chat template writes its special tokens itself; some write a BOS, some leave it to the tokenizer.
+    A chat template writes its special tokens itself; some write a BOS, some leave it to the tokenizer. What
+    a question's own text says of special tokens is text.
 
     Args:
         plain: the texts are not what a chat template wrote, though the tokenizer may have one.
     """
-    chat = bool(getattr(tokenizer, "chat_template", None)) and not plain
+    turns = bool(getattr(tokenizer, "chat_template", None)) and not plain
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    ids = tokenizer(texts, add_special_tokens=not chat, truncation=False)["input_ids"]
-    opens = chat and bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+    ids = list(tokenizer(texts, add_special_tokens=not turns, truncation=False)["input_ids"])
+    for i, text in enumerate(texts):
+        if turns and chat.is_marked(text):
+            ids[i] = chat.tokens_of(tokenizer, text)
+        elif not turns and chat.has_special(tokenizer, text):
+            ids[i] = chat.as_text(tokenizer, text)
+    opens = turns and bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
     tidy = []
     for row in ids:
         if opens and row[:1] != [bos]:
@@ -169,7 +168,7 @@ def tokenize(tokenizer: Any, texts: list[str], *, plain: bool = False) -> list[l
         while bos is not None and row[:2] == [bos, bos]:
             row = row[1:]
         if (
-            not chat and eos is not None and eos != bos and row[-1:] == [eos]
+            not turns and eos is not None and eos != bos and row[-1:] == [eos]
         ):  # the label comes next, not the end
             row = row[:-1]
         tidy.append(row)
@@ -201,6 +200,25 @@ def context_length(model: HookedModel) -> int | None:
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     length = getattr(config, "max_position_embeddings", None)
     return int(length) if length else None
+
+
+def rope_border(model: HookedModel) -> int | None:
+    """Tokens up to which a model with LongRoPE (Phi-3, 128k) turns positions in another way than beyond; None
+    for any other model.
+
+    Which way is taken is decided for a whole batch, by its longest row.
+    """
+    plain: Any = getattr(model, "original_model", None)
+    config = getattr(plain, "config", None)
+    if config is None:
+        return None
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for said in (getattr(config, "rope_parameters", None), getattr(config, "rope_scaling", None)):
+        if isinstance(said, dict) and said.get("rope_type", said.get("type")) == "longrope":
+            own = said.get("original_max_position_embeddings")
+            border = own or getattr(config, "original_max_position_embeddings", None)
+            return int(border) if border else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -255,6 +273,7 @@ def plan_batches(
     *,
     most_tokens: int | None = None,
     padding: bool = True,
+    apart: Sequence[bool] | None = None,
 ) -> list[list[int]]:
     """Batches of question positions, alike in length, the longest first (so that too large a batch shows at
     once).
@@ -265,6 +284,7 @@ def plan_batches(
             a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
         most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_PER_BATCH`.
         padding: False for batches of one length each.
+        apart: which prompts share no batch with the others, e.g. those beyond `rope_border`.
 
     Raises:
         PromptError: a batch size that is none of these, or sizes that do not add up to the number of
@@ -290,6 +310,8 @@ def plan_batches(
             )
     ends = list(itertools.accumulate(sizes, initial=0))
     batches = [order[start:end] for start, end in zip(ends, ends[1:])]
+    if apart is not None:
+        batches = [list(s) for batch in batches for _, s in itertools.groupby(batch, key=apart.__getitem__)]
     if padding:
         return batches
     return [list(even) for batch in batches for _, even in itertools.groupby(batch, key=lambda i: lengths[i])]

@@ -33,7 +33,7 @@ from .hooks import SiteHooks
 from .identity import identity, model_identity
 from .models import HookedModel, describe, device_of, dtype_of, frozen, tokenizer_of
 from .probe import Probe, probe_forward, probe_gradients, tokens_that_fit
-from .prompts import Prompt, pad, plan_batches
+from .prompts import Prompt, pad, plan_batches, rope_border
 from .workarounds import native_attention
 from .world import World, apart, world
 
@@ -221,14 +221,16 @@ def _decide(
     checkpoint: Checkpoint | None,
 ) -> dict[str, Any]:
     """How the pass is run (JSON): kernel, batch sizes, and what else the probe says."""
-    shortest = min(prompts, key=lambda p: len(p.tokens))
+    shortest, border = min(prompts, key=lambda p: len(p.tokens)), rope_border(model)
+    beyond = [border is not None and max(map(len, p.rows)) > border for p in prompts]
+    width = max((len(p.tokens) for p, long in zip(prompts, beyond) if not long), default=None)
     if probe is not None:
         tried = probe(shortest)
     elif hooks is not None and hooks.backward:
-        tried = probe_gradients(model, hooks.sites, shortest.tokens)
+        tried = probe_gradients(model, hooks.sites, shortest.tokens, width=width)
     else:
         names = [name for name, _ in fwd_hooks] + ([] if hooks is None else hooks.names)
-        tried = probe_forward(model, names, shortest.tokens)
+        tried = probe_forward(model, names, shortest.tokens, width=width)
     if not tried.padding and any(len(p.rows) > 1 for p in prompts):
         raise ScoreError(
             "padding changes what this model says, and a cloze question's options are padded to one length:"
@@ -240,7 +242,14 @@ def _decide(
     elif most is None:
         most = min(world().gather(tokens_that_fit(model, tried.bytes_per_token)))
     device = device_of(model)
-    plan = plan_batches(lengths, batch_size, device, most_tokens=most, padding=tried.padding)
+    plan = plan_batches(
+        lengths,
+        batch_size,
+        device,
+        most_tokens=most,
+        padding=tried.padding,
+        apart=beyond if any(beyond) else None,
+    )
     sizes = [len(batch) for batch in plan]
     return {"sizes": sizes, "native": tried.native, "tokens_per_batch": most, **tried.rest}
 

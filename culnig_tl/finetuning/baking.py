@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..data.neurons import NeuronSet, Site
-from ..errors import NeuronError
+from ..errors import ModelError, NeuronError
 from .weights import copy_rest, new_folder, opened_checkpoint, place_of, read_config, rewrite, write_json
 
 _QKV = (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)
@@ -41,7 +41,7 @@ _MODULES: dict[str, tuple[int, tuple[Site, ...]]] = {
 [out, in], GPT-2's Conv1D [in, out]."""
 
 
-def bake(model_folder: str | Path, neurons: NeuronSet, out_folder: str | Path) -> Path:
+def bake(model_folder: Any, neurons: NeuronSet, out_folder: str | Path) -> Path:
     """Writes the model with the neurons suppressed; its logits are those of ``ablate(model, neurons)``.
 
     Args:
@@ -55,10 +55,15 @@ def bake(model_folder: str | Path, neurons: NeuronSet, out_folder: str | Path) -
         `out_folder`.
 
     Raises:
-        ModelError: no checkpoint there, a quantized one, or a folder that is in use.
+        ModelError: a loaded model, no checkpoint there, a quantized one, or a folder that is in use.
         NeuronError: an empty set, or neurons that the checkpoint does not have.
     """
     out = Path(out_folder)
+    if not isinstance(model_folder, (str, Path)):
+        raise ModelError(
+            f"bake takes a checkpoint's folder, not a loaded model ({type(model_folder).__name__}): give what"
+            " it was loaded from"
+        )
     if not len(neurons):
         raise NeuronError("the set is empty: the baked model would be the model itself")
     with opened_checkpoint(model_folder) as folder:

@@ -7,9 +7,11 @@ their place. Nothing stays on the model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from ..engine.run import Batch, State, Work, run_pass, running_sum
 from ..errors import NeuronError
 from ..progress import Advance
 from ..tasks.question import Task
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -105,8 +109,13 @@ def operation_name(scale: float = 0.0, to: NeuronMeans | None = None) -> str:
 
 
 def check_fits(model: HookedModel, neurons: NeuronSet) -> None:
-    """Raises `NeuronError` where a neuron lies outside the model: the set is of another model."""
-    info = describe(model)
+    """Raises `NeuronError` where a neuron lies outside the model: the set is of another model. A set that was
+    found on other weights of the same shape is warned about."""
+    info, known = describe(model), neurons.provenance
+    if known.model is not None and len(neurons):
+        both = None not in (known.revision, info.revision)
+        if (known.revision != info.revision) if both else (known.model != info.name):
+            _say_other_model(known.model, known.revision, info.name, info.revision)
     for (site, layer), index in neurons.indices.items():
         if site not in info.widths:
             raise NeuronError(
@@ -118,6 +127,16 @@ def check_fits(model: HookedModel, neurons: NeuronSet) -> None:
                 f"neuron ({site}, {layer}, {index[-1]}) lies outside {info.name}: {info.layers} layers,"
                 f" {info.widths[site]:,} neurons per layer at {site}, {there}; the set is of another model"
             )
+
+
+@lru_cache(maxsize=64)
+def _say_other_model(theirs: str, their_revision: str | None, ours: str, our_revision: str | None) -> None:
+    """Once a process for each pair of models."""
+    log.warning(
+        "these neurons were found on %s (%s), and the model is %s (%s): the same neuron of other weights may"
+        " do something else",
+        theirs, their_revision or "no revision", ours, our_revision or "no revision",
+    )  # fmt: skip
 
 
 def _affine(factors: Tensor, offsets: Tensor | None, at: Tensor | None) -> Callable[..., Tensor]:

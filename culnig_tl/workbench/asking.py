@@ -13,7 +13,7 @@ import torch
 from ..data.neurons import NeuronSet
 from ..engine.cloze import ClozePrompt, encode_cloze, log_likelihoods
 from ..engine.models import HookedModel, describe, device_of, frozen, last_logits, tokenizer_of
-from ..engine.prompts import context_length, encode, render, tokenize
+from ..engine.prompts import context_length, encode, tokenize, written
 from ..errors import NeuronError, PromptError, ScoreError
 from ..method.ablation import ablate
 from ..method.cloze import Normalise, priors, probabilities
@@ -222,7 +222,7 @@ def _asked(
     if question.options:
         (prompt,) = encode(tokenizer, [question])
         return prompt.tokens, lambda: _answered(model, prompt.tokens, prompt.option_tokens)
-    (row,) = tokenize(tokenizer, [render(tokenizer, question)])
+    (row,) = tokenize(tokenizer, [written(tokenizer, question)])
     return row, lambda: _answered(model, row, ())
 
 

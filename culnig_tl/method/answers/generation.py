@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ...engine.models import HookedModel, device_of, last_logits, tokenizer_of
 from ...engine.probe import differs
-from ...engine.prompts import Prompt, context_length, pad, render, tokenize
+from ...engine.prompts import Prompt, context_length, pad, tokenize, written
 from ...engine.run import is_out_of_memory
 from ...engine.workarounds import native_attention
 from ...errors import ScoreError
@@ -68,7 +68,7 @@ def encode_open(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     """Tokens of questions that are answered in words: chat template, and no label."""
     if not questions:
         return []
-    rows = tokenize(tokenizer, [render(tokenizer, question) for question in questions])
+    rows = tokenize(tokenizer, [written(tokenizer, question) for question in questions])
     log.info("first prompt's tokens: %s", tokenizer.convert_ids_to_tokens(list(rows[0])))
     return [Prompt(question, tuple(row), -1, ()) for question, row in zip(questions, rows)]
 
