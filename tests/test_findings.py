@@ -29,7 +29,7 @@ EXPECTED = {
     "rival does it": (YES, YES, NO),
     "both": (YES, NO, NO),
     "nearly alone": (YES, OPEN, YES),
-    "nothing": (NO, NO, NO),
+    "nothing": (OPEN, OPEN, OPEN),
     "ignorant": (OPEN, OPEN, CAUTION),
 }
 """Case -> whether "random", "culture alone" and "rival" hold."""
@@ -79,7 +79,7 @@ def test_a_model_that_does_not_know_the_answers_is_called_so(found):
     assert found["ignorant"].claims()[0].name == "ability" and "ability" not in holds(found["shown"])
 
 
-@pytest.mark.parametrize(("lost", "state"), [(0.3, YES), (0.0, NO)])
+@pytest.mark.parametrize(("lost", "state"), [(0.3, YES), (0.0, OPEN)])
 def test_other_cultural_tasks_lose_too_or_not(lost, state):
     tasks = {"food": True, "norms": True, "sense": False}
     study = made_study(own={"food": 0.5, "norms": lost}, random={}, tasks=tasks)
@@ -209,18 +209,18 @@ def test_claims_follow_any_numbers(found: Findings):
     """The rules, written out once more: nothing is called shown or refuted that the numbers do not decide."""
     food, said = found.drops["food"], holds(found)
     assert (said["random"] is YES) == (_beyond(food.layer) and _beyond(food.count))
-    assert (said["random"] is NO) == (food.layer.excess_high <= 0 or food.count.excess_high <= 0)
+    assert (said["random"] is NO) == (food.layer.excess_high < 0 or food.count.excess_high < 0)
     gaps = [_gap(food.layer, d.layer) for d in found.drops.values() if not d.culture]
-    assert (said["culture alone"] is NO) == any(gap + half <= 0 for gap, half in gaps)
+    assert (said["culture alone"] is NO) == any(gap + half < 0 for gap, half in gaps)
     assert (said["culture alone"] is YES) == bool(gaps and all(gap - half > 0 for gap, half in gaps))
     if found.rival is None:
         assert said["rival"] is CAUTION
     else:
-        assert (said["rival"] is NO) == (food.rival.excess_high <= 0)
+        assert (said["rival"] is NO) == (food.rival.excess_high < 0)
         assert said["rival"] is not YES or food.rival.excess_low > 0
     if found.drops["food"].trivial is not None:
         low, high = (food.layer.base + sign * 1.96 * food.se - food.trivial for sign in (-1, 1))
-        assert said.get("ability", YES) is (YES if low > 0 else NO if high <= 0 else OPEN)
+        assert said.get("ability", YES) is (YES if low > 0 else NO if high < 0 else OPEN)
 
 
 def _gap(culture: Drop, other: Drop) -> tuple[float, float]:
@@ -268,7 +268,7 @@ def test_simulated_studies_decide_what_their_size_can_decide(questions, lost):
     for found, state in zip(studies, said):
         drops = (found.drops["food"].layer, found.drops["food"].count)
         assert state is OPEN or state is (YES if all(d.excess_low > 0 for d in drops) else NO)
-        assert state is not NO or any(d.excess_high <= 0 for d in drops)
+        assert state is not NO or any(d.excess_high < 0 for d in drops)
     if lost == 0:
         assert said.count(YES) <= 1 and said.count(OPEN) >= 15  # 2.5% of the intervals lie below 0, twice
     if lost == 20 and questions >= 300 or lost == 4 and questions == 3000:
@@ -283,6 +283,14 @@ def test_a_drop_that_the_interval_cannot_tell_is_open():
     found = Findings("food", {"food": TaskDrops(True, wide, wide)}, neurons=60, share=1.0)
     (claim,) = (claim for claim in found.claims() if claim.name == "random")
     assert claim.holds is found.holds is OPEN
+
+
+def test_a_sample_in_which_nothing_changed_is_open():
+    """Of 20 questions none is lost 44 times in 100 where 4 points of them are."""
+    right, clusters = np.ones(20), np.array([f"c{i}" for i in range(20)])
+    drop = compare_drops(right, right, [right] * 10, clusters, draws=100)
+    found = Findings("food", {"food": TaskDrops(True, drop, drop)}, neurons=60, share=1.0)
+    assert (drop.excess_low, drop.excess_high) == (0, 0) and found.holds is OPEN
 
 
 def test_random_sets_that_cost_as_much_leave_it_open():

@@ -62,7 +62,7 @@ class Enhancement:
             f"the largest change is {best['change']:+.1f} points on {best['task']} ({best['set']}, x"
             f" {best['factor']:g}; 95% {best['low']:+.1f} to {best['high']:+.1f}, from {best['base']:.1f}%)"
         )
-        if raised.empty and (tried["high"] <= 0).all():
+        if raised.empty and (tried["high"] < 0).all():
             return f"Enhancing raises cultural accuracy at none of {len(tried)} points: {text}."
         if raised.empty:
             return (

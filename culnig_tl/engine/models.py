@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -277,13 +278,19 @@ def sites_of(info: ModelInfo, sites: Iterable[Site | str]) -> tuple[Site, ...]:
     wanted = {Site.parse(site) for site in sites}
     have = ", ".join(map(str, info.widths))
     if wanted == set(SITES) and (left := wanted & set(info.widths)) and left != wanted:
-        log.warning("of the sites %s this model has %s: the others are left out", ", ".join(SITES), have)
+        _say_sites_left(have)
         wanted = left
     if missing := [site for site in Site if site in wanted and site not in info.widths]:
         raise ScoreError(f"this model has no site {missing[0]}: it has {have}")
     if not wanted:
         raise ScoreError(f"no site is asked for: the model has {have}")
     return tuple(site for site in Site if site in wanted)
+
+
+@lru_cache(maxsize=16)
+def _say_sites_left(have: str) -> None:
+    """Once a process."""
+    log.warning("of the sites %s this model has %s: the others are left out", ", ".join(SITES), have)
 
 
 def device_of(model: HookedModel) -> torch.device:

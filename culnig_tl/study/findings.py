@@ -6,7 +6,8 @@ are all written from the same `Drop` objects, so they cannot disagree:
     drops of every task  ->  Finding (holds, open or fails)  ->  verdict, headline, sentence
 
 One rule decides everywhere: a claim of "more" holds where the difference's 95% interval lies above 0, fails
-where it lies at or below 0, and is open where it does neither, however large the difference itself is.
+where it lies below 0, and is open where it touches 0, however large the difference itself is. An interval
+without width, where no answer has changed, is open too: a small sample looks just so.
 """
 
 from __future__ import annotations
@@ -434,7 +435,7 @@ def _numbers(drop: Drop) -> dict[str, float]:
 
 def _decided(low: float, high: float) -> Holds:
     """What the 95% interval of a difference says of "there is one above 0"; NaN is open."""
-    return Holds.YES if low > 0 else Holds.NO if high <= 0 else Holds.OPEN
+    return Holds.YES if low > 0 else Holds.NO if high < 0 else Holds.OPEN
 
 
 def _beyond(drop: Drop) -> Holds:
