@@ -331,7 +331,7 @@ def test_bad_folders(tmp_path, copied):
     with pytest.raises(ModelError, match="holds no config.json"):
         load_model(tmp_path / "empty")
     (tmp_path / "empty" / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="LoRA adapter, not a model: merge it first"):
+    with pytest.raises(ModelError, match="names no base model"):
         load_model(tmp_path / "empty")
     folder = copied("llama")
     (folder / "model.safetensors").unlink()

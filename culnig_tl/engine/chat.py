@@ -112,7 +112,7 @@ def tokens_of(tokenizer: Any, text: str) -> list[int]:
     numbers = {special: i for i, special in enumerate(_specials(tokenizer, len(tokenizer)))}
     plain = unmark(tokenizer, pattern.sub(lambda found: _stand_in(numbers[found[0]]), text))
     found = twin(plain, add_special_tokens=False, truncation=False, split_special_tokens=True)["input_ids"]
-    return [ids.get(token, token) for token in found]
+    return [ids[token] if token in ids else int(token) for token in found]
 
 
 def _stand_in(number: int) -> str:

@@ -190,12 +190,12 @@ def load_model(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _quiet(label == TOY):
         if hf_model is not None:
+            _check_brought(hf_model, device, dtype, device_map)
             if label == TOY:
                 label = source = _name_of(hf_model)
                 if tokenizer is None:
                     raise ModelError("load_model(hf_model=...) needs a tokenizer=... as well")
             hf_model, label = _unwrapped(hf_model, label)
-            _check_brought(hf_model, device, dtype, device_map)
         elif Path(source).is_dir() or looks_like_path(source):
             check_path(Path(source))
         if tokenizer is None:
