@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -109,7 +110,8 @@ def claim(
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
     done = opened.study
     where = data_dir or done.config.data_dir
-    plain = load_task(rival or done.config.rival or RIVAL_TASK, form=done.form, data_dir=where)
+    how: dict[str, Any] = {"form": done.form, "data_dir": where, "wordings": done.config.wordings}
+    plain = load_task(rival or done.config.rival or RIVAL_TASK, **how)
     name, (found_on, asked_on) = plain.name, halves(plain)
     if random_sets is None and done.config.model == TOY:
         random_sets = TOY_RANDOM_SETS

@@ -146,7 +146,7 @@ def enhance_sweep(
     """Multiplies the outputs of each set by each factor and asks the tasks.
 
     Args:
-        tasks: test splits, cultural ones and others: no question that neurons were found on.
+        tasks: cultural ones and others, whole or test splits: no question that neurons were found on.
         general: culture-general neurons.
         specific: culture-specific ones; each country's are tried on the cultural tasks' questions about that
             country.
@@ -160,7 +160,8 @@ def enhance_sweep(
     """
     if not tasks or not factors:
         raise ScoreError("enhancing needs at least one task to ask and one factor")
-    seen = next((task.name for task in tasks if any(q.split == "neuron" for q in task)), None)
+    found_on = general.provenance.found_on
+    seen = next((t.name for t in tasks if found_on(t.name) and any(q.split == "neuron" for q in t)), None)
     if seen is not None:
         raise ScoreError(f"task {seen!r} holds questions that neurons are found on: ask its test_split()")
     drawn = range(random_sets if scores is not None else 0)

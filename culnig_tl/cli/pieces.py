@@ -58,6 +58,7 @@ def score(
     model = load(config)
     form = form_for(asking, model, task, config)
     how: dict[str, Any] = {"split": which, "limit": config.limit, "data_dir": config.data_dir}
+    how["wordings"] = asking.wordings
     questions = load_task(task, control=control, form=form, **how)
     spoken = load_task(language, form=form, **how) if language is not None else None
     with Checkpoint.beside(output, resume=resume, every=save_every) as checkpoint:
@@ -138,17 +139,20 @@ def evaluate(
     tasks: tuple[str, ...] = ("miniculture",),
     neurons: Path | None = None,
     scale: float = 0.0,
+    split: Literal["auto", "neuron", "test", "all"] = "auto",
     by: Literal["task", "country", "template", "group"] = "task",
     output: MaybeOutput = None,
     resume: bool = False,
     save_every: float = 60.0,
 ) -> None:
-    """Asks tasks' test questions, with or without neurons. torchrun shares the questions among processes.
+    """Asks tasks' questions, with or without neurons. torchrun shares the questions among processes.
 
     Args:
         tasks: Tasks to ask; `culnig-tl tasks` lists them.
         neurons: Neurons to scale; without them the model is unchanged.
         scale: What the neurons' outputs are multiplied by: 0 suppresses them, 2 enhances them.
+        split: Which questions. auto: all of a task, but the test split alone where the neurons were found on
+            it, or do not say on which; without neurons, of the task that a study would find them on.
         by: What the printed table has a row for.
         output: Parquet file to write, one row per question.
         resume: With --output: resume where the same command was stopped.
@@ -160,6 +164,7 @@ def evaluate(
     from ..engine.world import world
     from ..method.evaluation import evaluate as ask
     from ..run.pipeline import form_for, load
+    from ..study.asked import culture_of, parts_of
     from ..tasks import load_task
 
     if resume and output is None:
@@ -167,13 +172,13 @@ def evaluate(
     chosen = NeuronSet.load(neurons) if neurons else None
     model = load(config)
     form = form_for(asking, model, tasks[0], config)
-    given: dict[str, Any] = {
-        "split": "test",
-        "limit": config.limit,
-        "data_dir": config.data_dir,
-        "form": form,
-    }
-    asked = [load_task(name, **given) for name in tasks]
+    given: dict[str, Any] = {"data_dir": config.data_dir, "wordings": asking.wordings, "form": form}
+    whole = [load_task(name, **given) for name in tasks]
+    if chosen is None:
+        found_on = {task.name for task in [culture_of(whole)] if task is not None}
+    else:
+        found_on = {task.name for task in whole if chosen.provenance.found_on(task.name)}
+    asked = [task.limit(config.limit) for task in parts_of(whole, split, found_on)]
     how: dict[str, Any] = {"ablate": chosen, "scale": scale, "resume": resume}
     how |= {"batch_size": config.batch_size, "progress": world().first}
     kept: Any = nullcontext(lambda name: None)
@@ -185,3 +190,8 @@ def evaluate(
         if output is not None:
             world().on_first(lambda: result.save(output))
     show_frame(result.accuracy(by))
+    say("Asked: " + "; ".join(f"{task}, {_questions(split)}" for task, split in result.splits.items()))
+
+
+def _questions(split: str) -> str:
+    return "all questions" if split == "all" else f"the {split} split"

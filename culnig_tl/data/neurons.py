@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from .. import io
 from ..errors import NeuronError
+from ..tasks.question import CONTROL
 
 Pool = Literal["mlp", "attn"]
 
@@ -117,6 +118,11 @@ class Provenance:
     """Of the questions that were scored: "letters" or "cloze"."""
     version: str | None = None
     """The version of this package."""
+
+    def found_on(self, task: str) -> bool:
+        """Whether neurons were found on this task, or may have been, because the set does not say on
+        which."""
+        return not self.tasks or task in {name.removesuffix(CONTROL) for name in self.tasks}
 
 
 class NeuronSet:

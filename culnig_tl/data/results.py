@@ -64,6 +64,11 @@ class EvaluationResult:
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def splits(self) -> dict[str, str]:
+        """Task -> which of its questions were asked: "neuron", "test", or "all" of them."""
+        return dict(self.metadata.get("splits", {}))
+
     def values(self, task: str) -> np.ndarray:
         """[question] a task's answers, right (1) or wrong (0); their alignment, 0 to 1, if they have one."""
         rows = self.table.loc[self.table["task"] == task]
@@ -145,8 +150,10 @@ class EvaluationResult:
 
     def __str__(self) -> str:
         setting = self.metadata.get("setting", "unchanged")
+        of_split = {task: f", {split} split" for task, split in self.splits.items() if split != "all"}
         lines = [
             f"{task}: {accuracy:.2f} ± {se:.2f} %, {_p_of_answer(p_answer)}{questions:,} questions"
+            f"{of_split.get(str(task), '')}"
             for task, accuracy, se, p_answer, questions, _ in self.accuracy().itertuples()
         ]
         return f"EvaluationResult ({setting})\n  " + "\n  ".join(lines)
@@ -258,6 +265,7 @@ def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
         for key in (
             "fingerprints",
             "form",
+            "splits",
             "normalise",
             "batch_sizes",
             "two_token_labels",

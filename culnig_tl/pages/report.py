@@ -204,6 +204,7 @@ def accuracy_cells(table: ResultsTable, forms: Collection[Form]) -> dict[str, An
         rows.append({"name": setting, "paper": setting.endswith("(paper)"), "cells": cells})
     when = [RIGHT[form] + (f" ({form})" if len(forms) > 1 else "") for form in RIGHT if form in forms]
     caption = f"Accuracy in percent with these neurons at 0. An answer is right when {', or '.join(when)}"
+    caption += f". {table.note.removesuffix('.')}" if table.note else ""
     return {"head": ["setting", "neurons", *tasks], "rows": rows, "caption": caption}
 
 
@@ -279,6 +280,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("random sets", f"{config.random_sets} of each kind, seeds {config.seed} to {last}"),
         ("random sets were asked", _of_random_sets(study)),
         ("form", _form_in_words(study)),
+        ("wordings", config.wordings or "the package's"),
         ("questions per task", "all" if config.limit is None else f"at most {config.limit:,}"),
         ("rows per question", "all" if config.rows is None else f"at most {config.rows:,}"),
         ("batch size", str(config.batch_size)),
@@ -331,7 +333,7 @@ def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:
     """Task, use, questions, source and fingerprint of all questions that the study rests on."""
     tasks = study.info["tasks"]
     rows = [
-        (task, "ask", f"{about['questions']:,}", str(about["source"]), str(about["fingerprint"]))
+        (task, _ask(about), f"{about['questions']:,}", str(about["source"]), str(about["fingerprint"]))
         for task, about in tasks.items()
     ]
     for name, use in USES:
@@ -341,3 +343,9 @@ def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:
             fingerprint = str(scores.metadata.get("fingerprint", "unknown"))
             rows.append((scores.task, use, f"{sum(scores.questions):,}", str(source), fingerprint))
     return rows
+
+
+def _ask(about: Mapping[str, Any]) -> str:
+    """Which of a task's questions were asked, in words."""
+    split = about.get("split")
+    return "ask" if split is None else "ask all" if split == "all" else f"ask the {split} split"

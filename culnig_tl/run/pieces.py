@@ -16,12 +16,13 @@ from ..data.scores import NeuronScores
 from ..engine.checkpoint import SAVE_EVERY, Checkpoint
 from ..engine.identity import differing, identity, model_identity
 from ..engine.models import HookedModel
-from ..errors import StudyError, TaskError
+from ..errors import StudyError
 from ..method.ablation import operation_name
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..method.selection import select_general, select_random, select_rival, select_specific
 from ..progress import Advance
+from ..study.asked import asked_tasks, culture_of
 from ..study.comparison import halves
 from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig
 from ..study.folder import StudyFolder, part_name
@@ -39,7 +40,7 @@ class Questions:
     """The questions of a study."""
 
     asked: tuple[Task, ...]
-    """Test splits."""
+    """What is asked with and without neurons: see `asked_tasks`."""
     scored: Mapping[str, Task]
     """"neuron", "control", "reading", and "rival" where there is one."""
     random: tuple[Task, ...] = ()
@@ -65,8 +66,9 @@ class Questions:
             StudyError: none of them is cultural, with a control and a neuron split.
         """
         how: dict[str, Any] = {"form": form or form_asked(config) or "letters", "data_dir": config.data_dir}
+        how["wordings"] = config.wordings
         whole = [load_task(name, **how) for name in dict.fromkeys(config.tasks)]
-        culture = next((t for t in whole if t.culture and _has_control(t)), None)
+        culture = culture_of(whole)
         if culture is None:
             raise StudyError(
                 f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a"
@@ -76,7 +78,7 @@ class Questions:
         reading = load_task(config.reading, **how)
         reading = reading.filter(lambda q: q.split in (None, "neuron")).rows(config.rows).limit(config.limit)
         scored = {NEURON: found_on, CONTROL: found_on.control(), READING: reading}
-        asked = tuple(task.test_split().rows(config.rows).limit(config.limit) for task in whole)
+        asked = asked_tasks(config, whole, culture, reading)
         rival = next((t for t in asked if t.name == config.rival_task), None)
         if rival is not None:
             scored[RIVAL] = (
@@ -93,6 +95,7 @@ class Questions:
                     "fingerprint": t.fingerprint,
                     "source": t.source,
                     "questions": len(t),
+                    "split": t.split,
                 }
                 for t in self.asked
             },
@@ -101,14 +104,6 @@ class Questions:
                 for name, t in self.scored.items()
             },
         }
-
-
-def _has_control(task: Task) -> bool:
-    try:
-        task.neuron_split().control()
-    except TaskError:
-        return False
-    return True
 
 
 def form_asked(config: StudyConfig) -> Form | None:

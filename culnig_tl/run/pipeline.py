@@ -125,7 +125,7 @@ def form_for(asking: Asking, model: HookedModel, task: str, config: ModelConfig)
     task."""
     if asking.form != "auto":
         return asking.form
-    whole = load_task(task.removesuffix(CONTROL), data_dir=config.data_dir)
+    whole = load_task(task.removesuffix(CONTROL), data_dir=config.data_dir, wordings=asking.wordings)
     found = whole if all(q.split is None for q in whole) else whole.neuron_split()
     choice = choose_form(model, found, batch_size=config.batch_size)
     log.warning("%s", choice)

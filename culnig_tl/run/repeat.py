@@ -19,7 +19,7 @@ from ..version import __version__
 
 log = logging.getLogger(__name__)
 
-ELSEWHERE = ("data_dir", "device", "device_map")
+ELSEWHERE = ("data_dir", "wordings", "device", "device_map")
 """What may differ where a study is repeated: where things are, not what they are."""
 
 

@@ -62,6 +62,8 @@ class Asking:
     normalise: Literal["unconditional", "sum", "length"] = "unconditional"
     """cloze: what an option's log-likelihood is held against: that of its words without the question,
     nothing, or its length."""
+    wordings: str | None = None
+    """TOML file of instruction wordings that replace the package's, for the tasks that it names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,9 @@ class StudyConfig(Shares, Asking, ModelConfig):
 
     tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")
     """Tasks to ask; the neurons are found on the first one that has cultural questions with a control."""
+    split: Literal["auto", "neuron", "test", "all"] = "auto"
+    """Which questions are asked. auto: all, as in the paper, but the test split alone of a task that neurons
+    were found on (the tasks of culture, reading and rival); or neuron, test, all of every task."""
     reading: str = "countryrc"
     """Country reading comprehension: neurons that serve it are removed."""
     rival: str | None = "commonsenseqa"

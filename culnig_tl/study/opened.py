@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.results import concat
 from ..engine.models import HookedModel, describe, load_model
@@ -13,6 +14,7 @@ from ..method.evaluation import evaluate
 from ..method.selection import select_random
 from ..progress import progress_bar
 from ..tasks import Task, load_task
+from .asked import asked_tasks
 from .config import GENERAL, RANDOM
 from .sampling import parts_known
 from .study import Study
@@ -25,7 +27,7 @@ class OpenStudy:
     study: Study
     model: HookedModel
     tasks: tuple[Task, ...]
-    """Test splits, as the study asked them."""
+    """The questions that the study asked."""
     random: tuple[Task, ...]
     """The parts of them that its random sets were asked."""
     culture: Task
@@ -68,14 +70,18 @@ def open_study(
         raise StudyError(
             f"{label} was asked with normalise={config.normalise!r}: only 'unconditional' can be continued"
         )
-    loaded = [load_task(word, form=done.form, data_dir=where) for word in dict.fromkeys(config.tasks)]
+    how: dict[str, Any] = {"form": done.form, "data_dir": where, "wordings": config.wordings}
+    loaded = [load_task(word, **how) for word in dict.fromkeys(config.tasks)]
     whole = {task.name: task for task in loaded}
-    tasks = tuple(task.test_split().rows(config.rows).limit(config.limit) for task in whole.values())
     culture = whole[done.culture_task].neuron_split().rows(config.rows).limit(config.limit)
-    reading = load_task(config.reading, form=done.form, data_dir=where)
+    reading = load_task(config.reading, **how)
     reading = reading.filter(lambda q: q.split in (None, "neuron")).rows(config.rows).limit(config.limit)
-    for task, known in ((culture, done.scores["neuron"]), (reading, done.scores["reading"])):
-        if task.fingerprint != known.metadata["fingerprint"]:
+    tasks = asked_tasks(config, loaded, culture, reading)
+    known = [(task, done.info["tasks"][task.name]["fingerprint"]) for task in tasks]
+    known += [(culture, done.scores["neuron"].metadata["fingerprint"])]
+    known += [(reading, done.scores["reading"].metadata["fingerprint"])]
+    for task, fingerprint in known:
+        if task.fingerprint != fingerprint:
             raise StudyError(
                 f"the questions of {task.name} are not those of {label}: run it again with --overwrite"
             )

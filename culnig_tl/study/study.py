@@ -174,6 +174,7 @@ class Study:
             rival=self.config.rival_task if has_rival else None,
             shared_pattern=specific.provenance.shared_pattern if specific is not None else None,
             limit=self.config.limit,
+            split=self.info["tasks"][self.culture_task].get("split", "test"),
         )
 
     def sentence(self) -> str:

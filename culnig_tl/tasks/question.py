@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Split = Literal["neuron", "test"]
+Part = Literal["auto", "neuron", "test", "all"]
+"""Which of a task's questions are asked (see `Task.part`)."""
 Metric = Literal["accuracy", "alignment"]
 Form = Literal["letters", "cloze"]
 CONTROL = ":control"
@@ -147,6 +149,17 @@ class Task:
         return len({q.cluster for q in self.questions})
 
     @property
+    def row_count(self) -> int:
+        """Number of distinct rows of the data set: one row in several wordings counts once."""
+        return len({q.id.removesuffix(f"/{q.template}") for q in self.questions})
+
+    @property
+    def split(self) -> str:
+        """ "neuron" or "test" where all its questions are of that split; otherwise "all"."""
+        splits = {q.split for q in self.questions}
+        return str(next(iter(splits)) or "all") if len(splits) == 1 else "all"
+
+    @property
     def has_control(self) -> bool:
         """Whether `control` works."""
         return bool(self.questions) and all(q.control is not None for q in self.questions)
@@ -185,6 +198,20 @@ class Task:
     def test_split(self) -> Task:
         """The questions to test neurons on; the whole task if it has a single split."""
         return self._split("test")
+
+    def part(self, which: Part = "auto", *, found_on: bool) -> Task:
+        """The questions to ask of neurons.
+
+        Args:
+            which: "auto" for all of them, as in the paper, but the test split alone where neurons were found
+                on this task; or a split, or "all", whatever neurons were found on.
+            found_on: whether neurons were found on this task.
+
+        Raises `TaskError` where the task has no such split; "test" is the whole task if it has a single one.
+        """
+        if which == "auto":
+            which = "test" if found_on else "all"
+        return {"neuron": self.neuron_split, "test": self.test_split, "all": lambda: self}[which]()
 
     def _split(self, split: Split) -> Task:
         if all(q.split is None for q in self.questions):

@@ -35,7 +35,8 @@ class Wording:
     system: str | None = None
     """The system turn, if any."""
     answer_prefix: str = ANSWER_PREFIX
-    """What the assistant turn begins with; a tokenizer must not merge the label into its end."""
+    """What the assistant turn begins with, "" for nothing; a tokenizer must not merge the label into its
+    end."""
     labels: str = LETTERS
     """One character per label, in the order of the options."""
 
@@ -80,7 +81,10 @@ def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
                 raise TaskError(
                     f"{here}: unknown key {unknown[0]!r}, the keys are {', '.join(sorted(known))}"
                 )
-            if wrong := sorted(key for key, value in row.items() if not isinstance(value, str) or not value):
+            empty = {"answer_prefix"}  # nothing starts the answer: the label is its first token
+            if wrong := sorted(
+                k for k, v in row.items() if not isinstance(v, str) or not v and k not in empty
+            ):
                 raise TaskError(f"{here}: {wrong[0]!r} must be text")
             if "prompt" not in row:
                 raise TaskError(f"{here}: 'prompt' is missing")
