@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from culnig_tl import NeuronSet, StudyConfig, load_task, run_study
+from culnig_tl import NeuronSet, StudyConfig, run_study
 from culnig_tl.analyses import results_table
 from culnig_tl.data.neurons import Provenance
 from culnig_tl.data.results import EvaluationResult
