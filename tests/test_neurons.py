@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from culnig_tl.analyses.paper import CANDIDATES
 from culnig_tl.data.neurons import NeuronSet, Provenance, Site
+from culnig_tl.defaults import PAPER_MODELS, TOP_ATTN, TOP_MLP
 from culnig_tl.errors import NeuronError
 
 ROWS = st.sets(
@@ -146,3 +148,59 @@ def test_sets_made_of_sets_keep_the_model_they_belong_to():
     part = NeuronSet.from_indices([("mlp.gate", 0, 1)])
     for made in (whole - part, whole & part, whole | part):
         assert (made.provenance.model, made.provenance.layers, made.provenance.pool["attn.q"]) == ("m", 2, 4)
+
+
+# ------------------------------------------------------------------------------------------ the authors' JSON
+
+FOUND = Provenance(model="m", tasks={"blend": "print"}, clusters=2, rows=10)
+"""Two of BLEnD's questions in ten rows: the authors divide by the rows."""
+
+
+def scored(score: float, provenance: Provenance = FOUND) -> NeuronSet:
+    table = pd.DataFrame({"site": ["mlp.gate"], "layer": [3], "neuron": [4], "score": [score]})
+    return NeuronSet(table, provenance)
+
+
+def test_the_authors_json_holds_the_authors_scale(tmp_path):
+    said = json.loads(scored(5.0).save(tmp_path / "set.json").read_text())
+    assert said["top_neurons"][0]["attribute_score"] == pytest.approx(1.0)
+
+
+def test_and_comes_back_on_this_packages(tmp_path):
+    back = NeuronSet.load(scored(5.0).save(tmp_path / "set.json"))
+    assert back.table["score"].tolist() == pytest.approx([5.0]) and back.provenance == FOUND
+
+
+def test_no_task_is_listed_without_its_ids(tmp_path):
+    """An empty list would make the authors' evaluation count every row as one not used."""
+    assert json.loads(scored(5.0).save(tmp_path / "set.json").read_text())["dataset_ids"] == {}
+
+
+def of_authors(tmp_path, **more) -> NeuronSet:
+    row = {"module_name": "mlp.gate_proj", "layer_idx": 3, "neuron_idx": 4, "attribute_score": 0.5}
+    (tmp_path / "theirs.json").write_text(json.dumps({"top_neurons": [row], **more}))
+    return NeuronSet.load(tmp_path / "theirs.json")
+
+
+def test_ids_of_an_authors_file_say_how_many_questions_there_were(tmp_path):
+    ids = [f"Al-en-0{question}_{row}" for question in (1, 2) for row in range(5)]
+    neurons = of_authors(tmp_path, dataset_ids={"blend": ids, "countryrc": ["crc-1"]})
+    assert (neurons.provenance.rows, neurons.provenance.clusters) == (10, 2)
+    assert neurons.table["score"].tolist() == pytest.approx([0.5 * 10 / 2])
+
+
+def test_an_authors_file_without_ids_keeps_its_scores(tmp_path):
+    assert of_authors(tmp_path, dataset_ids={}).table["score"].tolist() == pytest.approx([0.5])
+
+
+def test_an_authors_file_knows_the_papers_models(tmp_path):
+    known = of_authors(tmp_path, model_name="models/gemma-3-12b-it").provenance
+    assert known.layers == 48 and known.pool["attn.q"] == 4096
+    assert of_authors(tmp_path, model_name="mine").provenance.layers is None
+
+
+@pytest.mark.parametrize("name, shape", PAPER_MODELS.items())
+def test_the_shapes_of_the_papers_models_give_its_numbers_of_candidates(name, shape):
+    layers, gate, q, kv = shape
+    candidates = int(layers * gate * TOP_MLP) + int(layers * (q + 2 * kv) * TOP_ATTN)
+    assert candidates == CANDIDATES[name]

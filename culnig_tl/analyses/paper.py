@@ -11,17 +11,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..data.results import EvaluationResult, on_all_questions
+from ..defaults import PAPER_TASKS
 from ..errors import ScoreError
 
-TASKS: tuple[str, ...] = (
-    "blend",
-    "culturalbench",
-    "normad",
-    "worldvaluesbench",
-    "commonsenseqa",
-    "qnli",
-    "mrpc",
-)
+TASKS = PAPER_TASKS
 """Tasks of the paper's table, in its order. Accuracy in percent; worldvaluesbench: alignment."""
 _GEMMA, _QWEN, _LLAMA, _FALCON = (
     "google/gemma-3-12b-it",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,9 +17,11 @@ from .parsing import Positional, defaults_from, given
 
 def _of_record_or_model(words: Sequence[str]) -> dict[str, Any]:
     """The defaults of `run`: the study that is to be repeated, or what holds for the model."""
-    record = given(words, "--from")
+    record, preset = given(words, "--from"), given(words, "--preset")
     if record is None:
-        return {"config": defaults_for(given(words, "--model") or TOY)}
+        return {"config": defaults_for(given(words, "--model") or TOY, preset)}
+    if preset is not None:
+        raise StudyError("--from repeats a study as it was: leave out --preset")
     from ..run.repeat import recorded
 
     return {"config": recorded(Path(record)).config}
@@ -29,6 +31,7 @@ def _of_record_or_model(words: Sequence[str]) -> dict[str, Any]:
 def run(
     config: StudyConfig,
     *,
+    preset: Literal["paper"] | None = None,
     output_dir: Path | None = None,
     record: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
     resume: bool = False,
@@ -43,6 +46,7 @@ def run(
     The defaults below are those of the model that is given. torchrun shares the questions among processes.
 
     Args:
+        preset: paper: the defaults are the paper's protocol: its tasks, rows and form of wordings.
         output_dir: Folder of the study; runs/<model> where none is given.
         record: study.json of a study: repeat it. Only the data's and the model's place may differ.
         resume: Resume the study in the folder.

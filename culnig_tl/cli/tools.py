@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..defaults import PAPER_MODELS, TOY
-from ..errors import NeuronError
-from ..finetuning.config import TOY_FORGETTING, ForgettingConfig, TrainingConfig
+from ..errors import FineTuningError, NeuronError
+from ..finetuning.config import PAPER_FORGETTING, TOY_FORGETTING, ForgettingConfig, TrainingConfig
 from ..study.config import ModelConfig
 from .output import out, say, show, show_frame
 from .parsing import MaybeOutput, Positional, defaults_from, given
@@ -181,8 +181,13 @@ class Forgetting(ForgettingConfig):
 
 
 def _of_model(words: Sequence[str]) -> dict[str, Any]:
-    """The defaults of `finetune`: the toy's own, or the paper's."""
-    usual = TOY_FORGETTING if (given(words, "--model") or TOY) == TOY else ForgettingConfig()
+    """The defaults of `finetune`: the toy's own, or a real model's, or the paper's protocol."""
+    toy = (given(words, "--model") or TOY) == TOY
+    usual = TOY_FORGETTING if toy else ForgettingConfig()
+    if given(words, "--preset") == "paper":
+        if toy:
+            raise FineTuningError("--preset paper needs --model: the embedded model knows its own tasks only")
+        usual = PAPER_FORGETTING
     shown: dict[str, Any] = {**vars(usual), "training": Training(**vars(usual.training))}
     return {"config": Forgetting(**shown)}
 
@@ -191,6 +196,7 @@ def _of_model(words: Sequence[str]) -> dict[str, Any]:
 def finetune(
     config: Forgetting,
     *,
+    preset: Literal["paper"] | None = None,
     neurons: Path | None = None,
     output_dir: Path | None = None,
     resume: bool = False,
@@ -202,6 +208,7 @@ def finetune(
     spare elsewhere. torchrun shares the work among processes.
 
     Args:
+        preset: paper: the defaults are the paper's protocol: one wording, its rows and seed, no norms.
         neurons: The model's culture-general neurons; they are found first where none are given.
         output_dir: Folder; runs/finetune-<model>-<task> where none is given.
         resume: Resume what the folder holds.

@@ -34,7 +34,9 @@ class NeuronScores:
     p_answer: tuple[float, ...]
     """Sum of P(answer) over the questions, per country."""
     clusters: int
-    """N_D: distinct underlying questions of all countries together."""
+    """N_D: distinct underlying questions of all countries together. The authors' scripts divide by `rows`: of
+    BLEnD up to five rows and 16 countries a question. The same neurons are selected, with scores that are
+    smaller by clusters / rows; the authors' JSON is converted when it is written and read."""
     country_clusters: tuple[int, ...]
     """Distinct underlying questions per country."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +68,11 @@ class NeuronScores:
     def widths(self) -> dict[Site, int]:
         """Neurons per layer of each site."""
         return {site: array.shape[2] for site, array in self.arrays.items()}
+
+    @property
+    def rows(self) -> int | None:
+        """Distinct rows of the data set, whatever their wordings; None for scores that do not say."""
+        return self.metadata.get("rows")
 
     @property
     def task(self) -> str:

@@ -22,6 +22,7 @@ def layer_distribution(
     show: Literal["count", "share"] = "count",
     sites: Iterable[Site | str] | None = None,
     baseline: bool = True,
+    layers: int | None = None,
 ) -> go.Figure:
     """Neurons per layer, by site: bars for one set, lines in a panel for each site for several.
 
@@ -32,13 +33,15 @@ def layer_distribution(
             layer's pool.
         sites: which sites; those with neurons by default.
         baseline: draw what the same number of neurons, spread evenly over the layers of its pool, would be.
+        layers: of the model. Sets selected from scores know it, and those read from the authors' JSON where
+            the model is one of the paper's; of others, only the layers up to the highest neuron's are drawn.
 
     Raises:
-        NeuronError: no set, or an unknown site.
+        NeuronError: no set, an unknown site, or neurons in a layer beyond `layers`.
     """
     sets = named(neurons)
-    shown, layers = sites_of(sets.values(), sites), layers_of(sets.values())
-    drawn = [_Counted(name, s, shown, by_layer(s, shown, layers), show) for name, s in sets.items()]
+    shown, count = sites_of(sets.values(), sites), layers_of(sets.values(), layers)
+    drawn = [_Counted(name, s, shown, by_layer(s, shown, count), show) for name, s in sets.items()]
     figure = _stacked(drawn[0], baseline) if len(drawn) == 1 else _overlaid(drawn, baseline)
     figure.update_yaxes(rangemode="tozero")
     if not any(one.counts.any() for one in drawn):

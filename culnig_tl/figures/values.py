@@ -146,11 +146,20 @@ def grid_of_set(neurons: NeuronSet, sites: Iterable[Site | str] | None = None) -
     return Grid(counts, scores, layers, "score in the set")
 
 
-def layers_of(sets: Iterable[NeuronSet]) -> int:
+def layers_of(sets: Iterable[NeuronSet], layers: int | None = None) -> int:
     """Layers of the models that the sets come from; where that is unknown, up to the highest layer of the
-    sets."""
-    highest = [(s.provenance.layers or 0, 1 + int(s.table["layer"].to_numpy().max(initial=-1))) for s in sets]
-    return max([1, *(layers for pair in highest for layers in pair)])
+    sets.
+
+    Args:
+        layers: that number, where it is known better. Raises `NeuronError` for one that is too small.
+    """
+    sets = list(sets)
+    highest = max([1, *(1 + int(s.table["layer"].to_numpy().max(initial=-1)) for s in sets)])
+    if layers is None:
+        return max([highest, *(s.provenance.layers or 0 for s in sets)])
+    if layers < highest:
+        raise NeuronError(f"there are neurons in layer {highest - 1}: layers must be {highest} or more")
+    return layers
 
 
 def widths_of(neurons: NeuronSet) -> dict[Site, int]:

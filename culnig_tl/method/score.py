@@ -233,6 +233,7 @@ def _scores(job: Job, asked: Asked, name: str, found: Found, bootstrap: int) -> 
             "task": job.task.name,
             "fingerprint": asked.whole.fingerprint,
             "form": job.task.form,
+            "rows": job.task.row_count,
             "method": name,
             "aggregation": method.aggregation,
             "clamped": method.weighted and job.task.is_control,

@@ -476,6 +476,8 @@ def _provenance(
         pool={site.value: given[0].widths[site] for site in sites},
         layers=given[0].layers,
         form=given[0].metadata.get("form", "letters"),
+        clusters=given[0].clusters,
+        rows=given[0].rows,
         version=__version__,
         **more,
     )

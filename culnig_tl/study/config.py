@@ -4,12 +4,13 @@ and `study.json`."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
-from ..defaults import DROP_READING, MIN_Z, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
+from ..defaults import DROP_READING, MIN_Z, PAPER_TASKS, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
 from ..errors import StudyError
+from ..tasks.wordings import PAPER as PAPER_WORDINGS
 
 UNCHANGED, GENERAL, SPECIFIC, RIVAL = "unchanged", "culture-general", "culture-specific", "rival"
 RANDOM = {"count": "random", "layer": "random by layer"}
@@ -63,7 +64,8 @@ class Asking:
     """cloze: what an option's log-likelihood is held against: that of its words without the question,
     nothing, or its length."""
     wordings: str | None = None
-    """TOML file of instruction wordings that replace the package's, for the tasks that it names."""
+    """TOML file of instruction wordings that replace the package's, for the tasks that it names; or paper:
+    the package's in the form of the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +133,26 @@ any result of suppressing neurons in the shipped model was seen. It answers at o
 asked all questions."""
 
 
-def defaults_for(model: str) -> StudyConfig:
+PAPER_CONFIG = StudyConfig(
+    tasks=PAPER_TASKS, reading="countryrc-paper", wordings=PAPER_WORDINGS, split="auto", limit=None
+)
+"""The paper's protocol: its tasks, rows, thresholds, number of random sets, and form of wordings, in this
+project's words. What still differs is listed in docs/methods.md."""
+
+
+def defaults_for(model: str, preset: str | None = None) -> StudyConfig:
     """What holds for a model where nothing else is said: the toy's own tasks and shares, or those of the
-    paper."""
-    return TOY_CONFIG if model == TOY else StudyConfig(model=model)
+    paper; with the preset "paper" the whole of its protocol.
+
+    Raises `StudyError` for the toy with that preset, and for another preset.
+    """
+    if preset is None:
+        return TOY_CONFIG if model == TOY else StudyConfig(model=model)
+    if preset != "paper":
+        raise StudyError(f"unknown preset {preset!r}: there is paper")
+    if model == TOY:
+        raise StudyError("--preset paper needs --model: the embedded model knows its own tasks only")
+    return replace(PAPER_CONFIG, model=model)
 
 
 def config_from(stored: Mapping[str, Any]) -> StudyConfig:

@@ -119,6 +119,17 @@ TASKS: dict[str, TaskInfo] = {
             tables=("countryrc",),
         ),
         _info(
+            "countryrc-paper",
+            "countryrc with wrong options and number of rows as in the paper",
+            "package",
+            "MIT",
+            module="countryrc",
+            loader="load_paper",
+            splits=_BOTH,
+            options=("path",),
+            tables=("countryrc-paper", "countryrc"),
+        ),
+        _info(
             "culturalbench",
             "cultural knowledge of 45 regions",
             "kellycyy/CulturalBench",
@@ -263,7 +274,8 @@ def load_task(
         data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable
             ``CULNIG_DATA_DIR`` names one for all tasks. Without either, rows come from the Hub. The package's
             own tasks need none.
-        wordings: a TOML file of instruction wordings that replace the package's, for the tasks that it names.
+        wordings: a TOML file of instruction wordings that replace the package's, for the tasks that it names;
+            or "paper" for the package's wordings in the paper's form.
         language: "local" asks `blend` in each region's own language, "en" asks `blend-saq` in English.
         path: the user's own files: passages of `countryrc`, the survey of `worldvaluesbench`.
         rows_from: another of the Hub's splits of `qnli` or `mrpc`, e.g. "train" to fine-tune on.

@@ -19,6 +19,8 @@ except ModuleNotFoundError:  # Python 3.10
 
 DATA = files("culnig_tl.tasks") / "data"
 """The package's own data."""
+PAPER = "paper"
+"""In a file's place: the package's wordings in the form of the paper's, in ``data/wordings_paper.toml``."""
 ANSWER_PREFIX = '{"answer_choice":"'
 LETTERS = "ABCDEFGHIJ"
 _BLANK = re.compile(r"\{(\w+)\}")
@@ -60,12 +62,13 @@ def wordings(task: str) -> tuple[Wording, ...]:
 
 
 def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
-    """A user's wordings by task, from a TOML file in the form of ``data/wordings.toml``.
+    """A user's wordings by task, from a TOML file in the form of ``data/wordings.toml``; or `PAPER`.
 
     Raises `TaskError` naming the file and the table that is wrong.
     """
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        file = DATA / "wordings_paper.toml" if path == PAPER else Path(path)
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TaskError(
             f"{path}: not a readable TOML file of wordings ({str(error).splitlines()[0]})"

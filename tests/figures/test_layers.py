@@ -200,3 +200,14 @@ def test_neurons_of_several_countries_count_once_per_country_and_the_figure_says
     figure = figures.layer_distribution(neurons)
     assert sum(y.sum() for y in bars(figure).values()) == len(neurons)
     assert "once per country (3 countries)" in notes(figure)
+
+
+def test_layers_that_a_set_does_not_know_can_be_given():
+    unknown = NeuronSet.from_indices([("mlp.gate", 1, 0)])
+    (gate,) = bars(figures.layer_distribution(unknown, layers=6)).values()
+    assert gate.tolist() == [0, 1, 0, 0, 0, 0]
+
+
+def test_too_few_layers_are_refused():
+    with pytest.raises(NeuronError, match="neurons in layer 1: layers must be 2 or more"):
+        figures.layer_distribution(NeuronSet.from_indices([("mlp.gate", 1, 0)]), layers=1)
