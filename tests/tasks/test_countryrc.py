@@ -206,7 +206,7 @@ def test_wrong_passages_are_named(tmp_path, rows, message):
         load_task("countryrc", path=file)
 
 
-# --------------------------------------------------------------------------------------------- as in the paper
+# -------------------------------------------------------------------------------------------- as in the paper
 
 PAPER = load_task("countryrc-paper")
 
