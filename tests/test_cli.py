@@ -100,7 +100,10 @@ def test_the_help_of_run_shows_what_holds_for_the_model(tmp_path):
     [
         (["run", "--model", "/no/such/folder"], "no such folder: /no/such/folder"),
         (["run", "--model", "toy", "--tasks", "blund"], "blend"),
-        (["run", "--batch-size", "many"], "Error: --batch-size: expected a whole number or auto, not 'many'"),
+        (
+            ["run", "--batch-size", "many"],
+            "Error: --batch-size: expected a whole number, auto or even, not 'many'",
+        ),
         (["run", "--limit", "0"], "limit"),
         (["run", "--limit", "few"], "Error: --limit: expected a whole number or none, not 'few'"),
         (["run", "--dtype", "float16"], "float16 is refused"),

@@ -195,6 +195,7 @@ def test_batches_without_padding():
     lengths = [5, 7, 7, 9, 5, 7]
     assert plan_batches(lengths, 4, padding=False) == [[3], [1, 2, 5], [0, 4]]
     assert plan_batches(lengths, "auto", padding=False) == [[3], [1, 2, 5], [0, 4]]
+    assert plan_batches(lengths, "even") == [[3], [1, 2, 5], [0, 4]]
 
 
 @pytest.mark.parametrize("wrong", [0, -3, "many", [2, 2], [3, 0]])

@@ -23,6 +23,8 @@ CONTEXT_CHARACTERS = 24
 back."""
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 8192}
 """With batch_size="auto": most tokens in a batch, padding included. More makes no device any faster."""
+EVEN = "even"
+"""As a batch size: batches of prompts of one length each, without padding."""
 MOST_PADDING = 0.02
 """With batch_size="auto": the share of padding that batches of half the size are preferred to."""
 
@@ -262,7 +264,8 @@ def plan_batches(
     Args:
         lengths: tokens per question.
         batch_size: questions per batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
-            a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
+            a little smaller where that saves padding); "even" for the same, cut into batches of one length
+            each; or the sizes of an earlier plan, to be replayed.
         most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_PER_BATCH`.
         padding: False for batches of one length each.
 
@@ -272,8 +275,9 @@ def plan_batches(
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     if isinstance(batch_size, str):
-        if batch_size != "auto":
-            raise PromptError(f'batch_size must be "auto" or a number from 1, not {batch_size!r}')
+        if batch_size not in ("auto", EVEN):
+            raise PromptError(f'batch_size must be "auto", "even" or a number from 1, not {batch_size!r}')
+        padding = padding and batch_size != EVEN
         sizes = _sizes_by_tokens(
             [lengths[i] for i in order], most_tokens or TOKENS_PER_BATCH[torch.device(device).type]
         )

@@ -33,7 +33,7 @@ from .hooks import SiteHooks
 from .identity import identity, model_identity
 from .models import HookedModel, describe, device_of, dtype_of, frozen, tokenizer_of
 from .probe import Probe, probe_forward, probe_gradients, tokens_that_fit
-from .prompts import Prompt, pad, plan_batches
+from .prompts import EVEN, Prompt, pad, plan_batches
 from .workarounds import native_attention
 from .world import World, apart, world
 
@@ -155,7 +155,8 @@ def run_pass(
         fwd_hooks: (name, function) pairs on the model meanwhile: an ablation.
         probe: tries the shortest prompt; by default with `hooks`' backward sites, or forward with all hooks.
         lengths: tokens that a prompt takes, by which batches are planned; those of the prompts by default.
-        batch_size: prompts per batch, "auto" for what fits in memory, or the `batch_sizes` of an earlier run.
+        batch_size: prompts per batch, "auto" for what fits in memory, "even" for that without padding, or the
+            `batch_sizes` of an earlier run.
         progress: a bar, or the advance function of one that stands already.
         verb: what the bar says, and what a checkpoint of another pass differs in.
 
@@ -233,6 +234,10 @@ def _decide(
         raise ScoreError(
             "padding changes what this model says, and a cloze question's options are padded to one length:"
             " ask in the form 'letters'"
+        )
+    if batch_size == EVEN and any(len(p.rows) > 1 for p in prompts):
+        raise ScoreError(
+            "a cloze question's options are padded to one length: batch_size 'even' is for the form 'letters'"
         )
     most = checkpoint.tokens_per_batch if checkpoint is not None else None
     if tried.bytes_per_token is None:

@@ -82,7 +82,7 @@ class ForgettingConfig:
     limit: int | None = None
     """Questions per task and split that are asked or scored; None for all. Training takes all."""
     batch_size: int | str = "auto"
-    """Questions per batch when asking and scoring, or "auto"."""
+    """Questions per batch when asking and scoring, "auto" or "even"."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
     data_dir: str | None = None

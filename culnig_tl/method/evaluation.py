@@ -53,7 +53,7 @@ def evaluate(
         task: e.g. ``load_task("blend", split="test")``.
         ablate: neurons whose outputs are multiplied by `scale` meanwhile (0 suppresses, 2 enhances), or
             replaced by their means `to` (see `mean_outputs`); None leaves the model unchanged.
-        batch_size: questions per batch, or "auto".
+        batch_size: questions per batch, "auto", or "even": as in `score_neurons`.
         checkpoint, resume: as in `score_neurons`.
 
     Where torch.distributed was started, the processes share the batches, and each returns all answers.

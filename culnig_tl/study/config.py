@@ -36,8 +36,9 @@ class Machine:
     """auto, cuda, cuda:0, mps or cpu."""
     dtype: str = "auto"
     """auto, bfloat16, float32 or float64."""
-    batch_size: int | Literal["auto"] = "auto"
-    """Questions per batch, or auto."""
+    batch_size: int | Literal["auto", "even"] = "auto"
+    """Questions per batch; auto: as many as fit; even: as many as fit of one length each, without padding, so
+    that a bfloat16 model says the same of a question as alone."""
     data_dir: str | None = None
     """Local mirror of the Hub's data sets, FOLDER/<org>/<name>; by default CULNIG_DATA_DIR's."""
 
