@@ -189,6 +189,12 @@ def test_ids_of_an_authors_file_say_how_many_questions_there_were(tmp_path):
     assert neurons.table["score"].tolist() == pytest.approx([0.5 * 10 / 2])
 
 
+def test_an_authors_file_says_what_its_neurons_were_found_on(tmp_path):
+    known = of_authors(tmp_path, dataset_ids={"blend": ["1"], "countryrc": ["crc-1"]}).provenance
+    assert known.found_on("blend") and not known.found_on("culturalbench")
+    assert of_authors(tmp_path, dataset_ids={}).provenance.found_on("culturalbench")  # it may have been
+
+
 def test_an_authors_file_without_ids_keeps_its_scores(tmp_path):
     assert of_authors(tmp_path, dataset_ids={}).table["score"].tolist() == pytest.approx([0.5])
 

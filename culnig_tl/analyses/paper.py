@@ -114,7 +114,8 @@ class ResultsTable:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self.frame.round(2).to_html(index=False, na_rep="–") + f"<p>{html.escape(self.note)}</p>"
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return self.frame.round(2).to_html(index=False, na_rep="–") + note
 
 
 def results_table(

@@ -403,7 +403,7 @@ _MCQID = re.compile(r"(\w+-\w+-\d+)_")
 
 def _provenance_of_authors(data: Mapping[str, Any]) -> Provenance:
     """What a file of the authors' scripts says of its neurons."""
-    model, ids = data.get("model_name"), data.get("dataset_ids") or {}
+    model, ids = data.get("model_name"), dict(data.get("dataset_ids") or {})
     questions = [_MCQID.match(str(row)) for row in ids.get("blend", ())]
     counts: dict[str, Any] = {}
     if questions and all(questions):
@@ -413,7 +413,8 @@ def _provenance_of_authors(data: Mapping[str, Any]) -> Provenance:
     if shape is not None:
         layers, gate, q, kv = shape
         counts |= {"layers": layers, "pool": dict(zip(map(str, SITES), (gate, q, kv, kv)))}
-    return Provenance(kind="authors' file", model=model, **counts)
+    found_on = dict.fromkeys(map(str, ids), "unknown")  # their ids are no fingerprint
+    return Provenance(kind="authors' file", model=model, tasks=found_on, **counts)
 
 
 _WRITTEN: dict[Any, tuple[str, ...]] = {

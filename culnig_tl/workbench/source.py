@@ -53,6 +53,7 @@ class Source:
     given_model: HookedModel | None = None
     given_task: Task | None = None
     data_dir: str | None = None
+    wordings: str | None = None
     limit: int | None = None
     """Of the study's questions."""
     questions: int = 200
@@ -77,6 +78,7 @@ class Source:
             study, scores = given, given.scores["neuron"]
             source = cls(scores, study.scores.get("control"), {**extra, **study.neurons})
             source.data_dir, source.limit = study.config.data_dir, study.config.limit
+            source.wordings = study.config.wordings
         else:
             source = cls(given, None, extra)
         source.given_model, source.given_task, source.questions = model, task, questions
@@ -323,7 +325,12 @@ class Source:
         task = self.given_task
         if task is None:
             try:
-                task = load_task(self._task_name, form=self.form, data_dir=self.data_dir)
+                how: dict[str, Any] = {
+                    "form": self.form,
+                    "data_dir": self.data_dir,
+                    "wordings": self.wordings,
+                }
+                task = load_task(self._task_name, **how)
             except TaskError as error:
                 raise TaskError(
                     f"the questions are missing: explore(..., task=load_task(...)); {error}"
@@ -339,7 +346,7 @@ class Source:
         """A few questions to start with; none where they would have to be fetched."""
         task, name = self.given_task, self._task_name
         if task is None and name in TASKS and TASKS[name].source == "package":
-            task = load_task(name, form=self.form)
+            task = load_task(name, form=self.form, wordings=self.wordings)
         if task is None:
             return ()
         if any(q.split == "test" for q in task):
