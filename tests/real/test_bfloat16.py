@@ -58,8 +58,8 @@ def agreement(one: NeuronScores, other: NeuronScores) -> tuple[float, float]:
 def said(what: str, one: NeuronScores, other: NeuronScores) -> None:
     each, (rank, shared) = of_largest(one, other), agreement(one, other)
     print(
-        f"\n{what}: of a question's largest score {each.max():.2g} at most, {np.median(each):.2g} in the median;"
-        f" sums over {QUESTIONS} questions: Spearman {rank:.4f}, top 1% {shared:.0%} the same"
+        f"\n{what}: of a question's largest score {each.max():.2g} at most, {np.median(each):.2g} in the"
+        f" median; sums over {QUESTIONS} questions: Spearman {rank:.4f}, top 1% {shared:.0%} the same"
     )
 
 
