@@ -336,7 +336,7 @@ def test_a_task_without_control_is_refused_by_methods_that_compare_with_it(loade
 
 
 def test_question_scores_want_neurons(loaded, task):
-    with pytest.raises(ScoreError, match="in which each occurs once"):
+    with pytest.raises(ScoreError, match="in which each neuron occurs once"):
         question_scores(loaded("gpt2"), task, NeuronSet.from_indices([]), progress=False)
 
 
