@@ -151,8 +151,9 @@ def evaluate(
         tasks: Tasks to ask; `culnig-tl tasks` lists them.
         neurons: Neurons to scale; without them the model is unchanged.
         scale: What the neurons' outputs are multiplied by: 0 suppresses them, 2 enhances them.
-        split: Which questions. auto: all of a task, but the test split alone where the neurons were found on
-            it, or do not say on which; without neurons, of the task that a study would find them on.
+        split: Which questions. auto: all, but the test split alone of a task that the neurons were found on,
+            or may have been, where their file does not say; without neurons, what a study of these tasks
+            would ask.
         by: What the printed table has a row for.
         output: Parquet file to write, one row per question.
         resume: With --output: resume where the same command was stopped.
