@@ -135,7 +135,11 @@ asked all questions."""
 
 
 PAPER_CONFIG = StudyConfig(
-    tasks=PAPER_TASKS, reading="countryrc-paper", wordings=PAPER_WORDINGS, split="auto", limit=None
+    tasks=PAPER_TASKS,
+    reading="countryrc-paper",
+    wordings=PAPER_WORDINGS,
+    split="auto",
+    random_questions="all",
 )
 """The paper's protocol: its tasks, rows, thresholds, number of random sets, and form of wordings, in this
 project's words. What still differs is listed in docs/methods.md."""
