@@ -134,7 +134,8 @@ def claim(
     tasks = [task.filter(lambda q: q.id in left) if task.name == name else task for task in opened.tasks]
     if not any(task.name == name for task in tasks):
         tasks.append(asked_on)
-    answers = compare_sets(opened.model, tasks, sets, batch_size=batch_size, progress=progress)
+    known = opened.unchanged(tasks)
+    answers = compare_sets(opened.model, tasks, sets, base=known, batch_size=batch_size, progress=progress)
     return Claim(
         against_random,
         compare(answers.base, answers.results[GENERAL], [answers.results[RIVAL]]),

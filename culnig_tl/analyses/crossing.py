@@ -224,7 +224,12 @@ def countries(
     shared = diagnose(done.scores["neuron"], done.scores["control"])
     task = next(task for task in opened.tasks if task.name == done.culture_task)
     found = country_drops(
-        opened.model, task, done.neurons[SPECIFIC], batch_size=batch_size, progress=progress
+        opened.model,
+        task,
+        done.neurons[SPECIFIC],
+        base=opened.unchanged([task]),
+        batch_size=batch_size,
+        progress=progress,
     )
     return replace(found, relations=tuple(relations), relation_table=table, shared=shared)
 

@@ -125,6 +125,7 @@ def enhance(
         scores=done.scores["neuron"] if random_sets else None,
         random_sets=random_sets,
         factors=factors,
+        base=opened.unchanged(opened.tasks),
         batch_size=batch_size,
         progress=progress,
     )
@@ -139,6 +140,7 @@ def enhance_sweep(
     scores: NeuronScores | None = None,
     random_sets: int = 3,
     factors: Sequence[float] = FACTORS,
+    base: EvaluationResult | None = None,
     batch_size: int | str = "auto",
     draws: int = DRAWS,
     progress: bool = True,
@@ -153,6 +155,7 @@ def enhance_sweep(
         scores: of the same model; with them, layer-matched random sets of the general set's size are enhanced
             too.
         random_sets: how many of those.
+        base: answers of the unchanged model to the tasks, where they are at hand.
         draws: of the bootstrap.
 
     Raises:
@@ -172,7 +175,9 @@ def enhance_sweep(
     each = asked * len(sets) + sum(len(part) for parts in own.values() for part in parts.values())
     rows: list[dict[str, Any]] = []
     with progress_bar(
-        asked + each * len(factors), f"ask with {len(factors)} factors", enabled=progress
+        (asked if base is None else 0) + each * len(factors),
+        f"ask with {len(factors)} factors",
+        enabled=progress,
     ) as advance:
 
         def ask(task: Task, neurons: NeuronSet | None = None, factor: float = 0.0) -> EvaluationResult:
@@ -180,17 +185,18 @@ def enhance_sweep(
                 model, task, ablate=neurons, scale=factor, batch_size=batch_size, progress=advance
             )
 
-        base = {task.name: ask(task) for task in tasks}
+        unchanged = {task.name: ask(task) if base is None else base.of_task(task.name) for task in tasks}
         for factor in sorted(set(factors)):
             for task in tasks:
-                before, name = base[task.name], task.name
+                before, name = unchanged[task.name], task.name
                 mine, *random = (ask(task, neurons, factor) for neurons in sets)
                 rows.append(_row(GENERAL, factor, name, len(general), before, [mine], draws))
                 if random:
                     rows.append(_row(RANDOM, factor, name, len(general), before, random, draws))
             for name, parts in own.items():
                 pairs = {
-                    c: (_of(base[name], part), ask(part, of_country[c], factor)) for c, part in parts.items()
+                    c: (_of(unchanged[name], part), ask(part, of_country[c], factor))
+                    for c, part in parts.items()
                 }
                 rows += _own_rows(factor, name, pairs, of_country, draws)
     return Enhancement(pd.DataFrame(rows), tuple(own))

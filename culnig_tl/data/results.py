@@ -69,6 +69,11 @@ class EvaluationResult:
         """Task -> which of its questions were asked: "neuron", "test", or "all" of them."""
         return dict(self.metadata.get("splits", {}))
 
+    @property
+    def asked(self) -> pd.DataFrame:
+        """[question] the columns task and id."""
+        return pd.DataFrame(self.table[["task", "id"]])
+
     def values(self, task: str) -> np.ndarray:
         """[question] a task's answers, right (1) or wrong (0); their alignment, 0 to 1, if they have one."""
         rows = self.table.loc[self.table["task"] == task]
@@ -88,7 +93,7 @@ class EvaluationResult:
 
     def shared_with(self, other: EvaluationResult) -> EvaluationResult:
         """The answers to questions that `other` holds too, in their order here."""
-        mine, theirs = (pd.MultiIndex.from_frame(r.table[["task", "id"]]) for r in (self, other))
+        mine, theirs = (pd.MultiIndex.from_frame(r.asked) for r in (self, other))
         return EvaluationResult(self.table.loc[mine.isin(theirs)], self.metadata)
 
     def accuracy(self, by: str | Sequence[str] | None = "task", *, labels_only: bool = False) -> pd.DataFrame:

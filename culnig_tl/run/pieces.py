@@ -235,10 +235,11 @@ class Pieces:
             file, EvaluationResult, lambda r: reason_against_result(r, {task.name: task.fingerprint}, of_work)
         )
         left = task if known is None else without(task, set(known.table["id"]))
-        if result is not None or (known is not None and not len(left)):
+        result = known if result is None and not len(left) else result
+        if result is not None:
             if callable(progress):
                 progress(len(left))
-            return result if result is not None or known is None else known
+            return result
         checkpoint = self._checkpoint(ask_label(setting, label))
         how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
         how["normalise"] = self.config.normalise

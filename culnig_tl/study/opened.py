@@ -3,11 +3,14 @@ own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.results import concat
+import pandas as pd
+
+from ..data.results import EvaluationResult, concat
 from ..engine.models import HookedModel, describe, load_model
 from ..errors import StudyError
 from ..method.evaluation import evaluate
@@ -15,7 +18,7 @@ from ..method.selection import select_random
 from ..progress import progress_bar
 from ..tasks import Task, load_task
 from .asked import asked_tasks
-from .config import GENERAL, RANDOM
+from .config import GENERAL, RANDOM, UNCHANGED
 from .sampling import parts_known
 from .study import Study
 
@@ -34,6 +37,21 @@ class OpenStudy:
     """Neuron split that the study's neurons were found on."""
     reading: Task
     """Neuron split of country reading comprehension."""
+
+    def unchanged(self, tasks: Sequence[Task]) -> EvaluationResult | None:
+        """The unchanged model's answers to these tasks, which the study holds: they need not be asked again.
+
+        None where it does not hold all of them, or the model runs in another dtype now.
+        """
+        known = self.study.results[UNCHANGED]
+        if describe(self.model).dtype != self.study.info.get("dtype"):
+            return None
+        asked = pd.MultiIndex.from_tuples([(q.task, q.id) for task in tasks for q in task])
+        rows = known.table.set_index(pd.MultiIndex.from_frame(known.asked))
+        if not asked.isin(rows.index).all():
+            return None
+        prints = {"fingerprints": {task.name: task.fingerprint for task in tasks}}
+        return EvaluationResult(rows.loc[asked].reset_index(drop=True), {**known.metadata, **prints})
 
 
 def study_of(study: Study | OpenStudy | str | Path) -> Study:
