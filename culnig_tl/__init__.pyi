@@ -24,6 +24,7 @@ from .method.selection import select_specific as select_specific
 from .run.pipeline import run_study as run_study
 from .study.comparison import compare as compare
 from .study.config import StudyConfig as StudyConfig
+from .study.stored import load_study as load_study
 from .study.study import Study as Study
 from .tasks import Question as Question
 from .tasks import Task as Task
