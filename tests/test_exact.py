@@ -103,7 +103,7 @@ def test_a_sample_is_even_over_sites_and_layers(loaded):
 
 def test_bad_requests_are_clear_errors(loaded, task, tmp_path):
     model = loaded("llama")
-    with pytest.raises(NeuronError, match="one neuron or more"):
+    with pytest.raises(NeuronError, match="at least one neuron"):
         stratified_sample(describe(model), each=0)
     with pytest.raises(NeuronError, match="occurs once"):
         exact_effects(model, task, NeuronSet.from_indices([]), progress=False)

@@ -151,9 +151,8 @@ def _named(model: Any, kind: str) -> Iterator[tuple[str, Tensor]]:
 def settings_hash(model: HookedModel) -> str:
     """Of what a model computes with beside its weights: its configuration, and the class of every module with
     the numbers and words that it keeps (epsilons, scales, windows)."""
-    config = getattr(getattr(model, "original_model", None), "config", None)
-    config = getattr(model, "cfg", None) if config is None else config
-    said = [config.to_dict() if hasattr(config, "to_dict") else vars(config) if config is not None else None]
+    config: Any = getattr(getattr(model, "original_model", None), "config", None) or model.cfg
+    said: list[Any] = [config.to_dict() if hasattr(config, "to_dict") else config and vars(config)]
     if isinstance(model, torch.nn.Module):
         for name, part in model.named_modules():
             numbers = {k: v for k, v in vars(part).items() if isinstance(v, (bool, int, float, str))}
