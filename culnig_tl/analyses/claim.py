@@ -110,7 +110,7 @@ def claim(
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
     done = opened.study
     where = data_dir or done.config.data_dir
-    how: dict[str, Any] = {"form": done.form, "data_dir": where, "wordings": done.config.wordings}
+    how: dict[str, Any] = {"data_dir": where, "wordings": done.config.wordings, **done.asked_as}
     plain = load_task(rival or done.config.rival or RIVAL_TASK, **how)
     name, (found_on, asked_on) = plain.name, halves(plain)
     if random_sets is None and done.config.model == TOY:

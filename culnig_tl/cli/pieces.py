@@ -51,21 +51,19 @@ def score(
     from ..engine.checkpoint import Checkpoint
     from ..engine.world import world
     from ..method.score import score_neurons
-    from ..run.pipeline import form_for, load
+    from ..run.pipeline import asked_as, load
     from ..tasks import load_task
 
     which = None if split == "all" else split
     model = load(config)
-    form = form_for(asking, model, task, config)
     how: dict[str, Any] = {"split": which, "limit": config.limit, "data_dir": config.data_dir}
-    how["wordings"] = asking.wordings
-    questions = load_task(task, control=control, form=form, **how)
-    spoken = load_task(language, form=form, **how) if language is not None else None
+    how |= {"wordings": asking.wordings, **asked_as(asking, model, task, config)}
+    questions = load_task(task, control=control, **how)
+    spoken = load_task(language, **how) if language is not None else None
     with Checkpoint.beside(output, resume=resume, every=save_every) as checkpoint:
         found = score_neurons(
             model,
             questions,
-            normalise=asking.normalise,
             method=method[0] if len(method) == 1 else method,
             sites=sites,
             language=spoken,
@@ -164,7 +162,7 @@ def evaluate(
     from ..engine.checkpoint import Checkpoint
     from ..engine.world import world
     from ..method.evaluation import evaluate as ask
-    from ..run.pipeline import form_for, load
+    from ..run.pipeline import asked_as, load
     from ..study.asked import culture_of, parts_of
     from ..tasks import load_task
 
@@ -172,8 +170,8 @@ def evaluate(
         raise StudyError("--resume needs --output: unfinished work is kept beside that file")
     chosen = NeuronSet.load(neurons) if neurons else None
     model = load(config)
-    form = form_for(asking, model, tasks[0], config)
-    given: dict[str, Any] = {"data_dir": config.data_dir, "wordings": asking.wordings, "form": form}
+    given: dict[str, Any] = {"data_dir": config.data_dir, "wordings": asking.wordings}
+    given |= asked_as(asking, model, tasks[0], config)
     whole = [load_task(name, **given) for name in tasks]
     if chosen is None:
         found_on = {task.name for task in [culture_of(whole)] if task is not None}
@@ -185,7 +183,6 @@ def evaluate(
     kept: Any = nullcontext(lambda name: None)
     if output is not None:
         kept = Checkpoint.beside(output, resume=resume, every=save_every)
-    how["normalise"] = asking.normalise
     with kept as checkpoint:
         result = concat([ask(model, task, checkpoint=checkpoint(task.name), **how) for task in asked])
         if output is not None:

@@ -10,7 +10,7 @@ import tyro
 
 from ..defaults import TOY
 from ..errors import StudyError
-from ..study.config import Machine, Shares, StudyConfig, defaults_for
+from ..study.config import Asking, Machine, Shares, StudyConfig, defaults_for
 from .output import say, show, show_accuracy, show_frame
 from .parsing import Positional, defaults_from, given
 
@@ -114,6 +114,7 @@ def _of_models(words: Sequence[str]) -> dict[str, Any]:
 def compare(
     studies: Positional[tuple[str, ...]],
     machine: Machine,
+    asking: Asking,
     shares: Shares,
     *,
     output_dir: Path = Path("runs/compare"),
@@ -142,7 +143,7 @@ def compare(
     from ..pages.comparison_page import write_comparison
     from ..run.several import named_sources, studies_of
 
-    options = {**vars(machine), **vars(shares), "tasks": tasks, "reading": reading}
+    options = {**vars(machine), **vars(asking), **vars(shares), "tasks": tasks, "reading": reading}
     named = named_sources(studies)
     say(*(f"{name}: {source}" for name, source in named.items()))
     finished = studies_of(named, output_dir, random_sets=random_sets, limit=limit, **options)

@@ -54,6 +54,11 @@ class Prompt:
         return self.tokens
 
     @property
+    def clean(self) -> tuple[int, ...]:
+        """Those of the question and its options."""
+        return self.tokens
+
+    @property
     def rows(self) -> tuple[tuple[int, ...], ...]:
         """The token rows that are run for it: the prompt itself."""
         return (self.tokens,)

@@ -29,6 +29,7 @@ from ..errors import ScoreError
 from ..progress import Advance, progress_bar
 from ..tasks.question import Task
 from .checkpoint import BatchQueue, Checkpoint, Part, Stored
+from .cloze import costs
 from .hooks import SiteHooks
 from .identity import identity, model_identity
 from .models import HookedModel, describe, device_of, dtype_of, frozen, tokenizer_of
@@ -72,7 +73,7 @@ class Batch:
     @cached_property
     def even(self) -> bool:
         """No position is padding."""
-        return len({len(p.tokens) for p in self.prompts}) == 1
+        return len({len(p.counted) for p in self.prompts}) == 1
 
     @cached_property
     def at(self) -> Int[Tensor, " batch"]:
@@ -163,7 +164,7 @@ def run_pass(
     Raises:
         ScoreError: NaN or infinity (naming the question), or too little memory for one question.
     """
-    lengths = [len(p.tokens) for p in prompts] if lengths is None else lengths
+    lengths = costs(model, prompts) if lengths is None else lengths
     key = None
     if checkpoint is not None:
         known = model_identity(model) if checkpoint.model is None else checkpoint.model
@@ -230,6 +231,7 @@ def _decide(
     else:
         names = [name for name, _ in fwd_hooks] + ([] if hooks is None else hooks.names)
         tried = probe_forward(model, names, shortest.tokens)
+    in_one_row = all(getattr(p, "one_row", False) for p in prompts)  # padding was tried
     if not tried.padding and any(len(p.rows) > 1 for p in prompts):
         raise ScoreError(
             "padding changes what this model says, and a cloze question's options are padded to one length:"
@@ -245,7 +247,7 @@ def _decide(
     elif most is None:
         most = min(world().gather(tokens_that_fit(model, tried.bytes_per_token)))
     device = device_of(model)
-    plan = plan_batches(lengths, batch_size, device, most_tokens=most, padding=tried.padding)
+    plan = plan_batches(lengths, batch_size, device, most_tokens=most, padding=tried.padding or in_one_row)
     sizes = [len(batch) for batch in plan]
     return {"sizes": sizes, "native": tried.native, "tokens_per_batch": most, **tried.rest}
 

@@ -30,7 +30,7 @@ QUESTION, CONTROL = "question", "control"
 
 def prompt_parts(model: HookedModel, question: Question) -> tuple[Part, ...]:
     """Where each part of a cloze question begins among the tokens of `score_prompt`: the prompt, every
-    option by its label, and then the same of the control, where there is one.
+    option by its label, and then the same of the control, where P(answer) depends on it.
 
     Empty for a question that is answered with a label: its prompt is one part.
     """
@@ -38,7 +38,7 @@ def prompt_parts(model: HookedModel, question: Question) -> tuple[Part, ...]:
         return ()
     (encoded,) = encode_cloze(tokenizer_of(model), [question])
     rows = [(QUESTION, encoded.context), *zip(question.options, encoded.texts)]
-    if encoded.bare_texts:
+    if encoded.bare_texts and question.normalise == "unconditional":
         rows += [(CONTROL, encoded.bare), *zip(question.options, encoded.bare_texts)]
     starts = np.cumsum([0, *(len(tokens) for _, tokens in rows)]).tolist()
     return tuple((name, start) for (name, _), start in zip(rows, starts))

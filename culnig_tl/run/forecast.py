@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 
 from ..data.neurons import SITES
+from ..engine.cloze import asked_of
 from ..engine.memory import gib
-from ..engine.models import HookedModel, describe, device_of, tokenizer_of
+from ..engine.models import HookedModel, describe, device_of
 from ..engine.probe import probe_gradients, tokens_that_fit
-from ..engine.prompts import encode
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..study.config import RIVAL, StudyConfig
@@ -147,7 +147,8 @@ def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> F
     info = describe(model)
     neurons = info.layers * sum(info.widths.get(site, 0) for site in SITES)
     sums = {name: 4 * neurons * max(1, len(task.countries)) for name, task in questions.scored.items()}
-    (shortest,) = encode(tokenizer_of(model), [min(culture, key=lambda q: len(q.prompt))])
+    least = min(culture, key=lambda q: len(q.prompt))
+    (shortest,) = asked_of(model, replace(culture, questions=(least,))).prompts
     per_token = probe_gradients(model, SITES, shortest.tokens).bytes_per_token or 0.0
     asked = table.loc[table["pass"] != "score"]
     answers = int((asked["questions"] * asked["times"]).sum()) * _ROW
@@ -172,9 +173,12 @@ def _characters(task: Task) -> int:
 def _characters_to_a_token(model: HookedModel, task: Task) -> float:
     """Of a sample of the task's questions, whose tokens are counted."""
     sample = task[:: max(1, len(task) // COUNTED)]
-    return _characters(sample) / sum(
-        len(prompt.tokens) for prompt in encode(tokenizer_of(model), sample.questions)
-    )
+    return _characters(sample) / sum(_lengths(model, sample))
+
+
+def _lengths(model: HookedModel, task: Task) -> list[int]:
+    """Tokens of each question: of its prompt or, in the cloze form, of all its rows."""
+    return [sum(map(len, prompt.rows)) for prompt in asked_of(model, task, control=True).prompts]
 
 
 class _Enough(Exception):
@@ -186,11 +190,10 @@ def _speed(model: HookedModel, task: Task, run: Callable[..., Any]) -> float:
     where there are more."""
     device = device_of(model)
     tokens, count = TIMED[device.type]
-    few = encode(tokenizer_of(model), task[:: max(1, len(task) // COUNTED)].questions)
-    size = max(1, tokens * len(few) // sum(len(prompt.tokens) for prompt in few))
+    few = _lengths(model, task[:: max(1, len(task) // COUNTED)])
+    size = max(1, tokens * len(few) // sum(few))
     timed = task[:: max(1, len(task) // (size * (count + 1)))]
-    prompts = encode(tokenizer_of(model), timed.questions)
-    lengths = iter(sorted((len(p.tokens) for p in prompts), reverse=True))
+    lengths = iter(sorted(_lengths(model, timed), reverse=True))
     marks = [(time.perf_counter(), 0)]
 
     def advance(done: int) -> None:

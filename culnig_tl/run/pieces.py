@@ -66,7 +66,7 @@ class Questions:
             StudyError: none of them is cultural, with a control and a neuron split.
         """
         how: dict[str, Any] = {"form": form or form_asked(config) or "letters", "data_dir": config.data_dir}
-        how["wordings"] = config.wordings
+        how["wordings"], how["normalise"] = config.wordings, config.normalise
         whole = [load_task(name, **how) for name in dict.fromkeys(config.tasks)]
         culture = culture_of(whole)
         if culture is None:
@@ -111,10 +111,13 @@ def form_asked(config: StudyConfig) -> Form | None:
     return None if config.form == "auto" else config.form
 
 
-def score_settings(config: StudyConfig, form: Form) -> dict[str, Any]:
-    """How a study scores: with the defaults of `score_neurons`."""
-    settings = {"sites": [site.value for site in SITES], "method": "culnig", "bootstrap": 0, "seed": 0}
-    return settings | ({"normalise": config.normalise} if form == "cloze" else {})
+SCORE_SETTINGS: dict[str, Any] = {
+    "sites": [site.value for site in SITES],
+    "method": "culnig",
+    "bootstrap": 0,
+    "seed": 0,
+}
+"""How a study scores: with the defaults of `score_neurons`."""
 
 
 def score_label(name: str) -> str:
@@ -193,7 +196,7 @@ class Pieces:
         progress = self.progress if progress is None else progress
         task = self.questions.scored[name]
         file = f"scores/{name}.safetensors"
-        of_work = self._identity(**score_settings(self.config, self.questions.form))
+        of_work = self._identity(**SCORE_SETTINGS)
         scores = self._stored(
             file, NeuronScores, lambda s: reason_against_scores(s, task.fingerprint, of_work)
         )
@@ -203,7 +206,6 @@ class Pieces:
         else:
             checkpoint = self._checkpoint(score_label(name))
             how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
-            how["normalise"] = self.config.normalise
             scores = score_neurons(self.model, task, checkpoint=checkpoint, **how)
             self.place.save(file, scores)
             self._done(checkpoint)
@@ -242,7 +244,6 @@ class Pieces:
             return result
         checkpoint = self._checkpoint(ask_label(setting, label))
         how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
-        how["normalise"] = self.config.normalise
         result = evaluate(self.model, left, ablate=neurons, checkpoint=checkpoint, **how)
         if known is not None:
             result = merged([known, result], task)

@@ -19,7 +19,7 @@ from ..engine.memory import check_memory
 from ..engine.models import HookedModel, describe, load_model
 from ..method.form import choose_form
 from ..progress import StudyBar
-from ..study.config import RIVAL, TOY_CONFIG, Asking, ModelConfig, StudyConfig
+from ..study.config import RIVAL, TOY_CONFIG, Asking, Machine, ModelConfig, StudyConfig
 from ..study.folder import StudyFolder, read_record
 from ..study.sampling import about_parts
 from ..study.study import Study
@@ -120,9 +120,13 @@ def _recorded(place: StudyFolder) -> Mapping[str, Any]:
     return {} if record is None else record["info"]
 
 
-def form_for(asking: Asking, model: HookedModel, task: str, config: ModelConfig) -> Form:
-    """The form that is asked for; where it is left open, the one in which the model knows more of the
-    task."""
+def asked_as(asking: Asking, model: HookedModel, task: str, config: Machine) -> dict[str, Any]:
+    """What `load_task` is given so that questions are asked in the form that is asked for; where it is left
+    open, in the one in which the model knows more of the task."""
+    return {"form": _form_for(asking, model, task, config), "normalise": asking.normalise}
+
+
+def _form_for(asking: Asking, model: HookedModel, task: str, config: Machine) -> Form:
     if asking.form != "auto":
         return asking.form
     whole = load_task(task.removesuffix(CONTROL), data_dir=config.data_dir, wordings=asking.wordings)

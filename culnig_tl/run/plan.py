@@ -28,9 +28,9 @@ from ..study.config import RIVAL, UNCHANGED, StudyConfig
 from ..study.folder import PARTS, PLAN, RECORD, StudyFolder, part_name, read_record
 from ..study.sampling import about_parts
 from ..study.study import Study
-from ..tasks.question import Form
 from .asking import EXPECTED, PART, with_parts
 from .pieces import (
+    SCORE_SETTINGS,
     Pieces,
     Questions,
     ask_label,
@@ -39,7 +39,6 @@ from .pieces import (
     reason_against_result,
     reason_against_scores,
     score_label,
-    score_settings,
     select,
     settings_of,
 )
@@ -190,7 +189,6 @@ class _Check:
 
     def __init__(self, folder: Path, config: StudyConfig, info: Mapping[str, Any]) -> None:
         self.folder, self.config, self.info = folder, config, info
-        self.form: Form = info["form"]["form"]
         parts = info.get(PART, {})
         self.prints = {name: task["fingerprint"] for name, task in info["tasks"].items()}
         self.of_random = self.prints | {name: part["fingerprint"] for name, part in parts.items()}
@@ -231,7 +229,7 @@ class _Check:
             reason = reason_against_scores(
                 scores,
                 about["fingerprint"],
-                identity(self.of_model or {}, **score_settings(self.config, self.form)),
+                identity(self.of_model or {}, **SCORE_SETTINGS),
             )
             if reason is not None:
                 self.reject(label, f"{file} does not belong: {reason}")

@@ -76,19 +76,14 @@ def open_study(
         data_dir: local mirror of the Hub's data sets; the study's own by default.
 
     Raises:
-        StudyError: no study in the folder, its model or questions have changed since, or its cloze questions
-            were normalised in another way than what continues from it would do.
+        StudyError: no study in the folder, or its model or questions have changed since.
     """
     if isinstance(study, OpenStudy):
         return study
     done = study_of(study)
     config, where = done.config, data_dir or done.config.data_dir
     label = "the study" if done.folder is None else f"the study in {done.folder}"
-    if done.form == "cloze" and config.normalise != "unconditional":
-        raise StudyError(
-            f"{label} was asked with normalise={config.normalise!r}: only 'unconditional' can be continued"
-        )
-    how: dict[str, Any] = {"form": done.form, "data_dir": where, "wordings": config.wordings}
+    how: dict[str, Any] = {"data_dir": where, "wordings": config.wordings, **done.asked_as}
     loaded = [load_task(word, **how) for word in dict.fromkeys(config.tasks)]
     whole = {task.name: task for task in loaded}
     culture = whole[done.culture_task].neuron_split().rows(config.rows).limit(config.limit)

@@ -50,6 +50,11 @@ class Study:
         """How its questions were answered: "letters" or "cloze"."""
         return self.info.get("form", {}).get("form", "letters")
 
+    @property
+    def asked_as(self) -> dict[str, Any]:
+        """What `load_task` is given so that questions are asked as the study asked them."""
+        return {"form": self.form, "normalise": self.config.normalise}
+
     def random_settings(self, match: str) -> list[str]:
         """Names of the random sets of one kind that were evaluated."""
         return [name for name in self.results if name.rpartition(" ")[0] == RANDOM[match]]

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 from ..errors import TaskError
 
@@ -25,12 +25,15 @@ Part = Literal["auto", "neuron", "test", "all"]
 """Which of a task's questions are asked (see `Task.part`)."""
 Metric = Literal["accuracy", "alignment"]
 Form = Literal["letters", "cloze"]
+Normalise = Literal["unconditional", "sum", "length"]
+"""What an option's log-likelihood is held against in the cloze form: see `culnig_tl.method.cloze`."""
+NORMALISATIONS: tuple[str, ...] = get_args(Normalise)
 CONTROL = ":control"
 """End of a control task's name, for people to read; what a task is, `Task.is_control` says."""
 
 _LATER = frozenset({"accepted", "language"})
 """Fields of `Question` that were added after fingerprints had been written to files."""
-_OF_CLOZE = frozenset({"stem", "texts", "form"})
+_OF_CLOZE = frozenset({"stem", "texts", "form", "normalise"})
 """Fields that decide nothing where a question is answered with a label."""
 
 
@@ -79,6 +82,8 @@ class Question:
     """The options' words, in the order of `options`."""
     form: Form = "letters"
     """Whether a label answers it, or the likelihood of the options' words (see `Task.cloze`)."""
+    normalise: Normalise = "unconditional"
+    """Of the cloze form: what an option's log-likelihood is held against."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,8 @@ class Task:
                 left_out = frozenset() if question.form == "cloze" else _OF_CLOZE
                 values = {name: getattr(question, name) for name in names if name not in left_out}
                 said = {name: value for name, value in values.items() if value or name not in _LATER}
+                if question.normalise == "unconditional":  # the only one at first
+                    said.pop("normalise", None)
                 digest.update(json.dumps(said, ensure_ascii=False).encode())
             self._fingerprint.append(digest.hexdigest()[:16])
         return self._fingerprint[0]
@@ -249,7 +256,27 @@ class Task:
         """ "letters": a label answers the questions; "cloze": the likelihood of the options' words."""
         return self.questions[0].form if self.questions else "letters"
 
-    def cloze(self, prompt: str = CLOZE_PROMPT, control: str = CLOZE_CONTROL) -> Task:
+    @property
+    def normalise(self) -> Normalise:
+        """Of cloze questions, what an option's log-likelihood is held against."""
+        return self.questions[0].normalise if self.questions else "unconditional"
+
+    def normalised(self, normalise: Normalise) -> Task:
+        """The same cloze questions, with log-likelihoods held against something else; letters stay as they
+        are. Raises `TaskError` for a normalisation that there is not."""
+        if normalise not in NORMALISATIONS:
+            raise TaskError(f"unknown normalise {normalise!r}: use {', '.join(NORMALISATIONS)}")
+        if self.form == "letters":
+            return self
+        return replace(self, questions=tuple(replace(q, normalise=normalise) for q in self.questions))
+
+    def cloze(
+        self,
+        prompt: str = CLOZE_PROMPT,
+        control: str = CLOZE_CONTROL,
+        *,
+        normalise: Normalise = "unconditional",
+    ) -> Task:
         """The same questions, asked by the likelihood of their options' words after a plain prompt.
 
         Questions that differ in their instruction alone are one: the first stays.
@@ -257,6 +284,8 @@ class Task:
         Args:
             prompt: with a blank ``{question}``; the options' texts stand after a space.
             control: what the words' own likelihood is taken after.
+            normalise: what an option's log-likelihood is held against: that of its words after the control,
+                nothing ("sum"), or its number of characters ("length").
 
         A question with two options of the same text cannot be asked so: it is left out, named in the log, and
         counted in `skipped`. Raises `TaskError` where the options are no words of their own, and for an
@@ -301,7 +330,8 @@ class Task:
                 len(twice),
                 named,
             )
-        return replace(self, questions=tuple(kept.values()), skipped=self.skipped + len(twice))
+        asked = replace(self, questions=tuple(kept.values()), skipped=self.skipped + len(twice))
+        return asked.normalised(normalise)
 
     def rows(self, count: int | None) -> Task:
         """At most `count` rows of the same question, in the task's order; all for None.

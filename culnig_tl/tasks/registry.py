@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import TaskError
-from .question import CLOZE_CONTROL, CONTROL, Form, Task
+from .question import CLOZE_CONTROL, CONTROL, Form, Normalise, Task
 from .rows import FILE_TYPES
 from .sources import data_folder
 from .wordings import Wording, check_blanks, read_wordings
@@ -251,6 +251,7 @@ def load_task(
     rows: int | None = None,
     limit: int | None = None,
     form: Form = "letters",
+    normalise: Normalise = "unconditional",
     data_dir: str | Path | None = None,
     wordings: str | Path | None = None,
     language: str | None = None,
@@ -269,6 +270,7 @@ def load_task(
             same.
         form: "letters" to answer with a label, as in the paper; "cloze" for the likelihood of the options'
             words (see `Task.cloze`; a table ``cloze`` of `wordings` replaces its prompt).
+        normalise: of the form "cloze", see `Task.cloze`.
         rows: at most this many rows of the same question, which differ in their wrong options alone.
         limit: this many questions, spread evenly over countries and templates.
         data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable
@@ -303,7 +305,8 @@ def load_task(
     if form == "cloze":
         worded = given.get(CLOZE_TABLE, ())[:1]
         check_blanks(CLOZE_TABLE, worded, frozenset({"question"}))
-        task = task.cloze(*[worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else [])
+        given_words = [worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else []
+        task = task.cloze(*given_words, normalise=normalise)
     if split is not None:
         task = task.neuron_split() if split == "neuron" else task.test_split()
     task = task.rows(rows).limit(limit)

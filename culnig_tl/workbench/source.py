@@ -16,10 +16,9 @@ from ..defaults import TOY
 from ..engine.models import HookedModel, describe, load_model
 from ..errors import ModelError, NeuronError, ScoreError, TaskError
 from ..figures.values import per_cluster
-from ..method.cloze import Normalise
 from ..study.study import Study
 from ..tasks import Question, Task, load_task
-from ..tasks.question import Form
+from ..tasks.question import Form, Normalise
 from ..tasks.registry import TASKS
 from .reading import Key, Reader
 from .twin import twin
@@ -339,7 +338,7 @@ class Source:
                 task = task.neuron_split().limit(self.limit)
         if not len(task):
             raise TaskError(f"task {task.name!r} holds no question")
-        return task.limit(self.questions)
+        return task.normalised(self.normalise).limit(self.questions)
 
     @cached_property
     def examples(self) -> tuple[Question, ...]:
@@ -351,7 +350,7 @@ class Source:
             return ()
         if any(q.split == "test" for q in task):
             task = task.test_split()
-        return tuple(task.limit(EXAMPLES))
+        return tuple(task.normalised(self.normalise).limit(EXAMPLES))
 
     def reader(self, key: Key, choice: Choice, selection: NeuronSet) -> Reader:
         """What reads questions for a neuron, and for the others that are read with it; kept."""
@@ -368,5 +367,5 @@ class Source:
             keys = sorted(
                 chosen.keys() - {known for reader in self._readers for known in reader.neurons.keys()}
             )
-        self._readers.append(Reader(self.model, self.task, NeuronSet.from_indices(keys), self.normalise))
+        self._readers.append(Reader(self.model, self.task, NeuronSet.from_indices(keys)))
         return self._readers[-1]

@@ -229,8 +229,8 @@ def test_parts_begin_where_their_tokens_do(loaded, cloze, family):
     parts = prompt_parts(model, cloze[0])
     assert [name for name, _ in parts] == ["question", *"ABC", "control", *"ABC"]
     rows = [encoded.context, *encoded.texts, encoded.bare, *encoded.bare_texts]
-    ends = [start for _, start in parts[1:]] + [len(encoded.counted_with_prior)]
-    assert [encoded.counted_with_prior[start:end] for (_, start), end in zip(parts, ends)] == rows
+    ends = [start for _, start in parts[1:]] + [len(encoded.counted)]
+    assert [encoded.counted[start:end] for (_, start), end in zip(parts, ends)] == rows
     assert prompt_parts(model, replace(cloze[0], form="letters")) == ()
 
 
@@ -269,11 +269,9 @@ def test_a_window_of_the_map_marks_its_own_parts(loaded, cloze):
     assert names_at(figure) == list(zip(starts, "ABC"))
 
 
-def test_parts_beyond_the_tokens_are_left_out(loaded, cloze):
-    model = loaded("llama")
-    figure = figures.token_heatmap(
-        score_prompt(model, cloze[0], normalise="sum"), parts=prompt_parts(model, cloze[0])
-    )
+def test_without_a_prior_there_is_no_control_to_mark(loaded, cloze):
+    model, summed = loaded("llama"), replace(cloze[0], normalise="sum")
+    figure = figures.token_heatmap(score_prompt(model, summed), parts=prompt_parts(model, summed))
     assert [name for _, name in names_at(figure)] == ["question", *"ABC"]
     assert "control" not in notes(figure)
 
@@ -317,7 +315,7 @@ def test_tokens_fire_in_the_prompt_and_the_right_options_words(loaded, cloze):
     largest = -np.inf
     for prompt in encode_cloze(model.tokenizer, cloze.questions):
         with torch.no_grad():
-            _, cache = model.run_with_cache(torch.tensor([prompt.rows[1]]))
+            _, cache = model.run_with_cache(torch.tensor([prompt.options[1]]))
         largest = max(largest, float(cache[Site.MLP_GATE.hook_name(1)][0, :, 3].max()))
     assert table["activation"][0] == pytest.approx(largest, rel=1e-4)
     assert table["activation"].is_monotonic_decreasing
