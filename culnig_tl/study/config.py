@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import PurePath
 from typing import Any, Literal
 
 from ..defaults import DROP_READING, MIN_Z, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
@@ -98,7 +97,9 @@ class StudyConfig(Shares, Asking, ModelConfig):
     @property
     def rival_task(self) -> str | None:
         """The rival's name as a task: a file's is its stem."""
-        return None if self.rival is None else PurePath(self.rival).stem if "." in self.rival else self.rival
+        from ..tasks.question import task_name  # slower than what the command line waits for
+
+        return None if self.rival is None else task_name(self.rival)
 
     @property
     def shares(self) -> Shares:
