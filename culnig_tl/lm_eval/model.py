@@ -64,7 +64,7 @@ class CulnigLM(HFLM):
             raise NeuronError("operation and scale exclude each other: give one of them")
         if neurons is None and (operation is not None or scale or to is not None):
             raise NeuronError("name the neurons as well: neurons=general.parquet")
-        where = {"device": device or "auto", "dtype": dtype, "revision": revision}
+        where: dict[str, Any] = {"device": device or "auto", "dtype": dtype, "revision": revision}
         if device_map is not None:
             where |= {"device": "auto", "device_map": device_map}
         model: Any = load_model(pretrained, **where) if isinstance(pretrained, str) else pretrained
