@@ -122,6 +122,7 @@ def test_bad_arguments_are_one_line(given, why, loaded, tmp_path):
 
 def test_without_the_harness_the_error_names_the_extra(loaded, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
+    monkeypatch.delitem(sys.modules, "culnig_tl.lm_eval.model", raising=False)
     with pytest.raises(CulnigError, match=r"pip install 'culnig-tl\[lm-eval\]'"):
         ctl.lm_eval_model(loaded("llama"))
     assert ours.harness("json").__name__ == "json"
