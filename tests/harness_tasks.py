@@ -8,7 +8,7 @@ from typing import Any
 
 FOODS = ("rice", "bread and soup", "noodles", "football, cricket and golf")
 COUNTRIES = ("Japan", "Spain", "Mexico", "Kenya", "Peru")
-COUNT = 12
+COUNT = 8
 MULTIPLE = {
     "output_type": "multiple_choice",
     "doc_to_text": "Question: {{question}}\nAnswer:",
@@ -86,7 +86,7 @@ def rows(count: int = COUNT, start: int = 0) -> list[dict[str, Any]]:
                 "question": question,
                 "choices": choices,
                 "right": i % 3,
-                "text": f"{question} {choices[0]}. " * 30,
+                "text": f"{question} {choices[0]}. " * 12,
             }
         )
     return made

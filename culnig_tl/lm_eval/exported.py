@@ -27,12 +27,16 @@ class Cloze(ConfigurableTask):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
-    def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
+    def construct_requests(self, doc: dict[str, Any], ctx: Any, **kwargs: Any) -> Any:
         """The harness' own requests, one per option, and then those for their words."""
-        asked = super().construct_requests(doc, ctx, **kwargs)
+        asked: Any = super().construct_requests(doc, ctx, **kwargs)
         for text in doc["choices"] if doc["control"] is not None else []:
             pair = (doc["control"], f"{self.config.target_delimiter}{text}")
-            about = {"request_type": "loglikelihood", "idx": len(asked), "metadata": kwargs["metadata"]}
+            about: dict[str, Any] = {
+                "request_type": "loglikelihood",
+                "idx": len(asked),
+                "metadata": kwargs["metadata"],
+            }
             asked.append(Instance(doc=doc, arguments=pair, **about))
         return asked
 

@@ -80,7 +80,8 @@ class StudyConfig(Shares, Asking, ModelConfig):
     """Everything that determines a study's result."""
 
     tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")
-    """Tasks to ask; the neurons are found on the first one that has cultural questions with a control."""
+    """Tasks to ask; the neurons are found on the first one that has cultural questions with a control.
+    lm_eval:NAME is a task of lm-evaluation-harness."""
     reading: str = "countryrc"
     """Country reading comprehension: neurons that serve it are removed."""
     rival: str | None = "commonsenseqa"
