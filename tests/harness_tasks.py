@@ -43,7 +43,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "output_type": "generate_until",
         "doc_to_text": "{{question}} Answer:",
         "doc_to_target": "{{choices[right]}}",
-        "generation_kwargs": {"until": ["\n", "."], "max_gen_toks": 12},
+        "generation_kwargs": {"until": ["Question:", "."], "max_gen_toks": 12},
     },
     "perplexity": {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "text"},
     "inputs": {

@@ -80,6 +80,23 @@ def test_suppressing_changes_the_answers(folder, loaded):
         assert harness_tasks.answers(plain, task) != harness_tasks.answers(without, task)
 
 
+def test_a_hooked_transformer_is_asked_alike(folder, checkpoints, tmp_path):
+    pytest.importorskip(
+        "transformer_lens.HookedTransformer", reason="TransformerLens 4 has no HookedTransformer"
+    )
+    model = ctl.load_model(checkpoints("llama"), kind="hooked", device="cpu", dtype="float32")
+    neurons = some_neurons(model)
+    for mine, theirs in (
+        (ctl.lm_eval_model(model, batch_size=4), checkpoints("llama")),
+        (
+            ctl.lm_eval_model(model, neurons, batch_size=4),
+            bake(checkpoints("llama"), neurons, tmp_path / "baked"),
+        ),
+    ):
+        found, expected = (harness_tasks.asked(each, folder, SMALL) for each in (mine, hf(theirs)))
+        assert_equal(found, expected)
+
+
 def test_the_hooks_are_on_the_model_while_it_is_asked_and_at_no_other_time(folder, loaded):
     model = loaded("llama")
     tokens = torch.arange(3, 20)[None]

@@ -144,7 +144,5 @@ class _Shaped(torch.nn.Module):
             likeliest = likeliest.masked_fill(~open_rows, pad_token_id or 0)
             tokens = torch.cat([tokens, likeliest[:, None]], dim=1)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            open_rows &= likeliest != ends
-            if stopping_criteria(tokens, None):
-                break
+            open_rows &= (likeliest != ends) & ~stopping_criteria(tokens, None)
         return tokens

@@ -24,6 +24,7 @@ import logging
 import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -151,16 +152,18 @@ def _documents(task: Any) -> Iterator[tuple[int, list[Any]]]:
     if task.config.num_fewshot is None:
         task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    task.build_all_requests()
+    with _in_one_line(task.config.task):
+        task.build_all_requests()
     for number, requests in groupby(task.instances, key=lambda request: request.doc_id):
         yield number, sorted(requests, key=lambda request: request.idx)
 
 
 def _subtasks(name: str) -> dict[str, Any]:
     """The tasks of that name, file or group, by their names."""
-    path = Path(name).expanduser()
     spec: Any = name
+    is_task_file = False
     if name.endswith(HARNESS_FILES):
+        path = Path(name).expanduser()
         if not path.is_file():
             raise TaskError(f"there is no file {name!r}")
         # The harness' own tasks take seconds to list: a task's file needs none of them, a group's may. The
@@ -169,6 +172,7 @@ def _subtasks(name: str) -> dict[str, Any]:
         manager = _manager(
             include_path=str(path.parent) if group else None, include_defaults=group is not None
         )
+        is_task_file = group is None
         spec = str(path) if group is None else group[1].strip("\"'")
     else:
         manager = _all_tasks()
@@ -178,14 +182,21 @@ def _subtasks(name: str) -> dict[str, Any]:
                 f"lm-evaluation-harness has no task {name!r}"
                 + (f", did you mean {near[0]!r}?" if near else ": `lm_eval ls tasks` lists them")
             )
-    try:
+    with _in_one_line(name):
         if hasattr(manager, "load"):
             return dict(manager.load([spec])["tasks"])
         # Before 0.4.12 a file is read by the caller, and groups are nested.
-        if spec == str(path):
+        if is_task_file:
             spec = harness("lm_eval.utils").load_yaml_config(spec)
         return dict(_flat(manager.load_task_or_group([spec]).items()))
-    except Exception as error:  # whatever the harness, its data set or the file's functions raise
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """Whatever the harness, a data set or a file's functions raise, as a `TaskError`."""
+    try:
+        yield
+    except Exception as error:
         first = (str(error).splitlines() or [""])[0]
         raise TaskError(
             f"lm-evaluation-harness cannot load {name!r}: {type(error).__name__}: {first}"

@@ -174,6 +174,14 @@ def test_a_file_that_is_not_there_and_one_that_is_broken(folder):
         load_task(f"lm_eval:{folder / 'broken.yaml'}")
 
 
+def test_documents_that_cannot_be_put_into_words(folder):
+    """More examples are asked for than there are."""
+    made = (folder / "fewshot.yaml").read_text().replace("num_fewshot: 2", "num_fewshot: 9")
+    (folder / "greedy_for_examples.yaml").write_text(made)
+    with pytest.raises(TaskError, match="cannot load 'fewshot': ValueError: Sample larger than population"):
+        load_task(f"lm_eval:{folder / 'greedy_for_examples.yaml'}")
+
+
 def test_without_the_harness_the_error_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     with pytest.raises(CulnigError, match=r"pip install 'culnig-tl\[lm-eval\]'"):
