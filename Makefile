@@ -27,7 +27,7 @@ test-all: lint test-tl39  ## lint, every test but the timed ones, and the subset
 	$(RUN)/python -m pytest -q -n $(JOBS) -m "not perf"
 
 test-tl39: $(VENV)39/.installed  ## scores, models and hooks on the bridge and the HookedTransformer of TransformerLens 3.9
-	$(VENV)39/bin/python -m pytest -q -n $(JOBS) tests/oracles tests/test_hooked.py tests/test_run.py tests/test_models.py tests/test_generation.py \
+	$(VENV)39/bin/python -m pytest -q -n $(JOBS) tests/oracles tests/test_hooked.py tests/test_run.py tests/test_models.py tests/test_generation.py tests/test_lm_eval_model.py \
 	    -k "llama or gemma or gpt2 or door or pip or hooked or memory"
 
 lint: $(STAMP)

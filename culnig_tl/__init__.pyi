@@ -9,6 +9,7 @@ from .engine.models import describe as describe
 from .engine.models import load_model as load_model
 from .errors import CulnigError as CulnigError
 from .finetuning.baking import bake as bake
+from .lm_eval import lm_eval_model as lm_eval_model
 from .method.ablation import ablate as ablate
 from .method.ablation import ablation_hooks as ablation_hooks
 from .method.ablation import mean_outputs as mean_outputs

@@ -146,7 +146,7 @@ def evaluate(
     """Asks tasks' questions, with or without neurons. torchrun shares the questions among processes.
 
     Args:
-        tasks: Tasks to ask; `culnig-tl tasks` lists them.
+        tasks: Tasks to ask; `culnig-tl tasks` lists them. lm_eval:NAME is one of lm-evaluation-harness.
         neurons: Neurons to scale; without them the model is unchanged.
         scale: What the neurons' outputs are multiplied by: 0 suppresses them, 2 enhances them.
         split: Which questions. auto: all, but the test split alone of a task that the neurons were found on,

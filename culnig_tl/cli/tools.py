@@ -82,11 +82,49 @@ def tasks_show(
         about = (question.id, question.split, question.country, question.group)
         out.rule(escape(", ".join(str(part) for part in about if part)), align="left")
         text = f"{escape(render(tokenizer, question))}[bold green]{escape(question.answer)}[/]"
-        if form == "cloze":
+        if question.form == "cloze":
             right = question.texts[question.options.index(question.answer)]
             others = ", ".join(other for other in question.texts if other != right)
             text = f"{escape(question.prompt)} [bold green]{escape(right)}[/]  (or: {escape(others)})"
         out.print(text, soft_wrap=True, highlight=False)
+
+
+def tasks_export(
+    task: Positional[str],
+    *,
+    to: Path,
+    model: str | None = None,
+    form: Literal["letters", "cloze"] = "letters",
+    split: Literal["neuron", "test", "all"] = "test",
+    limit: int | None = None,
+    data_dir: str | None = None,
+) -> None:
+    """Writes a task for lm-evaluation-harness: a YAML file, its questions, and the Python file that reads
+    them.
+
+    Args:
+        task: A task's name, or a file of questions. A name that ends in :control is its control.
+        to: Folder to write to; it may hold other exported tasks.
+        model: letters: "toy", a Hub id, or a folder with a checkpoint: in whose chat template prompts are
+            written; plain text where none is given.
+        form: Answered by a label, or by the likelihood of the options' words.
+        split: Which of the task's questions.
+        limit: Questions, spread evenly over countries and wordings; none exports all of them.
+        data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
+    """
+    from ..engine.loading import load_tokenizer
+    from ..lm_eval.export import export_task
+    from ..tasks import load_task
+    from ..toy import FOLDER
+
+    which = None if split == "all" else split
+    questions = load_task(task, split=which, limit=limit, form=form, data_dir=data_dir)
+    tokenizer = load_tokenizer(str(FOLDER) if model == TOY else model) if model is not None else None
+    file = export_task(questions, to, tokenizer=tokenizer)
+    say(
+        questions,
+        f"lm_eval --model hf --model_args pretrained={model or 'M'} --include_path {to} --tasks {file.stem}",
+    )
 
 
 def models() -> None:

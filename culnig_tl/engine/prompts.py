@@ -100,6 +100,13 @@ def render(tokenizer: Any, question: Question) -> str:
     return text + question.answer_prefix
 
 
+def before_label(tokenizer: Any, question: Question, text: str) -> str:
+    """What stands between a prompt's text and its label: a space where a base model's prompt ends in a
+    word."""
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    return "" if chat or question.answer_prefix or text[-1:].isspace() else " "
+
+
 def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     """Tokens, answer token and label tokens of every question.
 
@@ -118,11 +125,7 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
         )
     texts = [render(tokenizer, question) for question in questions]
     prompts = tokenize(tokenizer, texts)
-    chat = bool(getattr(tokenizer, "chat_template", None))
-    spaces = [
-        "" if chat or question.answer_prefix or text[-1:].isspace() else " "
-        for text, question in zip(texts, questions)
-    ]
+    spaces = [before_label(tokenizer, question, text) for text, question in zip(texts, questions)]
     with_answer = tokenize(
         tokenizer, [text + space + q.answer.lstrip() for text, space, q in zip(texts, spaces, questions)]
     )

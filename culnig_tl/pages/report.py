@@ -19,7 +19,7 @@ from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, defaults
 from ..study.findings import Finding, Findings, Holds, change, interval
 from ..study.study import Study
 from ..tasks import worldvaluesbench
-from ..tasks.question import Form
+from ..tasks.question import HARNESS, Form
 from . import page
 
 MARKS: Mapping[Holds, str] = {Holds.NO: "no", Holds.OPEN: "open", Holds.CAUTION: "care", Holds.YES: "yes"}
@@ -83,7 +83,7 @@ def write_report(study: Study, path: str | Path) -> Path:
         sets=found.drops[found.task].layer.random_sets,
         parts=any(d.layer.random_questions < d.layer.questions for d in found.drops.values()),
         preliminary=_preliminary(study),
-        accuracy=accuracy_cells(answers, {study.form}),
+        accuracy=accuracy_cells(answers, forms_of(study)),
         form=study.form,
         normalise=study.config.normalise,
         asked=asked_in_words(study),
@@ -189,6 +189,11 @@ RIGHT: Mapping[Form, str] = {
     "cloze": "the right option's words are the likeliest of the options'",
 }
 """Form of a study -> when an answer is right."""
+
+
+def forms_of(study: Study) -> set[Form]:
+    """The forms that its tasks were asked in: its own, and that of lm-evaluation-harness' tasks."""
+    return {study.form, *study.results[UNCHANGED].metadata.get("form", {}).values()}
 
 
 def accuracy_cells(table: ResultsTable, forms: Collection[Form]) -> dict[str, Any]:
@@ -319,13 +324,19 @@ COMPARED: Mapping[str, str] = {
 
 def asked_in_words(study: Study) -> str:
     """What an answer and P(answer) are, beside the accuracies."""
+    theirs = ""
+    if any(task.startswith(HARNESS) for task in study.info["tasks"]):
+        theirs = (
+            f" Tasks that begin with {HARNESS} are asked in the words of lm-evaluation-harness, in the cloze"
+            " form; nothing is subtracted from their log-likelihoods."
+        )
     if study.form == "letters":
-        return "P(answer) is the probability of the right label among all tokens of the vocabulary."
+        return f"P(answer) is the probability of the right label among all tokens of the vocabulary.{theirs}"
     return (
         "Questions were asked in the cloze form: the model sees the question without its options, and "
         "answers with the option whose words are the likeliest by their log-likelihood after the question, "
         f"{COMPARED[study.config.normalise]}. P(answer) is the right option's share of the softmax over "
-        "these."
+        f"these.{theirs}"
     )
 
 

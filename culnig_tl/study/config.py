@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import PurePath
 from typing import Any, Literal
 
 from ..defaults import DROP_READING, MIN_Z, PAPER_TASKS, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
@@ -86,7 +85,8 @@ class StudyConfig(Shares, Asking, ModelConfig):
     """Everything that determines a study's result."""
 
     tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")
-    """Tasks to ask; the neurons are found on the first one that has cultural questions with a control."""
+    """Tasks to ask; the neurons are found on the first one that has cultural questions with a control.
+    lm_eval:NAME is a task of lm-evaluation-harness."""
     split: Literal["auto", "neuron", "test", "all"] = "auto"
     """Which questions are asked. auto: all, as in the paper, but the test split alone of a task that neurons
     were found on (the tasks of culture, reading and rival); or neuron, test, all of every task."""
@@ -112,7 +112,9 @@ class StudyConfig(Shares, Asking, ModelConfig):
     @property
     def rival_task(self) -> str | None:
         """The rival's name as a task: a file's is its stem."""
-        return None if self.rival is None else PurePath(self.rival).stem if "." in self.rival else self.rival
+        from ..tasks.question import task_name  # slower than what the command line waits for
+
+        return None if self.rival is None else task_name(self.rival)
 
     @property
     def shares(self) -> Shares:

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
 from ..errors import TaskError
@@ -30,6 +31,9 @@ Normalise = Literal["unconditional", "sum", "length"]
 NORMALISATIONS: tuple[str, ...] = get_args(Normalise)
 CONTROL = ":control"
 """End of a control task's name, for people to read; what a task is, `Task.is_control` says."""
+HARNESS = "lm_eval:"
+"""Beginning of the name of a task of lm-evaluation-harness (see `culnig_tl.tasks.harness`)."""
+HARNESS_FILES = (".yaml", ".yml")
 
 _LATER = frozenset({"accepted", "language"})
 """Fields of `Question` that were added after fingerprints had been written to files."""
@@ -295,6 +299,10 @@ class Task:
             raise TaskError(
                 f"task {self.name!r} has its questions left out already: first cloze(), then control()"
             )
+        if self.name.startswith(HARNESS):
+            raise TaskError(
+                f"task {self.name!r} is asked in the words of lm-evaluation-harness, and no others"
+            )
         kept: dict[tuple[object, ...], Question] = {}
         twice: dict[tuple[object, ...], str] = {}  # what they ask -> id
         for q in self.questions:
@@ -431,6 +439,13 @@ def alignment(question: Question, answer: str) -> float:
         return 0.0
     scale, label = [int(option) for option in question.options], int(question.answer)
     return 100 * (1 - abs(int(answer) - label) / max(abs(min(scale) - label), abs(max(scale) - label)))
+
+
+def task_name(given: str) -> str:
+    """What a task is called that is asked for by this name or path: a file's name is its stem."""
+    rest = given.removeprefix(HARNESS)
+    is_file = "." in rest if rest == given else rest.endswith(HARNESS_FILES)
+    return given.removesuffix(rest) + PurePath(rest).stem if is_file else given
 
 
 def _digest(*parts: object) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import TaskError
-from .question import CLOZE_CONTROL, CONTROL, Form, Normalise, Task
+from .question import CLOZE_CONTROL, CONTROL, HARNESS, Form, Normalise, Task
 from .rows import FILE_TYPES
 from .sources import data_folder
 from .wordings import Wording, check_blanks, read_wordings
@@ -258,10 +258,12 @@ def load_task(
     path: str | Path | None = None,
     rows_from: str | None = None,
 ) -> Task:
-    """A task by name, or from a user's own JSONL, CSV or Parquet file (see `culnig_tl.tasks.custom`).
+    """A task by name, from a user's own JSONL, CSV or Parquet file (see `culnig_tl.tasks.custom`), or of
+    lm-evaluation-harness (see `culnig_tl.tasks.harness`).
 
         load_task("blend", split="neuron", control=True, limit=64)
         load_task("blend").neuron_split().limit(64).control()  # the same
+        load_task("lm_eval:hellaswag"); load_task("lm_eval:./my_task.yaml")
 
     Args:
         split: "neuron" for the questions to find neurons with, "test" for those to test them on; None for
@@ -269,7 +271,8 @@ def load_task(
         control: leave the question out: instruction and options only. The name "blend:control" asks for the
             same.
         form: "letters" to answer with a label, as in the paper; "cloze" for the likelihood of the options'
-            words (see `Task.cloze`; a table ``cloze`` of `wordings` replaces its prompt).
+            words (see `Task.cloze`; a table ``cloze`` of `wordings` replaces its prompt). Tasks of
+            lm-evaluation-harness are cloze questions whatever is said here.
         normalise: of the form "cloze", see `Task.cloze`.
         rows: at most this many rows of the same question, which differ in their wrong options alone.
         limit: this many questions, spread evenly over countries and templates.
@@ -296,13 +299,16 @@ def load_task(
             raise TaskError(f"{wordings}: wordings for {table!r}, which is no task{_suggest(table)}")
     asked = {"language": language, "path": path, "rows_from": rows_from}
     options = {option: value for option, value in asked.items() if value is not None}
-    if _is_file(name):
+    theirs = str(name).startswith(HARNESS)
+    if theirs:
+        task = _load_harness(str(name), options).normalised(normalise)
+    elif _is_file(name):
         task = _load_file(name, given, options)
     else:
         task = _load_known(str(name), given, options, data_dir)
     if form not in get_args(Form):
         raise TaskError(f"form {form!r} is unknown; forms are {' and '.join(get_args(Form))}")
-    if form == "cloze":
+    if form == "cloze" and not theirs:
         worded = given.get(CLOZE_TABLE, ())[:1]
         check_blanks(CLOZE_TABLE, worded, frozenset({"question"}))
         given_words = [worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else []
@@ -311,6 +317,14 @@ def load_task(
         task = task.neuron_split() if split == "neuron" else task.test_split()
     task = task.rows(rows).limit(limit)
     return task.control() if control else task
+
+
+def _load_harness(name: str, options: Mapping[str, object]) -> Task:
+    from . import harness
+
+    if options:
+        raise TaskError(f"a task of lm-evaluation-harness takes no {next(iter(options))!r}")
+    return harness.load(name)
 
 
 def _load_file(
@@ -334,7 +348,7 @@ def _load_known(
     if name not in TASKS:
         raise TaskError(
             f"task {name!r} is unknown{_suggest(name)}; tasks are {', '.join(TASKS)}, "
-            f"or a file ending in {', '.join(FILE_TYPES)}"
+            f"a file ending in {', '.join(FILE_TYPES)}, or {HARNESS}NAME for one of lm-evaluation-harness"
         )
     info = TASKS[name]
     if name in wordings and not info.tables:

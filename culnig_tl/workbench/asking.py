@@ -91,7 +91,7 @@ def text_of(question: Question) -> str:
     """A task's question as a person would type it: the prompt, or a cloze question with its options on
     lines."""
     if question.form == "cloze":
-        return f"{question.stem}\n{letters(question.texts, ''.join(question.options))}"
+        return f"{question.stem or question.prompt}\n{letters(question.texts, ''.join(question.options))}"
     return question.prompt.strip()
 
 
