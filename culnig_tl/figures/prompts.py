@@ -84,7 +84,8 @@ def token_heatmap(
     heads = [label + (f", {place}" if place else "") for label, place in zip(labels, places)]
     hover = [
         [
-            f"layer {layer}, token {heads[i]}\nsum {values[layer, i]:.4g}{best.name(layer, start, size)}"
+            f"layer {layer}, token {heads[i]}\nsum {theme.number(values[layer, i])}"
+            f"{best.name(layer, start, size)}"
             for i, start in enumerate(starts)
         ]
         for layer in range(layers)
