@@ -10,4 +10,4 @@ from culnig_tl import Study, figures
 
 drawn = figures.plots(Study.load(sys.argv[1]))
 for name in ("layer_distribution", "drops"):
-    figures.save_figure(drawn[name], Path(__file__).parent / f"{name}.png", width=900)
+    figures.save_figure(drawn[name], Path(__file__).parent / f"{name}.png", preset="page")

@@ -82,9 +82,8 @@ def _chart(
     theme.lay_out(
         figure,
         "What switching the neurons off costs",
-        f"n = {sets} of the same layers and sites; lines of the neurons"
-        f"{' and the rival' if rival else ''}: 95% intervals over clusters of questions (bootstrap), of "
-        "the random sets: two standard deviations (sd) of the sets",
+        f"n = {sets} of the same layers and sites; their bars: two standard deviations (sd) of the sets\n"
+        f"bars of the neurons{' and the rival' if rival else ''}: 95% intervals over clusters of questions (bootstrap)",
         height=190 + 62 * len(drops),
     )
     figure.add_vline(x=0, line={"color": theme.INK, "width": 1})
@@ -96,7 +95,8 @@ def _chart(
         showgrid=False,
         zeroline=False,
     )
-    return figure.update_layout(legend=theme.LEGEND, showlegend=True)
+    below = {"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0}
+    return figure.update_layout(legend=below, showlegend=True)
 
 
 def _bars(drops: Collection[Drop], middle: str, low: str, high: str, colour: str) -> Any:

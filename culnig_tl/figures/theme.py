@@ -204,7 +204,7 @@ def lay_out(
     Args:
         scored: sites whose scores are shown: queries and keys come with a caution.
     """
-    lines = [title, subtitle, *([CAUTION] if {Site.ATTN_Q, Site.ATTN_K} & set(scored) else [])]
+    lines = [title, *subtitle.splitlines(), *([CAUTION] if {Site.ATTN_Q, Site.ATTN_K} & set(scored) else [])]
     extra = 18 * (len(lines) - 2)
     return figure.update_layout(
         template=TEMPLATE, height=height + extra, margin_t=90 + extra, title_text="\n".join(lines)
