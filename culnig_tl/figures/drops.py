@@ -83,7 +83,8 @@ def _chart(
         figure,
         "What switching the neurons off costs",
         f"n = {sets} of the same layers and sites; their bars: two standard deviations (sd) of the sets\n"
-        f"bars of the neurons{' and the rival' if rival else ''}: 95% intervals over clusters of questions (bootstrap)",
+        f"bars of the neurons{' and the rival' if rival else ''}: 95% intervals over clusters of questions "
+        "(bootstrap)",
         height=190 + 62 * len(drops),
     )
     figure.add_vline(x=0, line={"color": theme.INK, "width": 1})

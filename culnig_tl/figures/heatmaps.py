@@ -260,7 +260,9 @@ def _single_neurons(figure: go.Figure, grid: Grid, count: int) -> None:
     for layer, chosen in enumerate(layers):
         points = [_points(site, layer, index, score) for site, (index, score) in chosen.items()]
         restyle = {key: [_plain(p[key]) for p in points] for key in ("x", "y", "hovertext")}
-        relayout = {f"{axes[site]}.range": _zoom_range(score) for site, (_, score) in chosen.items()}
+        relayout: dict[str, Any] = {
+            f"{axes[site]}.range": _zoom_range(score) for site, (_, score) in chosen.items()
+        }
         relayout[f"{next(iter(axes.values()))}.title.text"] = _zoom_title(layer, grid, chosen)
         traces = list(range(first, first + len(grid.widths)))
         buttons.append({"label": f"layer {layer}", "method": "update", "args": [restyle, relayout, traces]})
@@ -268,7 +270,7 @@ def _single_neurons(figure: go.Figure, grid: Grid, count: int) -> None:
     menu = {"buttons": buttons, "active": start, "x": 1.0, "xanchor": "right", "y": top, "yanchor": "bottom"}
     figure.update_layout(updatemenus=[{**menu, "pad": {"b": 6}, "font": {"size": 12}, "bgcolor": "white"}])
     ticks = "outside" if grid.scored else ""
-    look = {"nticks": 5, "showgrid": grid.scored, "ticks": ticks, "showticklabels": grid.scored}
+    look: Any = {"nticks": 5, "showgrid": grid.scored, "ticks": ticks, "showticklabels": grid.scored}
     for column, (_, score) in enumerate(layers[start].values(), start=1):  # each site on its own scale
         figure.update_yaxes(**look, matches=None, range=_zoom_range(score), row=2, col=column)
     title = {"text": _zoom_title(start, grid, layers[start]), "font": {"size": 12}}

@@ -58,6 +58,28 @@ YES_NO = [[0.0, "#F4F4F4"], [0.5, "#F4F4F4"], [0.5, "#08519C"], [1.0, "#08519C"]
 """Colours of what is or is not."""
 DROWNED = 3.0
 """A row or column is cut where its peak is so many times that of all others."""
+DARK = {
+    "#222222": "#E6EAEE",
+    "#5F6368": "#A9B4BE",
+    "#E6E6E6": "#333B44",
+    "#999999": "#77828C",
+    "#8A939C": "#8A939C",
+    "#B5BEC6": "#5A6672",
+    "#EEF2F5": "#2A323A",
+    "#0072B2": "#3FA0DC",
+    "#7F7F7F": "#A0A7AE",
+    "white": "#15191E",
+    VEIL: "rgba(21,25,30,0.6)",
+    "rgba(255,255,255,0.8)": "rgba(21,25,30,0.8)",
+    "rgba(255,255,255,0.85)": "rgba(21,25,30,0.85)",
+    "#F4F4F4": "#232A31",
+    "#E3EEF5": "#263645",
+    "#9ECAE1": "#2B5C85",
+    "#4292C6": "#3F8CC2",
+    "#08519C": "#86BFE6",
+    "#062449": "#D9ECF9",
+}
+"""Colour -> what it becomes on a dark page: ink is light, nothing is dark, much is light."""
 CAUTION = "attn.q and attn.k: first-order estimates, which do not see attention's softmax saturate"
 INK, FAINT, GRID = "#222222", "#5F6368", "#E6E6E6"
 LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
