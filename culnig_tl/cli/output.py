@@ -51,7 +51,9 @@ def show(
         from ..figures.export import save_figure
         from ..figures.plot import plots
 
-        drawings = [save_figure(figure, folder / f"{name}.html") for name, figure in plots(result).items()]
+        drawings = [
+            save_figure(figure, folder / f"{name}.html").path for name, figure in plots(result).items()
+        ]
         say(f"Drawn: {', '.join(map(str, drawings))}")
 
 

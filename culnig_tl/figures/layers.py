@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,13 +12,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..data.neurons import NeuronSet, Site
+from ..study.study import Study
 from . import theme
 from .values import by_layer, layers_of, named, sites_of
 
 
 @theme.literal
 def layer_distribution(
-    neurons: NeuronSet | Mapping[str, NeuronSet],
+    neurons: NeuronSet | Study | str | Path | Mapping[str, NeuronSet | Study],
     *,
     show: Literal["count", "share"] = "count",
     sites: Iterable[Site | str] | None = None,
@@ -27,8 +29,8 @@ def layer_distribution(
     """Neurons per layer, by site: bars for one set, lines in a panel for each site for several.
 
     Args:
-        neurons: a set, or name -> set. A culture-specific set counts a neuron once for each country that it
-            serves.
+        neurons: a set, a study or its folder (its culture-general neurons), or name -> set. A
+            culture-specific set counts a neuron once for each country that it serves.
         show: "count" of neurons, or "share": percent of the set. Hovering tells both, and the share of the
             layer's pool.
         sites: which sites; those with neurons by default.
@@ -39,7 +41,7 @@ def layer_distribution(
     Raises:
         NeuronError: no set, an unknown site, or neurons in a layer beyond `layers`.
     """
-    sets = named(neurons)
+    sets = named(neurons, "layer_distribution")
     shown, count = sites_of(sets.values(), sites), layers_of(sets.values(), layers)
     drawn = [_Counted(name, s, shown, by_layer(s, shown, count), show) for name, s in sets.items()]
     figure = _stacked(drawn[0], baseline) if len(drawn) == 1 else _overlaid(drawn, baseline)

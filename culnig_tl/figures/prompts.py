@@ -84,7 +84,8 @@ def token_heatmap(
     heads = [label + (f", {place}" if place else "") for label, place in zip(labels, places)]
     hover = [
         [
-            f"layer {layer}, token {heads[i]}\nsum {values[layer, i]:.4g}{best.name(layer, start, size)}"
+            f"layer {layer}, token {heads[i]}\nsum {theme.number(values[layer, i])}"
+            f"{best.name(layer, start, size)}"
             for i, start in enumerate(starts)
         ]
         for layer in range(layers)
@@ -113,8 +114,8 @@ def token_heatmap(
         height=theme.heat_height(layers) + 260,
         scored=arrays,
     )
-    if marked:  # a line of small print more, and the names of parts below it
-        room = {"height": figure.layout.height + 32, "margin_t": figure.layout.margin.t + 32}
+    if marked:  # the names of parts below the small print
+        room = {"height": figure.layout.height + 14, "margin_t": figure.layout.margin.t + 14}
         figure.update_layout(**room)
     if not n:
         theme.say(figure, "no neurons in this set")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,14 @@ from ..study.study import Study
 from ..tasks import worldvaluesbench
 from ..tasks.question import HARNESS, Form
 from . import page
+from .details import cards, flips
 
 MARKS: Mapping[Holds, str] = {Holds.NO: "no", Holds.OPEN: "open", Holds.CAUTION: "care", Holds.YES: "yes"}
 """What is said of a claim -> its class on the page."""
-SAID: Mapping[Holds, str] = {Holds.NO: "does not hold", Holds.OPEN: "open", Holds.YES: "shown"}
+SAID: Mapping[Holds, str] = {Holds.NO: "does not hold", Holds.OPEN: "open", Holds.YES: "holds on this model"}
 """What the page says of the whole claim."""
 MAX_ROWS = 40_000
 """Neurons that the page's table holds; the folder holds all of them."""
-PAGE = 50
-"""Rows of the table that are shown at a time."""
 SECTIONS = {
     "found": "Found",
     "cost": "Cost",
@@ -68,6 +68,7 @@ def write_report(study: Study, path: str | Path) -> Path:
         "report.html.jinja",
         path,
         title=("Preliminary: culture" if study.left else "Culture") + f" neurons of {study.config.model}",
+        about=_about(study),
         subtitle=f"{len(tasks)} tasks, {questions:,} questions per setting, {len(study.results)} settings"
         + (", answered in words (cloze)" if study.form == "cloze" else ""),
         sections=[name for name in SECTIONS.items() if name[0] != "countries" or figures["countries"]],
@@ -93,6 +94,8 @@ def write_report(study: Study, path: str | Path) -> Path:
         selection=selection(study.neurons[GENERAL]),
         specific="" if specific is None else _counted(specific, "country"),
         table=neuron_table(study),
+        cards=cards(study),
+        flipped=flips(study),
         command=command(study),
         facts=facts(study),
         data=data_rows(study),
@@ -109,6 +112,18 @@ def _preliminary(study: Study) -> str:
         f"Preliminary: {asked:,} of {asked + study.left:,} answers are in, and this page is written again as"
         " others come. Intervals are of the questions that were asked so far; all numbers will change."
     )
+
+
+def _about(study: Study) -> str:
+    """Model and date."""
+    info = study.info
+    revision = f", revision {str(info['revision'])[:12]}" if info.get("revision") else ""
+    written = None if study.folder is None else (study.folder / "study.json")
+    when = ""
+    if written is not None and written.is_file():
+        made = datetime.fromtimestamp(written.stat().st_mtime)
+        when = f", {made.day} {made:%B %Y}"
+    return f"{study.config.model}{revision}{when}"
 
 
 def command(study: Study) -> str:
@@ -255,13 +270,12 @@ def neuron_table(study: Study) -> dict[str, Any]:
         words += f" and {len(everything) - len(general):,} culture-specific ones, once per country"
     if len(everything) > len(table):
         words += f"; the first {len(table):,} are here, the folder neurons/ holds all"
-    top = general.sort_values("score", ascending=False, kind="stable").head(PAGE)
+    top = general.sort_values("score", ascending=False, kind="stable").head(page.ROWS)
     return {
         "names": names,
         "columns": page.columns(rows, names),
         "filters": {name: list(dict.fromkeys(table[name])) for name in ("set", "site")},
         "first": [(*place, f"{score:.3g}") for *place, score in top[names].itertuples(index=False)],
-        "page": PAGE,
         "words": f"{words}.",
         "file": "neurons.csv",
     }

@@ -15,6 +15,7 @@ from culnig_tl.engine.cloze import encode_cloze
 from culnig_tl.engine.models import last_logits
 from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import NeuronError, ScoreError
+from culnig_tl.figures import theme
 from culnig_tl.figures.prompts import prompt_parts, shown
 from culnig_tl.method.closeup import question_scores, score_prompt
 from culnig_tl.method.score import score_neurons
@@ -107,7 +108,7 @@ def test_a_card_shows_the_neurons_scores_and_tables():
         ["higher", "up"],
         ["3", "1"],
         ["down", ""],
-        ["-2", ""],
+        ["−2", ""],
     ]
     values = {s: (scores.total(s) - control.total(s)) / 17 for s in WIDTHS if s.pool == "attn"}
     rank = 1 + sum(int((v > values[Site.ATTN_Q][2, 5]).sum()) for v in values.values())
@@ -203,7 +204,7 @@ def test_top_questions_are_a_countrys_scores_question_by_question(loaded):
     own = table.groupby("country")["score"].sum()
     assert own["Spain"] == pytest.approx(float(whole.of("Spain")[Site.ATTN_V][2, 5]), rel=1e-4)
     card = figures.neuron_card(whole, ("attn.v", 2, 5), questions=scores)
-    assert card.data[1].cells.values[1][0] == f"{table['score'][0]:.4g}"
+    assert card.data[1].cells.values[1][0] == theme.number(table["score"][0])
     with pytest.raises(NeuronError, match="none of the 2 that were scored"):
         figures.top_questions(scores, ("attn.v", 2, 4))
 
