@@ -166,7 +166,7 @@ def evaluate(
     from ..method.evaluation import evaluate as ask
     from ..run.pipeline import form_for, load
     from ..study.asked import culture_of, parts_of
-    from ..tasks import load_task
+    from ..tasks import load_tasks
 
     if resume and output is None:
         raise StudyError("--resume needs --output: unfinished work is kept beside that file")
@@ -174,7 +174,7 @@ def evaluate(
     model = load(config)
     form = form_for(asking, model, tasks[0], config)
     given: dict[str, Any] = {"data_dir": config.data_dir, "wordings": asking.wordings, "form": form}
-    whole = [load_task(name, **given) for name in tasks]
+    whole = load_tasks(tasks, **given)
     if chosen is None:
         found_on = {task.name for task in [culture_of(whole)] if task is not None}
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -10,6 +11,12 @@ from .. import io
 from ..errors import CulnigError
 
 IMAGES = ("png", "svg", "pdf")
+
+
+def page_of(figure: go.Figure, name: str, *, include_plotlyjs: bool | str) -> str:
+    """A figure as an HTML page, the same text each time; `name` is its place in the page."""
+    place = re.sub(r"[^\w-]", "-", name) or "figure"
+    return figure.to_html(include_plotlyjs=include_plotlyjs, full_html=True, div_id=place)
 
 
 def save_figure(
@@ -31,7 +38,7 @@ def save_figure(
     path = Path(path)
     suffix = path.suffix.lower().removeprefix(".")
     if suffix == "html":
-        return io.write(path, figure.to_html(include_plotlyjs=True, full_html=True).encode())
+        return io.write_page(path, page_of(figure, path.stem, include_plotlyjs=True))
     if suffix not in IMAGES:
         raise CulnigError(f"{path.name}: figures are saved as .html, .png, .svg or .pdf")
     still = go.Figure(figure)
