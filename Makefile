@@ -7,7 +7,7 @@ JOBS   ?= 2
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo real test test-all test-tl39 lint docs wheel clean
+.PHONY: demo real test test-all test-tl39 fuzz lint docs wheel clean
 
 demo: $(STAMP)  ## the whole study on the embedded model, into runs/toy
 	$(RUN)/culnig-tl run --model toy --output-dir runs/toy --overwrite
@@ -29,6 +29,9 @@ test-all: lint test-tl39  ## lint, every test but the timed ones, and the subset
 test-tl39: $(VENV)39/.installed  ## scores, models and hooks on the bridge and the HookedTransformer of TransformerLens 3.9
 	$(VENV)39/bin/python -m pytest -q -n $(JOBS) tests/oracles tests/test_hooked.py tests/test_run.py tests/test_models.py tests/test_generation.py tests/test_lm_eval_model.py \
 	    -k "llama or gemma or gpt2 or door or pip or hooked or memory"
+
+fuzz: $(STAMP)  ## damaged and hostile files and rows, ten times as many as the ordinary tests try
+	CULNIG_FUZZ=10 $(RUN)/python -m pytest -q tests/test_fuzz_files.py tests/tasks/test_fuzz.py
 
 lint: $(STAMP)
 	$(RUN)/ruff check .

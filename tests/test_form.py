@@ -109,7 +109,7 @@ def test_the_toy_answers_by_letters():
 def quick():
     """Without figures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "draw", lambda study, place: None)
+        patch.setattr(pipeline, "draw", lambda study, place: [])
         yield
 
 
@@ -177,7 +177,7 @@ def test_pieces_gathered_are_the_study_in_one_go(quick, config, tmp_path, monkey
     from culnig_tl.run import plan
 
     monkeypatch.setattr(plan, "load", lambda config: toy)
-    monkeypatch.setattr(plan, "draw", lambda study, place: None)
+    monkeypatch.setattr(plan, "draw", lambda study, place: [])
     config = replace(config, tasks=("miniculture",), rival=None, limit=4)
     whole = run_study(config, model=toy, folder=tmp_path / "whole", progress=False)
     for piece in write_plan(config, tmp_path / "study")[:-1]:

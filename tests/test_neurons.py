@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from culnig_tl.analyses.paper import CANDIDATES
 from culnig_tl.data.neurons import NeuronSet, Provenance, Site
 from culnig_tl.defaults import PAPER_MODELS, TOP_ATTN, TOP_MLP
-from culnig_tl.errors import NeuronError
+from culnig_tl.errors import FileError, NeuronError
 
 ROWS = st.sets(
     st.tuples(st.sampled_from([s.value for s in Site]), st.integers(0, 3), st.integers(0, 5)), max_size=30
@@ -121,12 +121,12 @@ SOURCED = "# culnig_tl " + json.dumps({"candidates": "many"}) + "\nsite,layer,ne
 )
 def test_bad_files_are_named(name, content, message, tmp_path):
     (tmp_path / name).write_text(content)
-    with pytest.raises(NeuronError, match=rf"{name}.*{message}"):
+    with pytest.raises(FileError, match=rf"{name}.*{message}"):
         NeuronSet.load(tmp_path / name)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(NeuronError, match="no such file of neurons: .*no.csv"):
+    with pytest.raises(FileError, match="no such file of neurons: .*no.csv"):
         NeuronSet.load(tmp_path / "no.csv")
 
 

@@ -164,7 +164,7 @@ def evaluate(
     from ..method.evaluation import evaluate as ask
     from ..run.pipeline import asked_as, load
     from ..study.asked import culture_of, parts_of
-    from ..tasks import load_task
+    from ..tasks import load_tasks
 
     if resume and output is None:
         raise StudyError("--resume needs --output: unfinished work is kept beside that file")
@@ -172,7 +172,7 @@ def evaluate(
     model = load(config)
     given: dict[str, Any] = {"data_dir": config.data_dir, "wordings": asking.wordings}
     given |= asked_as(asking, model, tasks[0], config)
-    whole = [load_task(name, **given) for name in tasks]
+    whole = load_tasks(tasks, **given)
     if chosen is None:
         found_on = {task.name for task in [culture_of(whole)] if task is not None}
     else:

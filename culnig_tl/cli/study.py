@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from .. import io
 from ..defaults import TOY
 from ..errors import StudyError
 from ..study.config import Asking, Machine, Shares, StudyConfig, defaults_for
@@ -24,7 +25,12 @@ def _of_record_or_model(words: Sequence[str]) -> dict[str, Any]:
         raise StudyError("--from repeats a study as it was: leave out --preset")
     from ..run.repeat import recorded
 
-    return {"config": recorded(Path(record)).config}
+    return {"config": recorded(Path(record), _options(words)).config}
+
+
+def _options(words: Sequence[str]) -> list[str]:
+    """The options among the words, without their values."""
+    return [word.partition("=")[0] for word in words if word.startswith("--")]
 
 
 @defaults_from(_of_record_or_model)
@@ -57,9 +63,9 @@ def run(
         piece: With --from: make this one piece of a planned study.
     """
     from ..run.pipeline import run_study
-    from ..run.repeat import recorded
+    from ..run.repeat import recorded, words_of_places
 
-    original = recorded(record) if record is not None else None
+    original = recorded(record, words_of_places(config)) if record is not None else None
     if original is not None:
         original.check(config)
     folder = output_dir or Path("runs") / Path(config.model).name
@@ -99,7 +105,7 @@ def report(folder: Positional[Path]) -> None:
     study = Study.load(folder)
     from ..pages.report import write_report  # loads Plotly and torch: later than what may be refused
 
-    path = write_report(study, folder / "report.html")
+    path = write_report(study, io.inside(folder, "report.html"))
     say(study.findings().headline(), f"\nThe report: {path}")
 
 

@@ -199,7 +199,7 @@ def answers_check(
     show_frame(table.drop(columns="analyser").round(3))
     say(*(f"{language}: {analyser}" for language, analyser in table["analyser"].items()))
     if output:
-        io.write(output, table.to_csv().encode())
+        io.write(output, io.csv_of(table, index=True).encode())
 
 
 @dataclass(frozen=True)

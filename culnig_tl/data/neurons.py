@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from .. import io
 from ..defaults import PAPER_MODELS
-from ..errors import NeuronError
+from ..errors import FileError, NeuronError
 from ..tasks.question import CONTROL
 
 Pool = Literal["mlp", "attn"]
@@ -124,6 +124,8 @@ class Provenance:
     """Rows of that task, which the authors' scripts divide by instead."""
     version: str | None = None
     """The version of this package."""
+    identity: str | None = None
+    """Of the model that was scored, where it is known: see `engine.identity.digest_of`."""
 
     def found_on(self, task: str) -> bool:
         """Whether neurons were found on this task, or may have been, because the set does not say on
@@ -318,42 +320,27 @@ class NeuronSet:
 
     @classmethod
     def load(cls, path: str | Path) -> NeuronSet:
-        """Reads what `save` wrote, or the authors' JSON. Raises `NeuronError` naming the file if it cannot be
-        read.
+        """Reads what `save` wrote, or the authors' JSON. Raises `FileError` if the file holds no neurons,
+        or has changed since.
 
         Of the authors' JSON, scores are put on this package's scale where its ids of BLEnD's rows say how
         many questions there were. The layers and widths of the paper's models are known by their names.
         """
         path = Path(path)
-        if not path.is_file():
-            raise NeuronError(f"no such file of neurons: {path}")
-        try:
+        if path.suffix not in (".parquet", ".csv", ".json"):
+            raise FileError(f"{path.name}: neurons are read from .parquet, .csv or .json")
+        with io.reading(path, "neurons"):
             if path.suffix == ".parquet":
-                table, header = io.read_parquet(path, _COLUMNS[:3], ("country", "score", *_REPEATED))
+                others = ("country", "score", *_REPEATED)
+                table, header = io.read_parquet(path, _COLUMNS[:3], others, sealed=False)
                 return cls(table, _provenance(header))
-            if path.suffix == ".csv":
-                text = path.read_text(encoding="utf-8")
-                first, _, rest = text.partition("\n")
-                known = first.startswith("# culnig_tl ")
-                return cls(
-                    pd.read_csv(StringIO(rest if known else text)), _provenance(first[12:] if known else None)
-                )
+            text = path.read_text(encoding="utf-8")
             if path.suffix == ".json":
-                return cls._from_authors(json.loads(path.read_text(encoding="utf-8")))
-        except NeuronError as error:
-            raise NeuronError(f"{path}: {error}") from None
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            OSError,
-            AttributeError,
-            RecursionError,
-            OverflowError,
-            NotImplementedError,
-        ) as error:
-            raise NeuronError(f"{path} is not a file of neurons: {error}") from error
-        raise NeuronError(f"{path.name}: neurons are read from .parquet, .csv or .json")
+                return cls._from_authors(json.loads(text))
+            first, _, rest = text.partition("\n")
+            known = first.startswith("# culnig_tl ")
+            table = pd.read_csv(StringIO(rest if known else text))
+            return cls(table, _provenance(first[12:] if known else None))
 
     def _to_authors(self) -> dict[str, Any]:
         """The set in the form of the authors' scripts, where a neuron without a score has 0."""

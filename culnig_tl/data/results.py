@@ -192,11 +192,9 @@ class EvaluationResult:
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:
-        """Reads what `save` wrote. Raises `ScoreError` naming the file."""
+        """Reads what `save` wrote. Raises `FileError` if the file holds no results, or has changed since."""
         path = Path(path)
-        if not path.is_file():
-            raise ScoreError(f"no such file of results: {path}")
-        try:
+        with io.reading(path, "results"):
             frame, said = io.read_parquet(path, COLUMNS, OTHERS)
             metadata = json.loads(said or b"null")
             if not isinstance(metadata, dict):
@@ -208,12 +206,16 @@ class EvaluationResult:
                     or not pd.api.types.is_dtype_equal(frame[name].dtype, _DTYPES[kind])
                 ):
                     raise ValueError(f"column {name!r} is {frame[name].dtype}, with or without gaps")
-            empty = [name for name in COLUMNS if name not in _TYPES and frame[name].isna().all()]
+            words = [name for name in COLUMNS if name not in _TYPES]
+            for name in words:
+                if not all(value is None or isinstance(value, str) for value in frame[name].unique()):
+                    raise ValueError(f"column {name!r} holds other things than text")
+            if any(frame[name].isna().any() for name in ("task", "id", "cluster")):
+                raise ValueError("a row does not say of which question it is")
+            empty = [name for name in words if frame[name].isna().all()]
             return cls(
                 frame.astype(dict.fromkeys(empty, object)).assign(**dict.fromkeys(empty, None)), metadata
             )
-        except (ValueError, KeyError, TypeError, OSError, NotImplementedError, RecursionError) as error:
-            raise ScoreError(f"{path} is not a file of results: {error}") from error
 
 
 def _p_of_answer(p: float) -> str:

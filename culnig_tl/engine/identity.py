@@ -65,6 +65,12 @@ def model_identity(model: HookedModel) -> dict[str, Any]:
     }
 
 
+def digest_of(of_model: Mapping[str, Any] | None) -> str | None:
+    """A model's identity in 16 hex digits; None where it is not known."""
+    parts = [(of_model or {}).get(part) for part in MODEL_PARTS]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] if any(parts) else None
+
+
 def foreign_hooks(model: HookedModel) -> Iterator[str]:
     """Where a model has hooks, or forward functions, that no library put there when it was loaded."""
     for name, point in model.hook_dict.items():

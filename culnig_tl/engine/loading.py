@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
+from ..io import first_line
 from . import gguf
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
@@ -271,9 +272,3 @@ def explain(error: BaseException, source: str, revision: str | None, doing: str)
             f" code, are not read: where you trust them, convert them once, {CONVERT.format(source=source)}"
         )
     return f"{doing} {source!r}: {first_line(error)}"
-
-
-def first_line(error: BaseException) -> str:
-    """The start of the error's message, or its name where it has none."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."

@@ -9,8 +9,9 @@ import torch
 
 from ..defaults import TOY
 from ..errors import ModelError
+from ..io import first_line
 from . import gguf
-from .loading import first_line, looks_like_path, pretrained, without_weights
+from .loading import looks_like_path, pretrained, without_weights
 from .models import pick_device, pick_dtype
 from .world import processes_here
 

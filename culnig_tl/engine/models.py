@@ -23,7 +23,8 @@ from torch import Tensor
 from ..data.neurons import Site
 from ..defaults import TOY
 from ..errors import ModelError, ScoreError
-from .loading import check_path, first_line, load_plain, load_tokenizer, looks_like_path, revision_of
+from ..io import first_line
+from .loading import check_path, load_plain, load_tokenizer, looks_like_path, revision_of
 from .workarounds import is_bridge, no_installs, settled_tokenizer
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..errors import PromptError, ScoreError
+from ..io import first_line
 from ..tasks.question import Question, Task
 from .models import HookedModel, tokenizer_of
 
@@ -84,20 +85,23 @@ def render(tokenizer: Any, question: Question) -> str:
         # A base model continues the prompt itself: the answer starts on a line of its own.
         return f"{text}\n{question.answer_prefix}" if question.answer_prefix else text
     user = {"role": "user", "content": question.prompt}
-    messages = [{"role": "system", "content": question.system}, user] if question.system else [user]
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-    except Exception as error:  # Jinja raises whatever the template's author wrote
-        if not question.system:
-            raise PromptError(f"the chat template fails on question {question.id!r}: {error}") from error
-        # Templates without a system role (Gemma 2) refuse it: put it before the prompt.
+    ways = [[user]]
+    if question.system:  # templates without a system role (Gemma 2) refuse it: put it before the prompt
         merged = {"role": "user", "content": f"{question.system}\n\n{question.prompt}"}
-        text = tokenizer.apply_chat_template(
-            [merged], add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-    return text + question.answer_prefix
+        ways = [[{"role": "system", "content": question.system}, user], [merged]]
+    failed: Exception | None = None
+    for messages in ways:
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+            )
+            return text + question.answer_prefix
+        except Exception as error:  # Jinja raises whatever the template's author wrote
+            failed = error
+    assert failed is not None
+    raise PromptError(
+        f"the chat template fails on question {question.id!r}: {first_line(failed)}"
+    ) from failed
 
 
 def before_label(tokenizer: Any, question: Question, text: str) -> str:

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..data.neurons import NeuronMeans, NeuronSet
-from ..errors import ScoreError
+from ..errors import ScoreError, StudyError
 from ..progress import Advance, progress_bar
 from ..tasks.question import Task
 from .checkpoint import BatchQueue, Checkpoint, Part, Stored
@@ -255,6 +255,8 @@ def _decide(
 def _restore(state: State, stored: Mapping[str, Tensor]) -> None:
     for name, tensor in stored.items():
         if name in state:
+            if state[name].shape != tensor.shape:
+                raise StudyError(f"a checkpoint holds {name!r} of another shape: remove it to begin again")
             state[name].copy_(tensor)
         else:
             state[name] = tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +45,12 @@ PRESETS = {
 }
 
 
+def page_of(figure: go.Figure, name: str, *, include_plotlyjs: bool | str) -> str:
+    """A figure as an HTML page, the same text each time; `name` is its place in the page."""
+    place = re.sub(r"[^\w-]", "-", name) or "figure"
+    return figure.to_html(include_plotlyjs=include_plotlyjs, full_html=True, div_id=place)
+
+
 def save_figure(
     figure: go.Figure,
     path: str | Path,
@@ -81,7 +88,8 @@ def save_figure(
         width, height, scale = round(across), None, chosen.dots / PIXEL
     suffix = path.suffix.lower().removeprefix(".")
     if suffix == "html":
-        return Saved(io.write(path, figure.to_html(include_plotlyjs=True, full_html=True).encode()), caption)
+        page = page_of(figure, path.stem, include_plotlyjs=True)
+        return Saved(io.write_page(path, page), caption)
     if suffix not in IMAGES:
         raise CulnigError(f"{path.name}: figures are saved as .html, .png, .svg or .pdf")
     return Saved(io.write(path, _image(figure, path.name, suffix, width, height, scale)), caption)

@@ -25,7 +25,7 @@ from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..method.selection import select_general
 from ..study.asked import culture_of
-from ..tasks import Task, load_task
+from ..tasks import Task, load_task, load_tasks
 from ..tasks.training import load_training
 from ..version import __version__
 from .config import CHOICES, TOY_FORGETTING, ForgettingConfig
@@ -229,7 +229,7 @@ def _load_tasks(config: ForgettingConfig, train: Task) -> tuple[list[Task], Task
     What is asked is as in a study: see `Task.part`. No question that is trained on is asked.
     """
     how: dict[str, Any] = {"data_dir": config.data_dir, "wordings": config.wordings}
-    whole = [load_task(name, **how) for name in dict.fromkeys((*config.tasks, config.task))]
+    whole = load_tasks((*config.tasks, config.task), **how)
     culture = culture_of(whole)
     if culture is None:
         raise FineTuningError(
@@ -264,7 +264,7 @@ def _open_folder(
     check_folder(out, mine, read_json(out / RECORD), resume=resume, overwrite=overwrite)
     if not resume:
         for old in (*out.glob("results/*.parquet"), *out.glob("neurons/*.parquet")):
-            old.unlink()
+            io.inside(out, old.relative_to(out)).unlink()
     write_json(out / RECORD, {**mine, "version": __version__})
 
 
@@ -272,6 +272,6 @@ def _save(found: Forgetting, out: Path) -> None:
     """Writes tables and figures."""
     io.write(out / "accuracy.md", found.table().to_markdown().encode())
     for name, table in found.tables().items():
-        io.write(out / f"{name}.csv", table.to_csv(index=False).encode())
+        io.write(out / f"{name}.csv", io.csv_of(table).encode())
     for name, figure in plots(found).items():
         save_figure(figure, out / "figures" / f"{name}.html")

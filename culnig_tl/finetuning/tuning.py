@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .. import io
 from ..data.neurons import Pool
 from ..engine.loading import load_plain, load_tokenizer
 from ..engine.models import pick_device, pick_dtype
@@ -228,9 +229,9 @@ def _start_folder(out: Path, run: Mapping[str, Any], *, resume: bool) -> None:
     """Writes what is trained here; what an earlier training wrote is removed first, unless it is resumed."""
     if not resume:
         for name in (read_json(out / RECORD) or {}).get("files", ()):
-            (out / name).unlink(missing_ok=True)
+            io.inside(out, str(name)).unlink(missing_ok=True)
         for name in (WORK, ADAPTER):
-            shutil.rmtree(out / name, ignore_errors=True)
+            shutil.rmtree(io.inside(out, name), ignore_errors=True)
     write_json(out / WORK / RUN, run)
 
 

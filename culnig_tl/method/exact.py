@@ -64,7 +64,7 @@ class ExactEffects:
         path = Path(path)
         table = self.to_dataframe()
         if path.suffix == ".csv":
-            return io.write(path, table.to_csv(index=False).encode())
+            return io.write(path, io.csv_of(table).encode())
         if path.suffix != ".parquet":
             raise ScoreError(f"{path.name}: exact effects are saved as .parquet or .csv")
         import pyarrow as pa

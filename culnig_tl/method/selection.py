@@ -30,6 +30,7 @@ from ..data.neurons import SITES, NeuronSet, Provenance, Site
 from ..data.pools import NeuronPool, ranked, share_count, sites_of
 from ..data.scores import NeuronScores
 from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
+from ..engine.identity import digest_of
 from ..errors import NeuronError
 from ..tasks.countries import COUNTRIES, SPECIFIC_COUNTRIES
 from ..version import __version__
@@ -479,5 +480,6 @@ def _provenance(
         clusters=given[0].clusters,
         rows=given[0].rows,
         version=__version__,
+        identity=digest_of(given[0].metadata.get("identity")),
         **more,
     )

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from .. import io
 from ..figures import theme
+from ..figures.export import page_of
 from ..figures.fit import fit
 from ..version import __version__
 
@@ -86,16 +87,14 @@ def write_page(template: str, path: str | Path, **content: Any) -> Path:
     page = environment.get_template(template).render(
         plotly=get_plotlyjs(), version=__version__, dark=theme.DARK, **content
     )
-    return io.write(path, page.encode())
+    return io.write_page(path, page)
 
 
 def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> None:
     """Writes ``NAME.html`` for each figure, and Plotly's script once beside them. None needs a network."""
     io.write(folder / "plotly.min.js", get_plotlyjs().encode())
     for name, figure in figures.items():
-        io.write(
-            folder / f"{name}.html", figure.to_html(include_plotlyjs="directory", full_html=True).encode()
-        )
+        io.write_page(folder / f"{name}.html", page_of(figure, name, include_plotlyjs="directory"))
 
 
 def columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:

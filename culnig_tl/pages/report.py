@@ -304,7 +304,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("rows per question", "all" if config.rows is None else f"at most {config.rows:,}"),
         ("batch size", str(config.batch_size)),
         ("neuron set", f"hash {general.hash}"),
-        ("data", config.data_dir or "the Hub, or the package"),
+        ("data", ", ".join(dict.fromkeys(str(t.get("source", "?")) for t in study.info["tasks"].values()))),
     ]
 
 

@@ -14,7 +14,7 @@ from ..data.neurons import SITES, NeuronSet
 from ..data.results import EvaluationResult, concat, merged
 from ..data.scores import NeuronScores
 from ..engine.checkpoint import SAVE_EVERY, Checkpoint
-from ..engine.identity import differing, identity, model_identity
+from ..engine.identity import differing, identity
 from ..engine.models import HookedModel
 from ..errors import StudyError
 from ..method.ablation import operation_name
@@ -27,7 +27,7 @@ from ..study.comparison import halves
 from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig
 from ..study.folder import StudyFolder, part_name
 from ..study.sampling import without
-from ..tasks import Task, load_task
+from ..tasks import Task, load_task, load_tasks
 from ..tasks.question import Form
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Questions:
         """
         how: dict[str, Any] = {"form": form or form_asked(config) or "letters", "data_dir": config.data_dir}
         how["wordings"], how["normalise"] = config.wordings, config.normalise
-        whole = [load_task(name, **how) for name in dict.fromkeys(config.tasks)]
+        whole = load_tasks(config.tasks, beside=(config.reading, config.rival), **how)
         culture = culture_of(whole)
         if culture is None:
             raise StudyError(
@@ -177,6 +177,7 @@ class Pieces:
         questions: Questions,
         model: HookedModel,
         place: StudyFolder,
+        of_model: Mapping[str, Any] | None,
         *,
         progress: bool | Advance = True,
         save_every: float = SAVE_EVERY,
@@ -184,7 +185,8 @@ class Pieces:
         self.config, self.questions, self.model, self.place = config, questions, model, place
         self.progress: bool | Advance = progress if place.world.first else False
         self.save_every = save_every
-        self.of_model = model_identity(model) if place.folder is not None else None
+        self.of_model = of_model
+        """The model's identity, where there is a folder."""
         self.tokens_per_batch: int | None = None
         """Of the first scores: all scores of a study are planned alike."""
         self._saved_at = time.monotonic()

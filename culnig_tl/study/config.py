@@ -3,17 +3,21 @@ and `study.json`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..defaults import DROP_READING, MIN_Z, PAPER_TASKS, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
 from ..errors import StudyError
+from ..tasks.rows import is_unicode
 from ..tasks.wordings import PAPER as PAPER_WORDINGS
 
 UNCHANGED, GENERAL, SPECIFIC, RIVAL = "unchanged", "culture-general", "culture-specific", "rival"
 RANDOM = {"count": "random", "layer": "random by layer"}
 """How random sets are matched -> their name in tables."""
+MOST_SHARE = 0.5
+"""Of the neurons: random sets of more would be those that were selected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +168,48 @@ def defaults_for(model: str, preset: str | None = None) -> StudyConfig:
 
 def config_from(stored: Mapping[str, Any]) -> StudyConfig:
     """The configuration in a `study.json`. Raises `StudyError` for an argument that this version does not
-    know."""
-    known = {f.name for f in fields(StudyConfig)}
-    unknown = set(stored) - known
+    know, or of another type."""
+    kinds = get_type_hints(StudyConfig)
+    unknown = set(stored) - set(kinds)
     if unknown:
         raise StudyError(f"study.json has an argument that this version does not know: {sorted(unknown)[0]}")
-    given: dict[str, Any] = {**stored, "tasks": tuple(stored["tasks"])}
+    tasks = stored["tasks"]
+    given: dict[str, Any] = {**stored, "tasks": tuple(tasks) if isinstance(tasks, (list, tuple)) else tasks}
+    for name, value in given.items():
+        if not _is_a(value, kinds[name]):
+            raise StudyError(f"study.json says {name} = {str(value)[:60]!r}, which is of another type")
     return StudyConfig(**given)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type that a field's annotation names."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in parts and isinstance(value, str)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(part, parts[0]) for part in value)
+    if parts:
+        return any(_is_a(value, part) for part in parts)
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def check_config(config: StudyConfig) -> None:
+    """Raises `StudyError` where a study could not end, whatever its model and questions are."""
+    for name in ("top_mlp", "top_attn", "top_specific", "drop_reading"):
+        share = getattr(config, name)
+        if not 0 <= share <= MOST_SHARE or (share == 0 and name == "top_mlp"):
+            option = name.replace("_", "-")
+            raise StudyError(f"--{option} is a share from 0 to {MOST_SHARE} (1% is 0.01), not {share}")
+    for name, least in (("limit", 1), ("batch_size", 1), ("random_sets", 1), ("seed", 0)):
+        count = getattr(config, name)
+        if isinstance(count, int) and not least <= count < 2**32:
+            raise StudyError(f"--{name.replace('_', '-')} is a whole number from {least}, not {count}")
+    if not math.isfinite(config.z):
+        raise StudyError(f"--z is a number, not {config.z}")
+    if not config.tasks:
+        raise StudyError("no task is named: say --tasks blend, or another with cultural questions")
+    for text in (config.model, *config.tasks, config.reading, config.rival or "", config.data_dir or ""):
+        if not is_unicode(text):
+            raise StudyError(f"{text!r} holds half a character (a lone surrogate): write it in UTF-8")

@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 
+from .. import io
 from ..data.results import EvaluationResult, concat
 from ..engine.models import HookedModel, describe, load_model
 from ..errors import StudyError
 from ..method.evaluation import evaluate
 from ..method.selection import select_random
 from ..progress import progress_bar
-from ..tasks import Task, load_task
+from ..tasks import Task, load_task, load_tasks
 from .asked import asked_tasks
 from .config import GENERAL, RANDOM, UNCHANGED
 from .sampling import parts_known
@@ -84,7 +85,7 @@ def open_study(
     config, where = done.config, data_dir or done.config.data_dir
     label = "the study" if done.folder is None else f"the study in {done.folder}"
     how: dict[str, Any] = {"data_dir": where, "wordings": config.wordings, **done.asked_as}
-    loaded = [load_task(word, **how) for word in dict.fromkeys(config.tasks)]
+    loaded = load_tasks(config.tasks, **how)
     whole = {task.name: task for task in loaded}
     culture = whole[done.culture_task].neuron_split().rows(config.rows).limit(config.limit)
     reading = load_task(config.reading, **how)
@@ -131,5 +132,5 @@ def more_random_sets(
             ]
             study.neurons[name], study.results[name] = neurons, concat(answers)
             if study.folder is not None:
-                neurons.save(study.folder / "neurons" / f"{name}.parquet")
-                study.results[name].save(study.folder / "results" / f"{name}.parquet")
+                neurons.save(io.inside(study.folder, f"neurons/{name}.parquet"))
+                study.results[name].save(io.inside(study.folder, f"results/{name}.parquet"))

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from ..errors import TaskError
 from .question import CLOZE_CONTROL, CONTROL, HARNESS, Form, Normalise, Task
-from .rows import FILE_TYPES
+from .rows import FILE_TYPES, is_unicode
 from .sources import data_folder
 from .wordings import Wording, check_blanks, read_wordings
 
@@ -291,7 +291,7 @@ def load_task(
     """
     if split not in (None, *_BOTH):
         raise TaskError(f"split {split!r} is unknown; splits are {' and '.join(_BOTH)}")
-    if isinstance(name, str) and name.endswith(CONTROL) and not _is_file(name):
+    if isinstance(name, str) and name.endswith(CONTROL) and not is_file(name):
         name, control = name.removesuffix(CONTROL), True
     given = {} if wordings is None else read_wordings(wordings)
     for table in given:
@@ -302,7 +302,7 @@ def load_task(
     theirs = str(name).startswith(HARNESS)
     if theirs:
         task = _load_harness(str(name), options).normalised(normalise)
-    elif _is_file(name):
+    elif is_file(name):
         task = _load_file(name, given, options)
     else:
         task = _load_known(str(name), given, options, data_dir)
@@ -327,6 +327,24 @@ def _load_harness(name: str, options: Mapping[str, object]) -> Task:
     return harness.load(name)
 
 
+def load_tasks(names: Iterable[str], *, beside: Iterable[str | None] = (), **how: Any) -> list[Task]:
+    """Several tasks by name or file, each once, as `load_task` gives them.
+
+    Args:
+        beside: further names or files, which are not loaded here.
+        how: arguments of `load_task`.
+
+    Raises `TaskError` where two of all these files have one name: their answers would be taken for one
+    another's.
+    """
+    wanted = list(dict.fromkeys(names))
+    files: dict[str, str] = {}
+    for word in dict.fromkeys((*wanted, *beside)):
+        if word is not None and is_file(word) and files.setdefault(Path(word).stem, word) != word:
+            raise TaskError(f"{files[Path(word).stem]} and {word} would be one task: rename one of the files")
+    return [load_task(name, **how) for name in wanted]
+
+
 def _load_file(
     path: str | Path, wordings: Mapping[str, tuple[Wording, ...]], options: Mapping[str, object]
 ) -> Task:
@@ -334,6 +352,8 @@ def _load_file(
 
     if options:
         raise TaskError(f"a task from a file takes no {next(iter(options))!r}")
+    if not is_unicode(str(path)):
+        raise TaskError(f"{str(path)!r} is no name in UTF-8: rename the file")
     if Path(path).stem in TASKS:
         raise TaskError(f"{path}: rename the file: {Path(path).stem} is the name of a task of the package")
     return custom.load(path, wordings=wordings.get("choice"))
@@ -425,7 +445,8 @@ def _row(info: TaskInfo, folder: Path | None) -> TaskRow:
     )
 
 
-def _is_file(name: str | Path) -> bool:
+def is_file(name: str | Path) -> bool:
+    """Whether a task's name is that of a file of questions."""
     return (
         isinstance(name, Path)
         or name.lower().endswith(FILE_TYPES)
