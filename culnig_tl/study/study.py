@@ -267,7 +267,8 @@ class Study:
                 return f"in results/{name} the {reason}"
             neurons = None if name == UNCHANGED else self.neurons.get(name)
             hashed = None if neurons is None else neurons.hash
-            if (name == UNCHANGED) != (neurons is None) or (theirs and theirs.get("neurons") != hashed):
+            known = name == UNCHANGED or neurons is not None
+            if known and theirs and theirs.get("neurons") != hashed:
                 return f"results/{name} are of other neurons"
             if {*result.table["task"].unique()} != {*self.info["tasks"]}:
                 return f"results/{name} are of other tasks"
