@@ -178,7 +178,7 @@ def test_pieces_gathered_are_the_study_in_one_go(quick, config, tmp_path, monkey
 
     monkeypatch.setattr(plan, "load", lambda config: toy)
     monkeypatch.setattr(plan, "draw", lambda study, place: [])
-    config = replace(config, tasks=("miniculture",), rival=None, limit=4)
+    config = replace(config, tasks=("miniculture",), rival=None, limit=4, random_questions="all")
     whole = run_study(config, model=toy, folder=tmp_path / "whole", progress=False)
     for piece in write_plan(config, tmp_path / "study")[:-1]:
         run_piece(config, tmp_path / "study", piece.label, progress=False)
