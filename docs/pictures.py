@@ -1,13 +1,20 @@
-"""Draws the pictures of README.md from a study's folder.
+"""Draws the pictures of README.md and docs/findings.md from a study: its folder, or one of the package's own.
 
-``python docs/pictures.py runs/toy`` needs ``pip install culnig-tl[export]`` and Chrome or Chromium.
+``python docs/pictures.py runs/toy`` and ``python docs/pictures.py smollm2-135m-instruct smollm2_`` (what the
+files' names begin with) need ``pip install culnig-tl[export]`` and Chrome or Chromium.
 """
 
 import sys
 from pathlib import Path
 
-from culnig_tl import Study, figures
+from culnig_tl import figures, load_study
 
-drawn = figures.plots(Study.load(sys.argv[1]))
-for name in ("layer_distribution", "accuracy"):
-    figures.save_figure(drawn[name], Path(__file__).parent / f"{name}.png", width=900)
+source, beginning = [*sys.argv[1:], ""][:2]
+study = load_study(source)
+drawn = {"layer_distribution": figures.layer_distribution(study.neurons["culture-general"])}
+if study.random_settings("count"):
+    drawn["drops"] = figures.plots(study)["drops"]
+else:  # what a finding needs is not there: accuracy alone
+    drawn["accuracy"] = figures.accuracy_bars(study.results)
+for name, figure in drawn.items():
+    figures.save_figure(figure, Path(__file__).parent / f"{beginning}{name}.png", preset="page")

@@ -22,6 +22,7 @@ from culnig_tl import (
 from culnig_tl.data.neurons import NeuronSet
 from culnig_tl.data.results import COLUMNS, EvaluationResult
 from culnig_tl.method.evaluation import evaluate_sets
+from culnig_tl.study.asked import asked_tasks
 from culnig_tl.study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig
 from culnig_tl.study.study import Study
 
@@ -130,9 +131,9 @@ def small_study(model: str, **given: Any) -> Study:
     )
     loaded = load_model(model, device="cpu")
     about, whole = describe(loaded), {name: load_task(name) for name in config.tasks}
-    tests = {name: task.test_split().limit(config.limit) for name, task in whole.items()}
     culture = whole["miniculture"].neuron_split().limit(config.limit)
     reading = load_task(config.reading).neuron_split().limit(config.limit)
+    asked_of = {task.name: task for task in asked_tasks(config, list(whole.values()), culture, reading)}
     scores = {
         name: score_neurons(loaded, task, progress=False)
         for name, task in (("neuron", culture), ("control", culture.control()), ("reading", reading))
@@ -151,10 +152,11 @@ def small_study(model: str, **given: Any) -> Study:
         "layers": about.layers,
         "widths": {site.value: width for site, width in about.widths.items()},
         "tasks": {
-            name: {"culture": task.culture, "fingerprint": task.fingerprint} for name, task in tests.items()
+            name: {"culture": task.culture, "fingerprint": task.fingerprint}
+            for name, task in asked_of.items()
         },
     }
-    results = evaluate_sets(loaded, list(tests.values()), asked, progress=False)
+    results = evaluate_sets(loaded, list(asked_of.values()), asked, progress=False)
     return Study(config, info, scores, neurons, results)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from culnig_tl.cli import COMMANDS, main, overview
 from culnig_tl.data.neurons import NeuronSet
 from culnig_tl.data.scores import NeuronScores
 from culnig_tl.errors import CulnigError, StudyError
-from culnig_tl.study.config import TOY_CONFIG, StudyConfig
+from culnig_tl.study.config import PAPER_CONFIG, TOY_CONFIG, StudyConfig
 
 from .helpers import invoked
 
@@ -99,13 +100,22 @@ def test_the_help_of_run_shows_what_holds_for_the_model(tmp_path):
     [
         (["run", "--model", "/no/such/folder"], "no such folder: /no/such/folder"),
         (["run", "--model", "toy", "--tasks", "blund"], "blend"),
-        (["run", "--batch-size", "many"], "Error: --batch-size: expected a whole number or auto, not 'many'"),
+        (
+            ["run", "--batch-size", "many"],
+            "Error: --batch-size: expected a whole number, auto or even, not 'many'",
+        ),
         (["run", "--limit", "0"], "limit"),
         (["run", "--limit", "few"], "Error: --limit: expected a whole number or none, not 'few'"),
         (["run", "--dtype", "float16"], "float16 is refused"),
         (["run", "--nonsense"], "--nonsense"),
         (["run", "--tsks", "blend"], "Perhaps you meant: --tasks"),
         (["run", "--piece", "gather"], "--piece needs --from"),
+        (["run", "--preset", "paper"], "--preset paper needs --model"),
+        (["run", "--preset", "papr", "--model", "m"], "unknown preset 'papr': there is paper"),
+        (["run", "--from", "x", "--preset", "paper"], "leave out --preset"),
+        (["finetune", "--preset", "paper"], "--preset paper needs --model"),
+        (["run", "--split", "train"], "Error: --split: expected auto, neuron, test or all, not 'train'"),
+        (["run", "--wordings", "no.toml"], "no.toml: not a readable TOML file of wordings"),
         (["runn"], "there is no command 'runn': did you mean run?"),
         (["answers", "aks"], "there is no command 'answers aks': did you mean answers ask?"),
         (["select", "general", "--scores", "x"], "Missing from culnig-tl select: -o PATH, --output PATH"),
@@ -134,7 +144,9 @@ def test_an_error_leaves_the_process_with_2_and_no_traceback():
     assert "Traceback" in command("--debug", "report", "nowhere").stderr
 
 
-def test_none_and_commas_are_understood(monkeypatch):
+@pytest.fixture
+def studied(monkeypatch):
+    """`studied(*words)`: the arguments that `run` with these words calls `run_study` with."""
     from culnig_tl.run import pipeline
 
     seen = {}
@@ -143,12 +155,31 @@ def test_none_and_commas_are_understood(monkeypatch):
         seen.update(config=config, **options)
         raise CulnigError("enough")
 
+    def arguments(*words):
+        with pytest.raises(CulnigError, match="enough"):
+            invoked("run", *words)
+        return seen
+
     monkeypatch.setattr(pipeline, "run_study", caught)
-    with pytest.raises(CulnigError, match="enough"):
-        invoked("run", "--rival", "none", "--tasks", "a, b", "--batch-size", 3, "--limit=7", "--overwrite")
+    return arguments
+
+
+def test_none_and_commas_are_understood(studied):
+    seen = studied("--rival", "none", "--tasks", "a, b", "--batch-size", 3, "--limit=7", "--overwrite")
     config = seen["config"]
     assert (config.rival, config.tasks, config.batch_size, config.limit) == (None, ("a", "b"), 3, 7)
     assert seen["overwrite"] and not seen["resume"] and config.reading == TOY_CONFIG.reading
+
+
+def test_the_preset_is_the_papers_protocol(studied):
+    config = studied("--preset", "paper", "--model", "some/model")["config"]
+    assert config == replace(PAPER_CONFIG, model="some/model")
+    assert (config.reading, config.wordings, config.tasks[1]) == ("countryrc-paper", "paper", "culturalbench")
+
+
+def test_options_go_before_the_preset(studied):
+    config = studied("--preset", "paper", "--model", "m", "--tasks", "blend", "--split", "test")["config"]
+    assert (config.tasks, config.split, config.wordings) == (("blend",), "test", "paper")
 
 
 def test_score_by_several_methods(tmp_path, checkpoints):

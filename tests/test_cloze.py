@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
@@ -22,7 +21,6 @@ from culnig_tl import (
     exact_effects,
     mean_outputs,
     question_scores,
-    score_neurons,
     score_prompt,
     select_general,
     select_random,
@@ -31,20 +29,19 @@ from culnig_tl import (
 )
 from culnig_tl.data.neurons import Site
 from culnig_tl.data.results import concat
-from culnig_tl.engine.checkpoint import Checkpoint
-from culnig_tl.engine.cloze import encode_cloze
+from culnig_tl.engine.cloze import Layout, asked_of, encode_cloze
+from culnig_tl.engine.models import device_of
+from culnig_tl.engine.prompts import pad
 from culnig_tl.errors import NeuronError, PromptError, ScoreError
 from culnig_tl.finetuning.baking import bake
-from culnig_tl.method.cloze import NORMALISATIONS, check_normalise
 from culnig_tl.method.cloze_answers import renormalised
 from culnig_tl.method.methods.registry import METHODS
-from culnig_tl.tasks.question import Question, Task
+from culnig_tl.tasks.question import NORMALISATIONS, Question, Task
 
 from . import families
 from .builders import questions_with_texts, some_neurons
 from .helpers import difference, plain_model, score
 from .oracles import cloze, other_methods
-from .processes import counting, forked, kill_self, together
 
 NEURONS = NeuronSet.from_indices([("attn.v", 2, 3), ("mlp.gate", 0, 5), ("mlp.gate", 0, 2), ("attn.q", 1, 7)])
 
@@ -155,7 +152,7 @@ def test_a_merge_over_the_border_leaves_the_prompt_as_it_is():
 def test_there_is_one_bos_and_no_eos(kind, task):
     tokenizer = TOKENIZERS[kind]()
     for prompt in encode_cloze(tokenizer, task.questions):
-        for row in (*prompt.rows, *prompt.bare_rows):
+        for row in prompt.options:
             assert row[0] == tokenizer.bos_token_id and row.count(row[0]) == 1
             assert tokenizer.eos_token_id not in row
 
@@ -173,9 +170,9 @@ def test_a_text_that_becomes_no_token_names_its_question():
 
 def test_tokens_that_count_are_the_prompts_once_and_the_texts():
     (prompt,) = encode_cloze(families.tokenizer(), [asked("Eaten? Answer:", "rice", "soup")])
-    assert prompt.counted == (*prompt.context, *prompt.texts[0], *prompt.texts[1])
-    bare = (*prompt.bare, *prompt.bare_texts[0], *prompt.bare_texts[1])
-    assert prompt.counted_with_prior == (*prompt.counted, *bare)
+    asked_alone = (*prompt.context, *prompt.texts[0], *prompt.texts[1])
+    assert prompt.without_prior().counted == asked_alone
+    assert prompt.counted == (*asked_alone, *prompt.bare, *prompt.bare_texts[0], *prompt.bare_texts[1])
 
 
 # ------------------------------------------------------------------------------------------ what does not fit
@@ -203,9 +200,61 @@ def test_what_exceeds_the_context_is_left_out_and_named(work, long, loaded, task
     assert "'long' (" in caplog.text and "context of 256 tokens and are left out" in caplog.text
 
 
-def test_a_model_that_padding_changes_is_not_asked(loaded, task):
-    """Options of different lengths stand side by side, with padding before the shorter."""
+# ----------------------------------------------------------------------------------------- options in one row
+
+
+def layout_of(model, prompts) -> Layout:
+    return Layout.of(prompts, *pad(prompts, model.tokenizer, device_of(model)))
+
+
+@pytest.mark.parametrize("family", sorted(families.FAMILIES))
+def test_options_stand_in_one_row(family, loaded, task):
+    model = loaded(family)
+    (prompt, *_) = asked_of(model, task).prompts
+    assert prompt.one_row and prompt.rows == (prompt.counted,)
+
+
+def test_an_option_sees_what_it_continues_and_itself(loaded):
     model = loaded("llama")
+    (prompt,) = encode_cloze(model.tokenizer, [asked("Eaten? Answer:", "rice", "bread and soup")])
+    layout = layout_of(model, [prompt])
+    p, first, second, c = len(prompt.context), *map(len, prompt.texts), len(prompt.bare)
+    start = p + first
+    assert layout.seen is not None and layout.positions is not None
+    assert layout.seen[0, start + 1].nonzero().flatten().tolist() == [*range(p), start, start + 1]
+    control = start + second
+    last = layout.seen[0, -1].nonzero().flatten().tolist()
+    assert last == [*range(control, control + c), *range(len(prompt.counted) - second, len(prompt.counted))]
+    assert layout.positions[0, start : start + 2].tolist() == [p, p + 1]
+    assert layout.positions[0, -second:].tolist() == [*range(c, c + second)]
+
+
+@pytest.mark.parametrize("family", ["phi3-sliding", "gemma3-text", "gpt2"])
+def test_a_model_told_the_wrong_masks_or_positions_has_rows_of_their_own(
+    family, loaded, task, monkeypatch, caplog
+):
+    """What a model that keeps to neither would look like: windows and absolute positions are left out."""
+    model = loaded(family)
+    right = evaluate(model, task, progress=False)
+
+    def careless(model, layout):
+        if layout.seen is None:
+            return {"attention_mask": layout.mask}
+        whole = torch.zeros(layout.seen.shape).masked_fill_(~layout.seen, torch.finfo(torch.float32).min)
+        return {"attention_mask": whole[:, None]}
+
+    monkeypatch.setattr("culnig_tl.engine.cloze._attended", careless)
+    caplog.set_level("INFO")
+    found = evaluate(model, task, progress=False)
+    assert "options are run as rows of their own, which takes longer: logits differ" in caplog.text
+    for mine, theirs in zip(found.table["log_likelihoods"], right.table["log_likelihoods"]):
+        np.testing.assert_allclose(mine, theirs, atol=1e-4)
+
+
+def test_a_model_that_takes_neither_one_row_nor_padding_is_not_asked(loaded, task, monkeypatch):
+    """Rows of their own have different lengths, with padding before the shorter."""
+    model = loaded("llama")
+    monkeypatch.setattr("culnig_tl.engine.cloze._not_in_one_row", lambda *_: "it is a test")
 
     def poison(pattern, hook):
         hidden = pattern.sum(-1, keepdim=True) < 0.5  # rows of padding
@@ -217,6 +266,16 @@ def test_a_model_that_padding_changes_is_not_asked(loaded, task):
             score(model, task)
         with pytest.raises(ScoreError, match="padding changes what this model says.*form 'letters'"):
             evaluate(model, task, progress=False)
+
+
+@pytest.mark.parametrize("method", ["ig", "exact"])
+def test_what_wants_one_row_says_so(method, loaded, task, monkeypatch):
+    monkeypatch.setattr("culnig_tl.engine.cloze._not_in_one_row", lambda *_: "it is a test")
+    with pytest.raises(ScoreError, match="wants a question's options in one row, which this model cannot"):
+        if method == "ig":
+            score(loaded("llama"), task, method="ig")
+        else:
+            exact_effects(loaded("llama"), task, NEURONS, progress=False)
 
 
 # ---------------------------------------------------------------------------------------------------- answers
@@ -238,7 +297,7 @@ def test_a_row_says_what_was_asked_and_answered(answers, task):
 
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
 def test_every_normalisation_is_read_from_one_run(normalise, answers, loaded, task):
-    again = evaluate(loaded("llama"), task, normalise=normalise, progress=False)
+    again = evaluate(loaded("llama"), task.normalised(normalise), progress=False)
     assert same(renormalised(answers, normalise), again)
     assert renormalised(answers, normalise).metadata["normalise"] == {"words": normalise}
 
@@ -266,9 +325,9 @@ def test_controls_have_no_prior(loaded, task):
     assert same(renormalised(result, "sum"), result)
 
 
-def test_an_unknown_normalisation_names_those_there_are():
+def test_an_unknown_normalisation_names_those_there_are(answers):
     with pytest.raises(ScoreError, match="unknown normalise 'bytes': use unconditional, sum, length"):
-        check_normalise("bytes")
+        renormalised(answers, "bytes")
 
 
 def test_answers_by_label_have_no_likelihoods_to_normalise(loaded, letters):
@@ -302,7 +361,7 @@ def test_the_same_answers_are_the_same_bytes(answers, loaded, task, tmp_path):
 
 def test_results_of_several_tasks_are_put_together(answers, loaded):
     other = questions_with_texts(3, task="others").cloze()
-    both = concat([answers, evaluate(loaded("llama"), other, normalise="sum", progress=False)])
+    both = concat([answers, evaluate(loaded("llama"), other.normalised("sum"), progress=False)])
     assert both.metadata["normalise"] == {"words": "unconditional", "others": "sum"}
     assert both.metadata["form"] == {"words": "cloze", "others": "cloze"}
     assert renormalised(both, "length").metadata["normalise"] == {"words": "length", "others": "length"}
@@ -448,26 +507,11 @@ def test_cape_takes_a_language_task_in_the_same_form(loaded, task):
     assert scores.metadata["method"] == "cape" and scores.metadata["form"] == "cloze"
 
 
-UNABLE = [name for name, method in METHODS.items() if not method.cloze]
-
-
-def test_the_methods_that_score_the_form():
-    assert {"culnig", "culnig-sum", "culnig-mean", "culnig-post", "lape", "cape", "random"} <= {*METHODS} - {
-        *UNABLE
-    }
-    assert {"atp", "ig"} <= {*UNABLE}
-
-
-@pytest.mark.parametrize("name", UNABLE)
-def test_other_methods_say_so_in_one_line(name, loaded, task):
-    with pytest.raises(ScoreError, match=f"method '{name}' does not score the cloze form: use") as error:
-        score(loaded("llama"), task, method=name)
+def test_the_method_that_does_not_score_the_form_says_so_in_one_line(loaded, task):
+    assert [name for name, method in METHODS.items() if not method.cloze] == ["atp-qk"]
+    with pytest.raises(ScoreError, match="method 'atp-qk' does not score the cloze form: use") as error:
+        score(loaded("llama"), task, method="atp-qk")
     assert "culnig" in str(error.value) and "\n" not in str(error.value)
-
-
-def test_exact_effects_say_that_they_are_of_letters(loaded, task):
-    with pytest.raises(ScoreError, match="load the task with form='letters'"):
-        exact_effects(loaded("llama"), task, NEURONS, progress=False)
 
 
 def test_replicates_are_drawn_as_for_letters(loaded, task):
@@ -486,7 +530,7 @@ def test_metadata_say_the_form_and_the_normalisation(loaded, letters, task, answ
 
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
 def test_scoring_and_asking_give_the_same_probabilities(normalise, answers, loaded, task):
-    scores = score(loaded("llama"), task, normalise=normalise)
+    scores = score(loaded("llama"), task.normalised(normalise))
     p = renormalised(answers, normalise).table.groupby("country")["p_answer"].sum()
     assert scores.p_answer == pytest.approx([p[country] for country in scores.countries], abs=1e-4)
 
@@ -497,8 +541,8 @@ def test_scoring_and_asking_give_the_same_probabilities(normalise, answers, load
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
 def test_question_scores_add_up_to_the_scores(normalise, loaded, task):
     model = loaded("llama")
-    found = question_scores(model, task, NEURONS, normalise=normalise, progress=False)
-    scores = score(model, task, normalise=normalise)
+    found = question_scores(model, task.normalised(normalise), NEURONS, progress=False)
+    scores = score(model, task.normalised(normalise))
     for (site, layer, neuron), column in NEURONS.columns.items():
         for country in scores.countries:
             mine = sum(found.weighted[i, column] for i, q in enumerate(task) if q.country == country)
@@ -520,8 +564,8 @@ def test_question_scores_say_where_the_largest_sat(loaded, task):
 
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
 def test_one_prompt_equals_the_literal_method(normalise, loaded, checkpoints, task):
-    model, q = loaded("llama"), task[2]
-    along = score_prompt(model, q, normalise=normalise)
+    model, q = loaded("llama"), replace(task[2], normalise=normalise)
+    along = score_prompt(model, q)
     expected, p = cloze.question(plain_model(checkpoints("llama")), model.tokenizer, q, normalise)
     assert along.p_answer == pytest.approx(p, abs=1e-5) and along.answer == q.texts[q.options.index(q.answer)]
     for site, array in along.arrays.items():
@@ -594,86 +638,6 @@ def test_scores_from_before_there_were_forms_are_of_letters(scored):
     assert select_general(letters, before, top_mlp=0.1, top_attn=0.1).provenance.form == "letters"
     with pytest.raises(NeuronError, match="differ in form: 'cloze' and 'letters'"):
         select_general(scored["cloze"], before)
-
-
-# ---------------------------------------------------------------------------------- killed, resumed, together
-
-
-def scoring(model, questions, folder: Path, *, progress=False, **options) -> bytes:
-    checkpoint = Checkpoint(folder / "state", every=0)
-    found = score_neurons(model, questions, batch_size=2, checkpoint=checkpoint, progress=progress, **options)
-    checkpoint.remove()
-    several = found if isinstance(found, dict) else {"scores": found}
-    return b"".join(scores.save(folder / name).read_bytes() for name, scores in several.items())
-
-
-def asking(model, questions, folder: Path, *, progress=False, **options) -> bytes:
-    checkpoint = Checkpoint(folder / "state", every=0)
-    result = evaluate(model, questions, batch_size=2, checkpoint=checkpoint, progress=progress, **options)
-    checkpoint.remove()
-    return result.save(folder / "answers.parquet").read_bytes()
-
-
-def looking(model, questions, folder: Path, *, progress=False) -> bytes:
-    checkpoint = Checkpoint(folder / "state", every=0)
-    found = question_scores(model, questions, NEURONS, batch_size=2, checkpoint=checkpoint, progress=progress)
-    checkpoint.remove()
-    return found.scores.tobytes() + found.tokens.tobytes() + found.p_answer.tobytes()
-
-
-WORK = {
-    "scores": (scoring, {}),
-    "scores without a prior": (scoring, {"normalise": "sum"}),
-    "scores by several methods": (scoring, {"method": ["culnig", "culnig-mean", "lape"]}),
-    "answers": (asking, {}),
-    "answers of an ablated model": (asking, {"ablate": NEURONS}),
-    "question scores": (looking, {}),
-}
-
-
-@pytest.mark.parametrize("name", WORK)
-def test_work_that_was_killed_ends_in_the_same_bytes(name, loaded, task, tmp_path):
-    work, options = WORK[name]
-    given = (loaded("llama"), task, tmp_path)
-    expected = work(*given, **options)
-    assert forked(lambda: work(*given, progress=counting(3, kill_self), **options)) == -signal.SIGKILL
-    done: list[int] = []
-    assert work(*given, progress=done.append, **options) == expected
-    assert done[0] == 4, "two batches were saved"
-
-
-def test_a_checkpoint_of_another_normalisation_is_not_resumed_from(loaded, task, tmp_path):
-    given = (loaded("llama"), task, tmp_path)
-    assert forked(lambda: scoring(*given, progress=counting(3, kill_self))) == -signal.SIGKILL
-    done: list[int] = []
-    expected = scoring(loaded("llama"), task, tmp_path, normalise="sum", progress=done.append)
-    assert done[0] != 4
-    (tmp_path / "fresh").mkdir()
-    assert scoring(loaded("llama"), task, tmp_path / "fresh", normalise="sum") == expected
-
-
-def test_two_processes_score_as_one_does(loaded, task, tmp_path):
-    def work() -> NeuronScores:
-        return score_neurons(loaded("llama"), task, batch_size=2, bootstrap=1, progress=False)
-
-    alone = work()
-    assert together(2, lambda rank: work().save(tmp_path / str(rank))) == [0, 0]
-    for found in (NeuronScores.load(tmp_path / str(rank)) for rank in range(2)):
-        assert difference(found, alone) < 1e-6
-        assert found.p_answer == pytest.approx(alone.p_answer, rel=1e-6)
-
-
-def test_two_processes_answer_as_one_does(loaded, task, tmp_path):
-    def work() -> EvaluationResult:
-        return evaluate(loaded("llama"), task, batch_size=2, progress=False)
-
-    alone = work().save(tmp_path / "alone.parquet").read_bytes()
-    assert together(2, lambda rank: work().save(tmp_path / f"{rank}.parquet")) == [0, 0]
-    for rank in range(2):
-        found = EvaluationResult.load(tmp_path / f"{rank}.parquet")
-        assert (tmp_path / f"{rank}.parquet").read_bytes() == alone or found.table.astype(str).equals(
-            EvaluationResult.load(tmp_path / "alone.parquet").table.astype(str)
-        )
 
 
 def test_options_of_the_same_tokens_are_logged(caplog):

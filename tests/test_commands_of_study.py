@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from culnig_tl.errors import StudyError, TaskError
+from culnig_tl.method.evaluation import evaluate
 from culnig_tl.method.selection import select_random
 from culnig_tl.run.pipeline import run_study
 from culnig_tl.study.config import GENERAL, RANDOM, StudyConfig
@@ -161,3 +162,19 @@ def test_a_study_of_another_model_is_refused(study, checkpoints, tmp_path):
     (copy / "study.json").write_text(json.dumps(record))
     with pytest.raises(StudyError, match="not the model of the study"):
         invoked("parts", copy)
+
+
+@pytest.mark.parametrize("command", ["sweep", "parts", "claim", "countries", "enhance"])
+def test_the_unchanged_model_is_not_asked_again(study, tmp_path, monkeypatch, command):
+    """The study holds its answers: none of the commands that go on from it asks them once more."""
+    asked = []
+
+    def watched(model, task, *, ablate=None, **options):
+        asked.append(ablate)
+        return evaluate(model, task, ablate=ablate, **options)
+
+    for module in ("culnig_tl.method.evaluation", "culnig_tl.analyses.enhancing"):
+        monkeypatch.setattr(f"{module}.evaluate", watched)
+    options = {"sweep": ["--top", "0.05"], "claim": ["--rival", "minicommonsense"]}.get(command, [])
+    invoked(command, study, *options, "--output-dir", tmp_path)
+    assert asked and all(neurons is not None for neurons in asked)

@@ -12,6 +12,7 @@ from culnig_tl import EvaluationResult, NeuronSet, evaluate, score_neurons, sele
 from culnig_tl.analyses import CountryDrops, country_drops, relation_groups
 from culnig_tl.analyses.relations import SOURCES
 from culnig_tl.errors import NeuronError, ScoreError, TaskError
+from culnig_tl.figures import drop_table
 from culnig_tl.tasks.countries import COUNTRIES
 
 from .cultures import culture_task, plain_task
@@ -46,11 +47,28 @@ def made(drops, rows=("Spain", "Mexico"), columns=("Spain", "Mexico", "Iran")) -
     frame = pd.DataFrame(drops, index=pd.Index(rows, name="neurons of"), columns=list(columns))
     sets = dict.fromkeys(rows, NeuronSet.from_indices([("mlp.gate", 0, 0)]))
     base = pd.Series(80.0, index=frame.columns)
-    return CountryDrops(frame, base, sets, "t", EvaluationResult(pd.DataFrame()), {})
+    asked = EvaluationResult(pd.DataFrame({"country": np.repeat(list(columns), 100)}))
+    return CountryDrops(frame, base, sets, "t", asked, {})
 
 
 def test_equal_drops_share_their_mean_rank():
     assert made([[5.0, 9, 1], [0, 7, 0]]).ranks().to_numpy().tolist() == [[2, 1, 3], [2.5, 1, 2.5]]
+
+
+def test_drops_that_are_equal_by_counts_are_equal_whatever_their_floats():
+    noisy = 100 * (0.94 - 0.89)  # five of a hundred questions, with the noise of a subtraction
+    assert noisy != 5.0 and made([[5.0, noisy, 1], [noisy, 5.0, 9]]).ranks().to_numpy().tolist() == [
+        [1.5, 1.5, 3],
+        [2.5, 2.5, 1],
+    ]
+
+
+def test_figures_and_analyses_rank_alike(loaded, specific):
+    found = country_drops(loaded("llama"), TASK.test_split(), specific, progress=False)
+    table = drop_table(found.unchanged, found.suppressed).set_index(["neurons", "country"])["rank"]
+    pd.testing.assert_frame_equal(
+        table.unstack().loc[found.drops.index, found.drops.columns], found.ranks(), check_names=False
+    )
 
 
 def test_mean_rank():

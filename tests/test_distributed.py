@@ -268,7 +268,7 @@ def test_two_processes_resume_from_a_path_where_that_is_said(resume, loaded, tmp
 @pytest.fixture
 def study(loaded, tmp_path, monkeypatch):
     """(configuration, model, folder) of a small study that one process has finished."""
-    monkeypatch.setattr(pipeline, "draw", lambda study, place: None)
+    monkeypatch.setattr(pipeline, "draw", lambda study, place: [])
     config = StudyConfig(
         tasks=("miniculture",),
         reading="minireading",

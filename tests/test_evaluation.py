@@ -13,7 +13,7 @@ from culnig_tl import EvaluationResult, NeuronSet, ablate, evaluate, mean_output
 from culnig_tl.analyses.paper import paper_rows, results_table
 from culnig_tl.data.results import COLUMNS, concat
 from culnig_tl.engine.prompts import encode
-from culnig_tl.errors import PromptError, ScoreError, TaskError
+from culnig_tl.errors import FileError, PromptError, ScoreError, TaskError
 from culnig_tl.study.comparison import compare, halves
 from culnig_tl.tasks.question import Question, Task
 
@@ -151,7 +151,7 @@ def test_a_result_is_saved_and_read_back(tmp_path, loaded):
     pd.testing.assert_frame_equal(back.table, result.table)
     assert back.metadata == result.metadata and back.metadata["neuron_count"] > 0
     (tmp_path / "other.parquet").write_bytes(b"no")
-    with pytest.raises(ScoreError, match="other.parquet"):
+    with pytest.raises(FileError, match="other.parquet"):
         EvaluationResult.load(tmp_path / "other.parquet")
 
 

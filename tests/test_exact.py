@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +11,10 @@ import pytest
 from culnig_tl import NeuronSet, ablate, describe, evaluate, exact_effects
 from culnig_tl.data.neurons import SITES, Site
 from culnig_tl.data.statistics import clustered_mean
+from culnig_tl.engine.prompts import Prompt
 from culnig_tl.errors import NeuronError, ScoreError
 from culnig_tl.method import fanout
+from culnig_tl.method.asking import asking
 from culnig_tl.method.exact import all_neurons, stratified_sample
 
 from . import families
@@ -64,11 +68,16 @@ def test_small_batches_and_models_that_cannot_fan_out_give_the_same(loaded, task
 
 def test_fanning_out_is_refused_where_it_is_wrong(loaded, task, monkeypatch, caplog):
     model = loaded("llama")
-    tokens = tuple(range(6, 30))
-    assert fanout.fans_out(model, tokens, SITES)
-    original = fanout.logits_of_rows
-    monkeypatch.setattr(fanout, "logits_of_rows", lambda *a, **k: original(*a, **k) * 1.01)
-    assert not fanout.fans_out(model, tokens, SITES) and "logits differ" in caplog.text
+    one = asking(model, [Prompt(task[0], tuple(range(6, 30)), 5, ())])
+    assert fanout.fans_out(one, SITES)
+    original = fanout.ask_rows
+
+    def wrong(*given, **how):
+        said = original(*given, **how)
+        return replace(said, compared=said.compared * 1.01)
+
+    monkeypatch.setattr(fanout, "ask_rows", wrong)
+    assert not fanout.fans_out(one, SITES) and "logits differ" in caplog.text
 
 
 def test_all_neurons_of_a_small_model(loaded, task, tmp_path):
@@ -103,7 +112,7 @@ def test_a_sample_is_even_over_sites_and_layers(loaded):
 
 def test_bad_requests_are_clear_errors(loaded, task, tmp_path):
     model = loaded("llama")
-    with pytest.raises(NeuronError, match="one neuron or more"):
+    with pytest.raises(NeuronError, match="at least one neuron"):
         stratified_sample(describe(model), each=0)
     with pytest.raises(NeuronError, match="occurs once"):
         exact_effects(model, task, NeuronSet.from_indices([]), progress=False)

@@ -166,6 +166,8 @@ def made_drops(draw, sets: int = 10) -> Drop:
         low=drop - half,
         high=drop + half,
         random_mean=random,
+        random_low=random - half,
+        random_high=random + half,
         random_sd=1.0,
         excess=drop - random,
         excess_low=drop - random - excess_half,
@@ -279,7 +281,7 @@ def test_simulated_studies_decide_what_their_size_can_decide(questions, lost):
 
 def test_a_drop_that_the_interval_cannot_tell_is_open():
     """3.7 points beyond random sets, anywhere from 17 fewer to 24 more, is not "no more than random"."""
-    wide = Drop(60, 4.2, -16.7, 24.0, 0.5, 1, 3.7, -17, 24, 0.4, 3, 10, 4.2, 24, 24)
+    wide = Drop(60, 4.2, -16.7, 24.0, 0.5, -1, 2, 1, 3.7, -17, 24, 0.4, 3, 10, 4.2, 24, 24)
     found = Findings("food", {"food": TaskDrops(True, wide, wide)}, neurons=60, share=1.0)
     (claim,) = (claim for claim in found.claims() if claim.name == "random")
     assert claim.holds is found.holds is OPEN
@@ -295,7 +297,7 @@ def test_a_sample_in_which_nothing_changed_is_open():
 
 def test_random_sets_that_cost_as_much_leave_it_open():
     """The mean of the random sets is exceeded, one of them is not: the two tests do not agree."""
-    drop = Drop(60, 10, 5, 15, 4, 3, 6, 1, 11, 0.01, 2, 10, 10, 24, 24)
+    drop = Drop(60, 10, 5, 15, 4, 2, 6, 3, 6, 1, 11, 0.01, 2, 10, 10, 24, 24)
     found = Findings("food", {"food": TaskDrops(True, drop, drop)}, neurons=60, share=1.0)
     assert holds(found)["random"] is OPEN
 

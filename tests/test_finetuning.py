@@ -90,6 +90,13 @@ def test_only_the_chosen_modules_change(trained):
     assert changed(folder, tuned.folder) == all_inside(folder)
 
 
+def test_norms_of_queries_and_keys_can_be_left_alone(checkpoints, tmp_path):
+    folder = checkpoints("qwen3")
+    tuned = train(folder, tmp_path / "out", replace(CPU, qk_norms=False))
+    norms = {name for name in all_inside(folder) if name.endswith(("q_norm.weight", "k_norm.weight"))}
+    assert len(norms) == 2 and changed(folder, tuned.folder) == all_inside(folder) - norms
+
+
 def test_the_other_files_are_the_checkpoints(trained):
     folder, tuned = trained
     assert {path.name for path in folder.iterdir()} <= {path.name for path in tuned.folder.iterdir()}

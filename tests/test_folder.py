@@ -22,7 +22,7 @@ import pytest
 from culnig_tl import EvaluationResult, NeuronScores, NeuronSet, io, score_neurons
 from culnig_tl.data.neurons import Site
 from culnig_tl.engine.checkpoint import Checkpoint
-from culnig_tl.errors import NeuronError, ScoreError, StudyError
+from culnig_tl.errors import FileError, StudyError
 from culnig_tl.io import locked
 from culnig_tl.study.folder import StudyFolder, part_name
 
@@ -120,11 +120,18 @@ def test_a_file_has_the_mode_of_any_other(tmp_path):
     assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
 
 
-def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
-    for name in ("a.txt", f".a.txt.x{io.TEMPORARY}"):
-        (tmp_path / name).write_bytes(b"something")
-    io.sweep(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+def test_what_a_killed_process_left_half_written_is_swept_away_and_nothing_else(tmp_path):
+    for name in (f".study.json.abcd_123{io.TEMPORARY}", "study.lock"):
+        (tmp_path / name).touch()
+    with StudyFolder(tmp_path, {}).opened():
+        assert [p.name for p in tmp_path.iterdir()] == ["study.lock"]
+
+
+def test_half_written_files_of_others_stay(tmp_path):
+    (tmp_path / f".notes.txt.abcd_123{io.TEMPORARY}").touch()
+    with pytest.raises(StudyError, match="holds other things"), StudyFolder(tmp_path, {}).opened():
+        pass
+    assert (tmp_path / f".notes.txt.abcd_123{io.TEMPORARY}").exists()
 
 
 def _umask() -> int:
@@ -228,13 +235,18 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
 
 def header(content: dict, data: bytes = b"", length: int | None = None) -> bytes:
     text = json.dumps(content).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + data
+    return sealed(struct.pack("<Q", len(text) if length is None else length) + text + data)
+
+
+def sealed(content: bytes) -> bytes:
+    """With a checksum that is right, where there is a place for one: this is not damage but malice."""
+    return io.seal(content) if io.BLANK_SEAL.encode() in content else content
 
 
 def good(**changes) -> dict:
     """The header of scores of one country, 1 layer, 2 neurons."""
     said = {
-        "format": "culnig_tl scores 1",
+        "format": "culnig_tl scores 2",
         "countries": ["Japan"],
         "questions": [1],
         "p_answer": [0.5],
@@ -242,6 +254,7 @@ def good(**changes) -> dict:
         "country_clusters": [1],
         "replicate_clusters": [],
         "metadata": {},
+        "seal": io.BLANK_SEAL,
     }
     return {"culnig_tl": json.dumps({**said, **changes})}
 
@@ -285,7 +298,7 @@ HOSTILE = {
 def test_hostile_scores_are_refused_by_name(kind, tmp_path):
     path = tmp_path / "scores.safetensors"
     path.write_bytes(HOSTILE[kind])
-    with pytest.raises(ScoreError, match=r"scores\.safetensors is not a file of scores"):
+    with pytest.raises(FileError, match=r"scores\.safetensors is not a file of scores"):
         NeuronScores.load(path)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -297,11 +310,10 @@ def test_the_good_header_is_good(tmp_path):
 
 def table(metadata: object = None, **columns) -> bytes:
     sink = pa.BufferOutputStream()
-    content = pa.table(columns).replace_schema_metadata(
-        {"culnig_tl": json.dumps(metadata)} if metadata is not None else None
-    )
+    said = {"culnig_tl": json.dumps(metadata)} if metadata is not None else {}
+    content = pa.table(columns).replace_schema_metadata({**said, "seal": io.BLANK_SEAL})
     pq.write_table(content, sink)
-    return sink.getvalue().to_pybytes()
+    return sealed(sink.getvalue().to_pybytes())
 
 
 ROW = {"site": ["mlp.gate"], "layer": [0], "neuron": [1], "score": [0.5]}
@@ -327,7 +339,7 @@ ROW = {"site": ["mlp.gate"], "layer": [0], "neuron": [1], "score": [0.5]}
 def test_hostile_neurons_are_refused_by_name(content, tmp_path):
     path = tmp_path / "neurons.parquet"
     path.write_bytes(content)
-    with pytest.raises(NeuronError, match=r"neurons\.parquet"):
+    with pytest.raises(FileError, match=r"neurons\.parquet"):
         NeuronSet.load(path)
 
 
@@ -363,7 +375,7 @@ ANSWER = {
 def test_hostile_results_are_refused_by_name(content, tmp_path):
     path = tmp_path / "results.parquet"
     path.write_bytes(content)
-    with pytest.raises(ScoreError, match=r"results\.parquet is not a file of results"):
+    with pytest.raises(FileError, match=r"results\.parquet is not a file of results"):
         EvaluationResult.load(path)
 
 

@@ -9,13 +9,16 @@ import pytest
 
 from culnig_tl import NeuronScores, NeuronSet, load_model, load_task, run_study
 from culnig_tl.data.results import EvaluationResult
+from culnig_tl.engine.cloze import encode_cloze
 from culnig_tl.errors import CulnigError, StudyError
 from culnig_tl.method import form
 from culnig_tl.method.form import FormChoice, choose_form
 from culnig_tl.run import pipeline
+from culnig_tl.run.forecast import forecast
+from culnig_tl.run.pieces import Questions
 from culnig_tl.run.plan import gather, run_piece, write_plan
 from culnig_tl.study.config import StudyConfig
-from culnig_tl.study.opened import open_study
+from culnig_tl.study.opened import more_random_sets, open_study
 from culnig_tl.study.study import Study
 
 from .builders import questions_with_texts
@@ -106,7 +109,7 @@ def test_the_toy_answers_by_letters():
 def quick():
     """Without figures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "draw", lambda study, place: None)
+        patch.setattr(pipeline, "draw", lambda study, place: [])
         yield
 
 
@@ -174,8 +177,8 @@ def test_pieces_gathered_are_the_study_in_one_go(quick, config, tmp_path, monkey
     from culnig_tl.run import plan
 
     monkeypatch.setattr(plan, "load", lambda config: toy)
-    monkeypatch.setattr(plan, "draw", lambda study, place: None)
-    config = replace(config, tasks=("miniculture",), rival=None, limit=4)
+    monkeypatch.setattr(plan, "draw", lambda study, place: [])
+    config = replace(config, tasks=("miniculture",), rival=None, limit=4, random_questions="all")
     whole = run_study(config, model=toy, folder=tmp_path / "whole", progress=False)
     for piece in write_plan(config, tmp_path / "study")[:-1]:
         run_piece(config, tmp_path / "study", piece.label, progress=False)
@@ -187,8 +190,15 @@ def test_a_study_of_another_normalisation_has_other_scores(quick, study, config,
     other = run_study(replace(config, normalise="sum"), model=toy, progress=False)
     assert other.scores["neuron"].metadata["normalise"] == "sum"
     assert set(other.results["unchanged"].metadata["normalise"].values()) == {"sum"}
-    with pytest.raises(StudyError, match="normalise='sum': only 'unconditional' can be continued"):
-        open_study(other)
+
+
+def test_a_study_is_continued_in_its_own_normalisation(quick, config, toy):
+    few = replace(config, normalise="length", tasks=("miniculture",), rival=None, limit=8, random_sets=1)
+    opened = open_study(run_study(few, model=toy, progress=False), device="cpu")
+    assert {task.normalise for task in (*opened.tasks, opened.culture, opened.reading)} == {"length"}
+    more_random_sets(opened, 2, progress=False)
+    added = opened.study.results["random by layer 1"]
+    assert added.metadata["normalise"] == opened.study.results["unchanged"].metadata["normalise"]
 
 
 @pytest.fixture
@@ -258,6 +268,28 @@ def test_a_control_from_the_shell_is_scored_in_the_form_of_its_task(tmp_path, co
     words = ("--form", "auto", "--task", "miniculture:control", "-o", tmp_path / "s.safetensors")
     invoked("score", *MODEL, *words)
     assert NeuronScores.load(tmp_path / "s.safetensors").metadata["form"] == "cloze"
+
+
+def test_exact_effects_in_the_shell(tmp_path, counted):
+    words = ("--form", "auto", "--normalise", "sum", "--sample", 1, "-o", tmp_path / "t.parquet")
+    printed = invoked("truth", *MODEL[:4], "--limit", 2, *words)
+    assert "zeroed one at a time on 2 questions of miniculture" in printed and len(counted) == 1
+
+
+def test_tasks_are_compared_in_the_shell(tmp_path, counted):
+    few = ("--tasks", "miniculture,minireading", "--reading", "minireading", "--random-sets", 1)
+    shares = ("--top-mlp", 0.1, "--top-attn", 0.1)
+    invoked("values", *MODEL, "--form", "auto", *few, *shares, "--output-dir", tmp_path)
+    found = NeuronSet.load(tmp_path / "miniculture.parquet")
+    assert found.provenance.form == "cloze" and counted == ["miniculture"]
+
+
+def test_a_forecast_counts_the_tokens_of_all_options(config, toy):
+    few = replace(config, tasks=("miniculture",), rival=None, limit=8)
+    questions = Questions.load(few)
+    row = forecast(few, toy, questions).table.set_index("pass").loc["ask"]
+    expected = [prompt.counted for prompt in encode_cloze(toy.tokenizer, questions.asked[0].questions)]
+    assert row["tokens"] == pytest.approx(sum(map(len, expected)), abs=1)
 
 
 def test_the_way_from_scores_to_answers_in_the_shell(tmp_path):

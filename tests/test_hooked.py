@@ -7,11 +7,13 @@ import torch
 
 from culnig_tl import NeuronSet, ablate, ablation_hooks, describe, evaluate, load_model, score_prompt
 from culnig_tl.data.neurons import SITES, Site
+from culnig_tl.engine.cloze import asked_of
 from culnig_tl.engine.models import last_logits
 from culnig_tl.engine.prompts import encode, pad
 from culnig_tl.errors import ModelError
 
 from . import families
+from .builders import questions_with_texts
 from .helpers import difference, largest_error, plain_model, rows, score
 from .oracles import literal
 
@@ -105,6 +107,19 @@ NEURONS = NeuronSet.from_indices(
 @BOTH
 def test_its_scores_are_those_of_the_bridge(family, hooked, loaded, task):
     assert difference(score(hooked(family), task), score(loaded(family), task)) < 1e-4
+
+
+@BOTH
+def test_a_row_for_every_option_gives_what_the_bridge_reads_from_one(family, hooked, loaded):
+    asked, model, bridge = questions_with_texts(4).cloze(), hooked(family), loaded(family)
+    rows_of = [asked_of(each, asked).prompts[0].one_row for each in (model, bridge)]
+    assert rows_of == [False, True]
+    assert difference(score(model, asked), score(bridge, asked)) < 1e-4
+    mine, theirs = (
+        evaluate(each, asked, progress=False).table["log_likelihoods"] for each in (model, bridge)
+    )
+    for one, other in zip(mine, theirs):
+        assert one == pytest.approx(other, abs=1e-4)
 
 
 @BOTH

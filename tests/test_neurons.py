@@ -13,8 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from culnig_tl.analyses.paper import CANDIDATES
 from culnig_tl.data.neurons import NeuronSet, Provenance, Site
-from culnig_tl.errors import NeuronError
+from culnig_tl.defaults import PAPER_MODELS, TOP_ATTN, TOP_MLP
+from culnig_tl.errors import FileError, NeuronError
 
 ROWS = st.sets(
     st.tuples(st.sampled_from([s.value for s in Site]), st.integers(0, 3), st.integers(0, 5)), max_size=30
@@ -122,12 +124,12 @@ SOURCED = "# culnig_tl " + json.dumps({"candidates": "many"}) + "\nsite,layer,ne
 )
 def test_bad_files_are_named(name, content, message, tmp_path):
     (tmp_path / name).write_text(content)
-    with pytest.raises(NeuronError, match=rf"{name}.*{message}"):
+    with pytest.raises(FileError, match=rf"{name}.*{message}"):
         NeuronSet.load(tmp_path / name)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(NeuronError, match="no such file of neurons: .*no.csv"):
+    with pytest.raises(FileError, match="no such file of neurons: .*no.csv"):
         NeuronSet.load(tmp_path / "no.csv")
 
 
@@ -231,3 +233,65 @@ def test_other_pth_files_are_refused_in_one_line(tmp_path, content, message):
     with pytest.raises(NeuronError, match=message) as error:
         NeuronSet.load(tmp_path / "n.pth")
     assert str(error.value).count(str(tmp_path)) == 1 and "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------ the authors' JSON
+
+FOUND = Provenance(model="m", tasks={"blend": "print"}, clusters=2, rows=10)
+"""Two of BLEnD's questions in ten rows: the authors divide by the rows."""
+
+
+def scored(score: float, provenance: Provenance = FOUND) -> NeuronSet:
+    table = pd.DataFrame({"site": ["mlp.gate"], "layer": [3], "neuron": [4], "score": [score]})
+    return NeuronSet(table, provenance)
+
+
+def test_the_authors_json_holds_the_authors_scale(tmp_path):
+    said = json.loads(scored(5.0).save(tmp_path / "set.json").read_text())
+    assert said["top_neurons"][0]["attribute_score"] == pytest.approx(1.0)
+
+
+def test_and_comes_back_on_this_packages(tmp_path):
+    back = NeuronSet.load(scored(5.0).save(tmp_path / "set.json"))
+    assert back.table["score"].tolist() == pytest.approx([5.0]) and back.provenance == FOUND
+
+
+def test_no_task_is_listed_without_its_ids(tmp_path):
+    """An empty list would make the authors' evaluation count every row as one not used."""
+    assert json.loads(scored(5.0).save(tmp_path / "set.json").read_text())["dataset_ids"] == {}
+
+
+def of_authors(tmp_path, **more) -> NeuronSet:
+    row = {"module_name": "mlp.gate_proj", "layer_idx": 3, "neuron_idx": 4, "attribute_score": 0.5}
+    (tmp_path / "theirs.json").write_text(json.dumps({"top_neurons": [row], **more}))
+    return NeuronSet.load(tmp_path / "theirs.json")
+
+
+def test_ids_of_an_authors_file_say_how_many_questions_there_were(tmp_path):
+    ids = [f"Al-en-0{question}_{row}" for question in (1, 2) for row in range(5)]
+    neurons = of_authors(tmp_path, dataset_ids={"blend": ids, "countryrc": ["crc-1"]})
+    assert (neurons.provenance.rows, neurons.provenance.clusters) == (10, 2)
+    assert neurons.table["score"].tolist() == pytest.approx([0.5 * 10 / 2])
+
+
+def test_an_authors_file_says_what_its_neurons_were_found_on(tmp_path):
+    known = of_authors(tmp_path, dataset_ids={"blend": ["1"], "countryrc": ["crc-1"]}).provenance
+    assert known.found_on("blend") and not known.found_on("culturalbench")
+    assert of_authors(tmp_path, dataset_ids={}).provenance.found_on("culturalbench")  # it may have been
+
+
+def test_an_authors_file_without_ids_keeps_its_scores(tmp_path):
+    assert of_authors(tmp_path, dataset_ids={}).table["score"].tolist() == pytest.approx([0.5])
+
+
+def test_an_authors_file_knows_the_papers_models(tmp_path):
+    known = of_authors(tmp_path, model_name="models/gemma-3-12b-it").provenance
+    assert known.layers == 48 and known.pool["attn.q"] == 4096
+    assert of_authors(tmp_path, model_name="mine").provenance.layers is None
+
+
+@pytest.mark.parametrize("name, shape", PAPER_MODELS.items())
+def test_the_shapes_of_the_papers_models_give_its_numbers_of_candidates(name, shape):
+    layers, gate, q, kv = shape
+    candidates = int(layers * gate * TOP_MLP) + int(layers * (q + 2 * kv) * TOP_ATTN)
+    assert candidates == CANDIDATES[name]

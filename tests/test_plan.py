@@ -34,7 +34,7 @@ def quick():
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (pipeline, plan):
-            patch.setattr(module, "draw", lambda study, place: None)
+            patch.setattr(module, "draw", lambda study, place: [])
             patch.setattr(module, "load", once)
         yield
 
@@ -160,6 +160,11 @@ def test_what_does_not_belong_is_named(config, copied, checkpoints):
     record["config"]["model"] = other.model  # somebody has exchanged the checkpoint
     (copied / "study.json").write_text(json.dumps(record))
     (copied / "parts" / "unchanged" / "miniculture.parquet").unlink()
+    with pytest.raises(
+        StudyError, match=r"the other pieces in .* are of another model \(model is '\w+', not"
+    ):
+        plan.run_piece(other, copied, "ask unchanged: miniculture", progress=False)
+    (copied / plan.MODEL).unlink()
     plan.run_piece(other, copied, "ask unchanged: miniculture", progress=False)
     with pytest.raises(
         StudyError, match=r"parts/unchanged/miniculture\.parquet does not belong: model is '\w+', not '\w+'"

@@ -195,9 +195,18 @@ def test_batches_without_padding():
     lengths = [5, 7, 7, 9, 5, 7]
     assert plan_batches(lengths, 4, padding=False) == [[3], [1, 2, 5], [0, 4]]
     assert plan_batches(lengths, "auto", padding=False) == [[3], [1, 2, 5], [0, 4]]
+    assert plan_batches(lengths, "even") == [[3], [1, 2, 5], [0, 4]]
 
 
 @pytest.mark.parametrize("wrong", [0, -3, "many", [2, 2], [3, 0]])
 def test_a_wrong_batch_size_says_what_is_right(wrong):
     with pytest.raises(PromptError, match="batch"):
         plan_batches([5, 6, 7], wrong)
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_template_that_fails_is_named_in_one_line(question, system):
+    tokenizer = families.tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no\\nway') }}"
+    with pytest.raises(PromptError, match=r"^the chat template fails on question '.*': no$"):
+        render(tokenizer, replace(question, system=system))

@@ -157,10 +157,8 @@ def test_every_figure_that_there_is_data_for(pages):
         == list(figures_of(study))
         == [
             "drops",
-            "accuracy",
             "layer_distribution",
             "depth",
-            "site_heatmap",
             "layer_heatmap",
             "country_accuracy",
             "country_heatmap",

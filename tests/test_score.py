@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from culnig_tl import NeuronSet, describe, evaluate, load_model, question_scores, score_prompt
+from culnig_tl import NeuronSet, describe, evaluate, load_model, load_task, question_scores, score_prompt
 from culnig_tl.data.neurons import SITES, Site
 from culnig_tl.errors import ScoreError
 from culnig_tl.method.rows import poisson_draws
@@ -152,6 +152,24 @@ def test_bfloat16_finds_the_neurons_of_float32(loaded):
     assert spearmanr(a, b).statistic > 0.995
     top = max(1, len(a) // 100)
     assert len(set(np.argsort(-a)[:top]) & set(np.argsort(-b)[:top])) / top >= 0.75
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_batches_of_one_length_give_bfloat16_scores_of_single_questions(family, loaded):
+    # so on real weights: tests/real
+    task = families.questions(16)
+    task = Task(task.name, tuple(replace(q, country=q.id) for q in task))
+    model = loaded(family, dtype="bfloat16")
+    even, alone = score(model, task, batch_size="even"), score(model, task, batch_size=1)
+    assert len(even.metadata["batch_sizes"]) < len(task)
+    for site, array in even.arrays.items():
+        np.testing.assert_array_equal(array, alone.arrays[site])
+
+
+def test_batches_of_one_length_are_not_for_cloze_questions(loaded):
+    task = load_task("miniculture", form="cloze", limit=4)
+    with pytest.raises(ScoreError, match="'even' is for the form 'letters'"):
+        score(loaded("llama"), task, batch_size="even")
 
 
 # ------------------------------------------------------------------------------------------------ invariances
@@ -318,7 +336,7 @@ def test_a_task_without_control_is_refused_by_methods_that_compare_with_it(loade
 
 
 def test_question_scores_want_neurons(loaded, task):
-    with pytest.raises(ScoreError, match="in which each occurs once"):
+    with pytest.raises(ScoreError, match="in which each neuron occurs once"):
         question_scores(loaded("gpt2"), task, NeuronSet.from_indices([]), progress=False)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from culnig_tl import NeuronScores, Site
-from culnig_tl.errors import ScoreError
+from culnig_tl.errors import FileError, ScoreError
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_bad_file_is_named(spoil, scores, tmp_path):
         from safetensors.numpy import save_file
 
         save_file({"weight": np.ones(3, np.float32)}, path)
-    with pytest.raises(ScoreError, match="scores.safetensors"):
+    with pytest.raises(FileError, match="scores.safetensors"):
         NeuronScores.load(path)
 
 

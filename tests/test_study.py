@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from culnig_tl import NeuronScores, NeuronSet, Study, StudyConfig, run_study
-from culnig_tl.errors import ScoreError, StudyError
+from culnig_tl import EvaluationResult, NeuronScores, NeuronSet, Study, StudyConfig, run_study
+from culnig_tl.errors import CulnigError, FileError, PromptError, StudyError
 from culnig_tl.figures.gallery import figures_of
 from culnig_tl.method.evaluation import evaluate
 from culnig_tl.pages.report import command, write_report
 from culnig_tl.run import pieces, pipeline
+from culnig_tl.run.repeat import recorded
 from culnig_tl.study.config import GENERAL, RIVAL, UNCHANGED
 
 from .helpers import invoked
@@ -47,7 +48,7 @@ def finished(config, tmp_path_factory) -> Study:
     return run_study(config, folder=tmp_path_factory.mktemp("runs") / "study", progress=False)
 
 
-# ------------------------------------------------------------------------------------------------- its folder
+# ----------------------------------------------------------------------------------------------- its folder
 
 
 def test_the_folder_holds_scores_neurons_and_results(finished):
@@ -86,7 +87,7 @@ def test_scores_read_back_equal(finished, name):
         np.testing.assert_array_equal(again.arrays[site], array)
 
 
-# ------------------------------------------------------------------------------------------------ its numbers
+# ---------------------------------------------------------------------------------------------- its numbers
 
 
 def percent_right(study: Study, setting: str) -> float:
@@ -117,7 +118,7 @@ def test_a_task_that_was_not_asked_has_none(finished):
         finished.drop("blend")
 
 
-# --------------------------------------------------------------------------------------------------- resuming
+# ------------------------------------------------------------------------------------------------- resuming
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ def test_a_resumed_study_gives_the_same_bytes(resumed, finished):
     assert resumed[0].table().equals(finished.table())
 
 
-# --------------------------------------------------------------------------------------------------- refusing
+# ------------------------------------------------------------------------------------------------- refusing
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_a_folder_with_other_things_is_not_touched(config, tmp_path):
 
 def test_a_broken_record_is_named(tmp_path):
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(StudyError, match="study.json is not a study's record"):
+    with pytest.raises(FileError, match="study.json is not a file of a record of a study"):
         Study.load(tmp_path)
 
 
@@ -206,7 +207,7 @@ def test_truncated_scores_are_refused_not_half_read(config, finished, tmp_path):
     folder = shutil.copytree(finished.folder, tmp_path / "study")
     path = folder / "scores" / "neuron.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ScoreError, match=r"neuron\.safetensors is not a file of scores"):
+    with pytest.raises(FileError, match=r"neuron\.safetensors is not a file of scores"):
         run_study(config, folder=folder, resume=True, progress=False)
 
 
@@ -215,7 +216,7 @@ def test_tasks_without_culture_are_refused(config):
         run_study(replace(config, tasks=("minianswers",)), progress=False)
 
 
-# ------------------------------------------------------------------------------------------------- its report
+# ----------------------------------------------------------------------------------------------- its report
 
 
 def test_the_report_is_one_page_without_network(finished):
@@ -234,7 +235,7 @@ def test_names_from_data_stay_text(finished, tmp_path):
     assert "<script>alert(1)" not in write_report(hostile, tmp_path / "hostile.html").read_text()
 
 
-# -------------------------------------------------------------------------------------------------- repeating
+# ------------------------------------------------------------------------------------------------ repeating
 
 
 def test_the_reports_command_repeats_the_study(finished, tmp_path):
@@ -250,7 +251,7 @@ def test_the_reports_command_repeats_the_study(finished, tmp_path):
 def repeated(record: Path, folder: Path, *options: object) -> Path:
     """Repeats a study from its record, without drawing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "draw", lambda study, place: None)
+        patch.setattr(pipeline, "draw", lambda study, place: [])
         invoked("run", "--from", record, "--output-dir", folder, *options)
     return folder
 
@@ -271,7 +272,7 @@ def test_a_repeat_takes_no_other_arguments(finished, tmp_path):
 
 
 def test_a_record_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(StudyError, match="no such record of a study: nowhere.json"):
+    with pytest.raises(FileError, match="no such file of a record of a study: nowhere.json"):
         repeated(Path("nowhere.json"), tmp_path)
 
 
@@ -307,7 +308,7 @@ def test_a_repeat_of_something_else_is_refused_before_anything_is_overwritten(
 )
 def test_what_is_no_record_is_refused(tmp_path, config):
     (tmp_path / "changed.json").write_text(f'{{"config": {config}, "info": {{"tasks": {{}}}}}}')
-    with pytest.raises(StudyError, match="is not a study's record"):
+    with pytest.raises(FileError, match="is not a file of a record of a study"):
         repeated(tmp_path / "changed.json", tmp_path / "again")
 
 
@@ -319,7 +320,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-# -------------------------------------------------------------------------------------------------- real rows
+# ------------------------------------------------------------------------------------------------ real rows
 
 
 @pytest.fixture(scope="module")
@@ -354,3 +355,98 @@ def test_the_right_number_of_candidates_is_taken(real):
 def test_real_rows_are_asked_and_reported(real):
     assert set(real.results[UNCHANGED].table["task"]) == {"blend", "commonsenseqa"}
     assert (real.folder / "report.html").is_file()
+
+
+# ---------------------------------------------------------------------------- whose places data are read from
+
+
+@pytest.fixture
+def foreign(finished, tmp_path) -> Path:
+    """A record that names a folder to read data from."""
+    record = json.loads((finished.folder / "study.json").read_text())
+    record["config"]["data_dir"] = str(tmp_path)
+    (tmp_path / "foreign.json").write_text(json.dumps(record))
+    return tmp_path / "foreign.json"
+
+
+def test_a_records_data_folder_is_read_where_the_user_says_so(foreign, caplog):
+    assert recorded(foreign).config.data_dir is None
+    assert f"--data-dir {foreign.parent}" in caplog.text
+    assert recorded(foreign, ["--data-dir"]).config.data_dir == str(foreign.parent)
+
+
+def test_a_records_files_are_read_where_the_user_says_so(foreign):
+    record = json.loads(foreign.read_text())
+    record["config"] |= {"tasks": ["/etc/mine.jsonl"], "data_dir": None}
+    foreign.write_text(json.dumps(record))
+    with pytest.raises(StudyError, match="has questions read from elsewhere: .* say --tasks /etc/mine.jsonl"):
+        recorded(foreign)
+    assert recorded(foreign, ["--tasks"]).config.tasks == ("/etc/mine.jsonl",)
+
+
+def test_a_folder_of_somebody_elses_does_not_say_where_data_are(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "study")
+    record = json.loads((folder / "study.json").read_text())
+    record["config"]["data_dir"] = "/somewhere"
+    (folder / "study.json").write_text(json.dumps(record))
+    assert Study.load(folder).config.data_dir is None
+
+
+# ----------------------------------------------------------------------------------- parts of several studies
+
+
+def mixed(finished, folder: Path, name: str, change) -> None:
+    """One of a study's files is another's."""
+    shutil.copytree(finished.folder, folder)
+    path = folder / name
+    kind = NeuronScores if path.suffix == ".safetensors" else EvaluationResult
+    stored = kind.load(path)
+    about = json.loads(json.dumps(dict(stored.metadata)))
+    change(about)
+    replace(stored, metadata=about).save(path)
+
+
+@pytest.mark.parametrize("name", ["scores/control.safetensors", "results/culture-general.parquet"])
+@pytest.mark.parametrize("part", ["weights", "settings", "model", "dtype", "wording", "attention"])
+def test_a_part_of_another_model_is_seen(name, part, finished, tmp_path):
+    mixed(finished, tmp_path / "study", name, lambda about: about["identity"].update({part: "another"}))
+    with pytest.raises(
+        StudyError, match=rf"holds parts of several studies: in {name.split('.')[0]} the {part}"
+    ):
+        Study.load(tmp_path / "study")
+
+
+def test_answers_of_other_neurons_are_seen(finished, tmp_path):
+    name = "results/culture-general.parquet"
+    mixed(finished, tmp_path / "study", name, lambda about: about["identity"].update(neurons="another"))
+    with pytest.raises(StudyError, match="results/culture-general are of other neurons"):
+        Study.load(tmp_path / "study")
+
+
+def test_neurons_of_another_model_are_seen(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "study")
+    neurons = finished.neurons["culture-specific"]
+    known = replace(neurons.provenance, identity="another")
+    NeuronSet(neurons.table, known).save(folder / "neurons" / "culture-specific.parquet")
+    with pytest.raises(StudyError, match="neurons/culture-specific are of another model"):
+        Study.load(folder)
+
+
+# ----------------------------------------------------------------------------------------- what fails at once
+
+
+def test_what_nothing_can_be_selected_with_fails_before_the_first_pass(config, monkeypatch):
+    monkeypatch.setattr(pieces, "score_neurons", lambda *given, **how: pytest.fail("it was scored"))
+    with pytest.raises(CulnigError, match="empty: select a larger share"):
+        run_study(replace(config, top_mlp=1e-9, top_attn=0.0), progress=False)
+
+
+def test_a_question_without_tokens_fails_before_the_first_pass(config, monkeypatch):
+    monkeypatch.setattr(pieces, "score_neurons", lambda *given, **how: pytest.fail("it was scored"))
+    monkeypatch.setattr(pipeline, "encode", _refuse)
+    with pytest.raises(PromptError):
+        run_study(config, progress=False)
+
+
+def _refuse(*given, **how):
+    raise PromptError("a label is not one token")

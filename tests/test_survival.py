@@ -30,10 +30,11 @@ from culnig_tl.cli import INTERRUPTED, main
 from culnig_tl.engine import run
 from culnig_tl.engine.checkpoint import Checkpoint
 from culnig_tl.engine.identity import model_identity
-from culnig_tl.errors import ScoreError, StudyError
-from culnig_tl.run import pipeline
+from culnig_tl.errors import FileError, ScoreError, StudyError
+from culnig_tl.run import pieces, pipeline
 from culnig_tl.study.config import StudyConfig
 from culnig_tl.study.folder import StudyFolder
+from culnig_tl.study.study import Study
 
 from . import families
 from .processes import command, content, counting, ended, forked, kill_self
@@ -358,7 +359,7 @@ def test_a_checkpoint_of_other_work_is_not_used(options, begun, loaded, question
 )
 def test_a_spoiled_checkpoint_is_named(spoil, loaded, questions, tmp_path):
     (tmp_path / "state").write_bytes(spoil)
-    with pytest.raises(StudyError, match="state is no checkpoint to resume from"):
+    with pytest.raises(FileError, match="state is not a file of unfinished work.*; remove it"):
         scored(loaded("llama"), questions, tmp_path)
 
 
@@ -440,7 +441,7 @@ def config() -> StudyConfig:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(pipeline, "draw", lambda study, place: None)
+    monkeypatch.setattr(pipeline, "draw", lambda study, place: [])
 
 
 def test_a_study_killed_again_and_again_ends_in_the_same_bytes(config, loaded, tmp_path, without_pictures):
@@ -514,6 +515,27 @@ def test_results_of_a_changed_checkpoint_are_made_again(
     assert second.info["revision"] != first.info["revision"]
     before, after = (study.results["unchanged"].table["p_answer"].tolist() for study in (first, second))
     assert before != after
+
+
+def test_a_folder_that_was_stopped_between_two_models_is_refused(
+    config, checkpoints, tmp_path, without_pictures, monkeypatch
+):
+    shutil.copytree(checkpoints("llama"), tmp_path / "model")
+    config, folder = replace(config, model=str(tmp_path / "model"), device="cpu"), tmp_path / "study"
+    run_study(config, folder=folder, progress=False)
+    assert Study.load(folder).results
+    shutil.copytree(checkpoints("llama", seed=1), tmp_path / "model", dirs_exist_ok=True)
+
+    def stop(*given, **how):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pieces, "evaluate", stop)
+        run_study(config, folder=folder, resume=True, progress=False)
+    with pytest.raises(StudyError, match="holds parts of several studies: .*; run it again with --resume"):
+        Study.load(folder)
+    run_study(config, folder=folder, resume=True, progress=False)
+    assert Study.load(folder).results
 
 
 COMMANDS = {

@@ -19,7 +19,7 @@ from ..engine.models import HookedModel, describe
 from ..errors import ScoreError, StudyError
 from ..method.exact import ExactEffects, all_neurons, exact_effects, stratified_sample
 from ..method.score import score_neurons
-from ..tasks.question import Task
+from ..tasks.question import Form, Normalise, Task
 from .inputs import model_of, task_of
 
 ALL = "all"
@@ -61,6 +61,8 @@ def truth(
     sample: int | None = None,
     limit: int | None = QUESTIONS,
     seed: int = 0,
+    form: Form = "letters",
+    normalise: Normalise = "unconditional",
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -74,13 +76,14 @@ def truth(
         sample: random neurons per site and layer; all of a small model's by default.
         limit: questions.
         seed: of the sample.
+        form, normalise: of a task that is named, as in `load_task`.
         data_dir: local mirror of the Hub's data sets, for a task that is named.
 
     Raises:
         StudyError: a model with more than 20,000 neurons and no `sample`.
     """
     questions, loaded, wanted = (
-        task_of(task, data_dir, split="neuron").limit(limit),
+        task_of(task, data_dir, split="neuron", form=form, normalise=normalise).limit(limit),
         model_of(model),
         tuple(sites),
     )

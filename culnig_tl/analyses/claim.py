@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -109,7 +110,8 @@ def claim(
     opened = open_study(study, device=device, dtype=dtype, data_dir=data_dir)
     done = opened.study
     where = data_dir or done.config.data_dir
-    plain = load_task(rival or done.config.rival or RIVAL_TASK, form=done.form, data_dir=where)
+    how: dict[str, Any] = {"data_dir": where, "wordings": done.config.wordings, **done.asked_as}
+    plain = load_task(rival or done.config.rival or RIVAL_TASK, **how)
     name, (found_on, asked_on) = plain.name, halves(plain)
     if random_sets is None and done.config.model == TOY:
         random_sets = TOY_RANDOM_SETS
@@ -132,7 +134,8 @@ def claim(
     tasks = [task.filter(lambda q: q.id in left) if task.name == name else task for task in opened.tasks]
     if not any(task.name == name for task in tasks):
         tasks.append(asked_on)
-    answers = compare_sets(opened.model, tasks, sets, batch_size=batch_size, progress=progress)
+    known = opened.unchanged(tasks)
+    answers = compare_sets(opened.model, tasks, sets, base=known, batch_size=batch_size, progress=progress)
     return Claim(
         against_random,
         compare(answers.base, answers.results[GENERAL], [answers.results[RIVAL]]),

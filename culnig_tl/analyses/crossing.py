@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..data.neurons import NeuronSet
 from ..data.results import EvaluationResult
-from ..data.statistics import DRAWS, RelatedTest, bootstrap_draws, own_test, related_test
+from ..data.statistics import DRAWS, RelatedTest, bootstrap_draws, drop_ranks, own_test, related_test
 from ..engine.models import HookedModel
 from ..errors import NeuronError, ScoreError
 from ..method.specificity import diagnose
@@ -52,7 +51,8 @@ class CountryDrops:
 
     def ranks(self) -> pd.DataFrame:
         """Set x country: rank of the country's drop, 1 for the largest; equal drops share their mean rank."""
-        ranks = stats.rankdata(-self.drops.to_numpy(), axis=1, method="average")
+        asked = self.unchanged.table["country"].value_counts().reindex(self.drops.columns)
+        ranks = drop_ranks(self.drops.to_numpy(), asked.to_numpy())
         return pd.DataFrame(ranks, index=self.drops.index, columns=self.drops.columns)
 
     def summary(self) -> pd.DataFrame:
@@ -224,7 +224,12 @@ def countries(
     shared = diagnose(done.scores["neuron"], done.scores["control"])
     task = next(task for task in opened.tasks if task.name == done.culture_task)
     found = country_drops(
-        opened.model, task, done.neurons[SPECIFIC], batch_size=batch_size, progress=progress
+        opened.model,
+        task,
+        done.neurons[SPECIFIC],
+        base=opened.unchanged([task]),
+        batch_size=batch_size,
+        progress=progress,
     )
     return replace(found, relations=tuple(relations), relation_table=table, shared=shared)
 

@@ -125,6 +125,7 @@ def enhance(
         scores=done.scores["neuron"] if random_sets else None,
         random_sets=random_sets,
         factors=factors,
+        base=opened.unchanged(opened.tasks),
         batch_size=batch_size,
         progress=progress,
     )
@@ -139,6 +140,7 @@ def enhance_sweep(
     scores: NeuronScores | None = None,
     random_sets: int = 3,
     factors: Sequence[float] = FACTORS,
+    base: EvaluationResult | None = None,
     batch_size: int | str = "auto",
     draws: int = DRAWS,
     progress: bool = True,
@@ -146,13 +148,14 @@ def enhance_sweep(
     """Multiplies the outputs of each set by each factor and asks the tasks.
 
     Args:
-        tasks: test splits, cultural ones and others: no question that neurons were found on.
+        tasks: cultural ones and others, whole or test splits: no question that neurons were found on.
         general: culture-general neurons.
         specific: culture-specific ones; each country's are tried on the cultural tasks' questions about that
             country.
         scores: of the same model; with them, layer-matched random sets of the general set's size are enhanced
             too.
         random_sets: how many of those.
+        base: answers of the unchanged model to the tasks, where they are at hand.
         draws: of the bootstrap.
 
     Raises:
@@ -160,7 +163,8 @@ def enhance_sweep(
     """
     if not tasks or not factors:
         raise ScoreError("enhancing needs at least one task to ask and one factor")
-    seen = next((task.name for task in tasks if any(q.split == "neuron" for q in task)), None)
+    found_on = general.provenance.found_on
+    seen = next((t.name for t in tasks if found_on(t.name) and any(q.split == "neuron" for q in t)), None)
     if seen is not None:
         raise ScoreError(f"task {seen!r} holds questions that neurons are found on: ask its test_split()")
     drawn = range(random_sets if scores is not None else 0)
@@ -171,7 +175,9 @@ def enhance_sweep(
     each = asked * len(sets) + sum(len(part) for parts in own.values() for part in parts.values())
     rows: list[dict[str, Any]] = []
     with progress_bar(
-        asked + each * len(factors), f"ask with {len(factors)} factors", enabled=progress
+        (asked if base is None else 0) + each * len(factors),
+        f"ask with {len(factors)} factors",
+        enabled=progress,
     ) as advance:
 
         def ask(task: Task, neurons: NeuronSet | None = None, factor: float = 0.0) -> EvaluationResult:
@@ -179,17 +185,18 @@ def enhance_sweep(
                 model, task, ablate=neurons, scale=factor, batch_size=batch_size, progress=advance
             )
 
-        base = {task.name: ask(task) for task in tasks}
+        unchanged = {task.name: ask(task) if base is None else base.of_task(task.name) for task in tasks}
         for factor in sorted(set(factors)):
             for task in tasks:
-                before, name = base[task.name], task.name
+                before, name = unchanged[task.name], task.name
                 mine, *random = (ask(task, neurons, factor) for neurons in sets)
                 rows.append(_row(GENERAL, factor, name, len(general), before, [mine], draws))
                 if random:
                     rows.append(_row(RANDOM, factor, name, len(general), before, random, draws))
             for name, parts in own.items():
                 pairs = {
-                    c: (_of(base[name], part), ask(part, of_country[c], factor)) for c, part in parts.items()
+                    c: (_of(unchanged[name], part), ask(part, of_country[c], factor))
+                    for c, part in parts.items()
                 }
                 rows += _own_rows(factor, name, pairs, of_country, draws)
     return Enhancement(pd.DataFrame(rows), tuple(own))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..engine.models import HookedModel, load_model
 from ..tasks import Task, load_task
-from ..tasks.question import Form
+from ..tasks.question import Form, Normalise
 
 
 def model_of(model: HookedModel | str | Path) -> HookedModel:
@@ -22,10 +22,11 @@ def task_of(
     split: Literal["neuron", "test"] | None = None,
     limit: int | None = None,
     form: Form = "letters",
+    normalise: Normalise = "unconditional",
 ) -> Task:
     """A task as it is; of one that is named, the split in that form, at most `limit` questions of it."""
     if isinstance(task, Task):
         return task
-    whole = load_task(task, form=form, data_dir=data_dir)
+    whole = load_task(task, form=form, normalise=normalise, data_dir=data_dir)
     parts = {None: lambda: whole, "neuron": whole.neuron_split, "test": whole.test_split}
     return parts[split]().limit(limit)

@@ -22,7 +22,7 @@ from ..engine.models import HookedModel
 from ..errors import TaskError
 from ..method.score import score_neurons
 from ..method.selection import select_general
-from ..tasks.question import Form, Task
+from ..tasks.question import Form, Normalise, Task
 from .compare_sets import ComparedSets, compare_sets
 from .inputs import model_of, task_of
 
@@ -59,6 +59,7 @@ def compare_tasks(
     limit: int | None = None,
     random_sets: int = RANDOM_SETS,
     form: Form = "letters",
+    normalise: Normalise = "unconditional",
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -77,13 +78,14 @@ def compare_tasks(
         top_mlp, top_attn, drop_reading: as in `select_general`.
         limit: questions per task and split.
         random_sets: layer-matched random sets per set.
-        form: of tasks that are given by name: "letters" or "cloze".
+        form, normalise: of tasks that are given by name, as in `load_task`.
         data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
         TaskError: fewer than two tasks, one without both splits, or two of one name.
     """
-    whole = [task_of(task, data_dir, form=form) for task in tasks]
+    how: dict[str, Any] = {"form": form, "normalise": normalise}
+    whole = [task_of(task, data_dir, **how) for task in tasks]
     if len({task.name for task in whole}) < max(2, len(whole)):
         raise TaskError("compare two tasks or more, each once: blend, normad, worldvaluesbench")
     splits = {task.name: (task.neuron_split().limit(limit), task.test_split().limit(limit)) for task in whole}
@@ -93,9 +95,7 @@ def compare_tasks(
     def score(task: Task) -> NeuronScores:
         return score_neurons(loaded, task, **common)
 
-    read = (
-        None if reading is None else score(task_of(reading, data_dir, split="neuron", limit=limit, form=form))
-    )
+    read = None if reading is None else score(task_of(reading, data_dir, split="neuron", limit=limit, **how))
     scored, sets = {}, {}
     for name, (found_on, _) in splits.items():
         scored[name] = score(found_on)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..data.neurons import NeuronSet
 from ..data.scores import NeuronScores
@@ -18,7 +19,7 @@ from ..engine.models import HookedModel
 from ..errors import TaskError
 from ..method.score import score_neurons
 from ..method.selection import select_general
-from ..tasks.question import Form, Task
+from ..tasks.question import Form, Normalise, Task
 from .compare_sets import ComparedSets, compare_sets
 from .inputs import model_of, task_of
 
@@ -42,6 +43,7 @@ def compare_languages(
     limit: int | None = None,
     random_sets: int = RANDOM_SETS,
     form: Form = "letters",
+    normalise: Normalise = "unconditional",
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -57,15 +59,16 @@ def compare_languages(
         top_mlp, top_attn, drop_reading: as in `select_general`.
         limit: question pairs, and questions of a named reading task.
         random_sets: layer-matched random sets per set.
-        form: of tasks that are given by name: "letters" or "cloze".
+        form, normalise: of tasks that are given by name, as in `load_task`.
         data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
         TaskError: tasks that share no question in two wordings.
     """
-    english, local = pair(task_of(english, data_dir, form=form), task_of(local, data_dir, form=form))
+    how: dict[str, Any] = {"form": form, "normalise": normalise}
+    english, local = pair(task_of(english, data_dir, **how), task_of(local, data_dir, **how))
     english, local = pair(english.limit(limit), local)
-    reading = task_of(reading, data_dir, split="neuron", limit=limit, form=form)
+    reading = task_of(reading, data_dir, split="neuron", limit=limit, **how)
     loaded = model_of(model)
 
     def score(task: Task) -> NeuronScores:

@@ -30,7 +30,7 @@ from ..method.exact import ExactEffects
 from ..method.methods.registry import METHODS, parse_methods
 from ..method.score import score_neurons
 from ..study.config import defaults_for
-from ..tasks.question import Task
+from ..tasks.question import Form, Normalise, Task
 from ..version import __version__
 from .agreement import ALL, QUESTIONS, agreement, effects_of
 from .compare_sets import compare_sets
@@ -256,7 +256,7 @@ def methods(
     *,
     reading: Task | str | None = None,
     language: Task | str | None = None,
-    methods: Iterable[str] = tuple(METHODS),
+    methods: Iterable[str] | None = None,
     sample: int | None = None,
     limit: int | None = QUESTIONS,
     ranked: int | None = None,
@@ -264,6 +264,8 @@ def methods(
     top_mlp: float | None = None,
     top_attn: float | None = None,
     seed: int = 0,
+    form: Form = "letters",
+    normalise: Normalise = "unconditional",
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -276,7 +278,7 @@ def methods(
         tasks: whole; neurons are found on the first that has cultural questions with a control.
         reading: neuron split of country reading comprehension, or the task's name; the study's by default.
         language: task that CAPE finds language neurons on; the reading task by default.
-        methods: names.
+        methods: names; by default all that score the form.
         sample: neurons per site and layer that are zeroed for exact effects; all of a small model's by
             default.
         limit: questions that neurons are scored and zeroed on.
@@ -285,6 +287,7 @@ def methods(
         asked: test questions per task, and questions of the reading and language tasks.
         top_mlp, top_attn: shares of the budget 1; a study's of this model by default.
         seed: of the sample and of random scores.
+        form, normalise: of tasks that are given by name, as in `load_task`.
         data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
@@ -292,17 +295,21 @@ def methods(
             and no `sample`.
         ScoreError: an unknown method.
     """
-    names, whole = parse_methods(methods), [task_of(task, data_dir) for task in tasks]
+    how: dict[str, Any] = {"form": form, "normalise": normalise}
+    names = parse_methods(name for name, m in METHODS.items() if m.cloze or form == "letters")
+    names = names if methods is None else parse_methods(methods)
+    whole = [task_of(task, data_dir, **how) for task in tasks]
     culture = next((task for task in whole if task.culture and task.has_control), None)
     if culture is None:
         listed = ", ".join(task.name for task in whole)
         raise StudyError(f"none of the tasks {listed} has cultural questions with a control: add blend")
     beside = None
     if language is not None:
-        beside = task_of(language, data_dir).filter(lambda q: q.split in (None, "neuron")).limit(asked)
+        beside = task_of(language, data_dir, **how).filter(lambda q: q.split in (None, "neuron")).limit(asked)
     loaded, found_on = model_of(model), culture.neuron_split()
     usual = defaults_for(describe(loaded).name)
-    read = task_of(usual.reading if reading is None else reading, data_dir, split="neuron", limit=asked)
+    how |= {"split": "neuron", "limit": asked}
+    read = task_of(usual.reading if reading is None else reading, data_dir, **how)
     questions = found_on.limit(limit)
     return compare_methods(
         loaded,

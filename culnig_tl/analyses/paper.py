@@ -3,6 +3,7 @@ neurons."""
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +11,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..data.results import EvaluationResult, on_all_questions
+from ..defaults import PAPER_TASKS
 from ..errors import ScoreError
 
-TASKS: tuple[str, ...] = (
-    "blend",
-    "culturalbench",
-    "normad",
-    "worldvaluesbench",
-    "commonsenseqa",
-    "qnli",
-    "mrpc",
-)
+TASKS = PAPER_TASKS
 """Tasks of the paper's table, in its order. Accuracy in percent; worldvaluesbench: alignment."""
 _GEMMA, _QWEN, _LLAMA, _FALCON = (
     "google/gemma-3-12b-it",
@@ -38,6 +32,8 @@ _PAPER: tuple[tuple[str, str, int, tuple[float, ...]], ...] = (
     (_LLAMA, "culture-general", 4_268, (32.19, 36.94, 37.65, 51.68, 51.97, 48.64, 69.35)),
     (_FALCON, "culture-general", 9_282, (35.47, 56.81, 48.75, 59.16, 71.85, 70.30, 78.43)),
 )
+SPLITS: Mapping[str, str] = {task: "test" if task == "blend" else "all" for task in TASKS}
+"""Which questions the paper's figures are of: neurons were found on the other half of BLEnD."""
 CANDIDATES: Mapping[str, int] = {
     _GEMMA: 8_158,
     _QWEN: 7_536,
@@ -74,6 +70,8 @@ class ResultsTable:
     errors: pd.DataFrame
     """Standard errors over clusters, the same rows and columns; over sets for the mean of several; NaN for
     the paper's rows."""
+    note: str = ""
+    """Where the paper's rows are of other questions than those above them, a sentence that says so."""
 
     def to_dataframe(self) -> pd.DataFrame:
         """The table with a column ``<task> se`` after each task."""
@@ -91,7 +89,7 @@ class ResultsTable:
         ]
         for row in range(len(self.frame)):
             lines.append(f"| {' | '.join(self._cell(row, column) for column in columns)} |")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *(["", self.note] if self.note else [])]) + "\n"
 
     def to_csv(self) -> str:
         """CSV with the standard errors."""
@@ -116,7 +114,8 @@ class ResultsTable:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self.frame.round(2).to_html(index=False, na_rep="–")
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return self.frame.round(2).to_html(index=False, na_rep="–") + note
 
 
 def results_table(
@@ -167,17 +166,34 @@ def results_table(
     frame, error = pd.DataFrame(rows), pd.DataFrame(errors)
     asked = [column for column in frame.columns if column not in ("model", "setting", "neurons")]
     order = [task for task in TASKS if task in asked] + [task for task in asked if task not in TASKS]
+    note = ""
     if paper:
         published = pd.concat([paper_rows(model) for model in dict.fromkeys(frame["model"])])
         published = published.reindex(
             columns=["model", "setting", "neurons", *(task for task in order if task in TASKS)]
         )
         if len(published):
+            note = _other_questions(settings)
             frame = pd.concat([frame, published], ignore_index=True)
             error = pd.DataFrame(error, index=pd.RangeIndex(len(frame)))
-    return ResultsTable(
-        frame.reindex(columns=["model", "setting", "neurons", *order]), pd.DataFrame(error, columns=order)
+    columns = ["model", "setting", "neurons", *order]
+    return ResultsTable(frame.reindex(columns=columns), pd.DataFrame(error, columns=order), note)
+
+
+def _other_questions(settings: Mapping[str, EvaluationResult | Sequence[EvaluationResult]]) -> str:
+    """On which tasks the paper asked another split, in a sentence; empty where on none."""
+    given = (
+        each
+        for some in settings.values()
+        for each in ([some] if isinstance(some, EvaluationResult) else some)
     )
+    differing = {
+        (task, split): f"{task} {split}, there {SPLITS[task]}"
+        for result in given
+        for task, split in result.splits.items()
+        if SPLITS.get(task, split) != split
+    }
+    return f"Not the paper's questions: here {'; here '.join(differing.values())}." if differing else ""
 
 
 def _measures(result: EvaluationResult) -> pd.DataFrame:

@@ -90,6 +90,7 @@ def parts(
         top_mlp=config.top_mlp,
         top_attn=config.top_attn,
         drop_reading=config.drop_reading,
+        base=opened.unchanged(opened.tasks),
         batch_size=batch_size,
         progress=progress,
     )
@@ -104,6 +105,7 @@ def switch_off_parts(
     top_mlp: float = TOP_MLP,
     top_attn: float = TOP_ATTN,
     drop_reading: float = DROP_READING,
+    base: EvaluationResult | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> Parts:
@@ -118,6 +120,7 @@ def switch_off_parts(
         reading: neuron split of country reading comprehension.
         tasks: to ask, cultural ones and others.
         top_mlp, top_attn, drop_reading: as in `select_general`.
+        base: answers of the unchanged model to `tasks`, where they are at hand.
 
     Raises:
         ScoreError: no task to ask. TaskError: a culture task without a control.
@@ -150,5 +153,5 @@ def switch_off_parts(
         "mean over tokens": select("culnig-mean"),
     }
     filled = {name: neurons for name, neurons in sets.items() if len(neurons)}
-    found = compare_sets(model, tasks, filled, batch_size=batch_size, progress=progress)
+    found = compare_sets(model, tasks, filled, base=base, batch_size=batch_size, progress=progress)
     return Parts(sets, found.base, found.results)

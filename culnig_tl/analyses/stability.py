@@ -161,7 +161,8 @@ def stability(
     }
     asked = in_wordings(culture)
     for path in wordings:
-        task = load_task(culture.name, form=culture.form, data_dir=data_dir or config.data_dir, wordings=path)
+        where: dict[str, Any] = {"data_dir": data_dir or config.data_dir, "wordings": path}
+        task = load_task(culture.name, **where, **opened.study.asked_as)
         others = in_wordings(task.neuron_split().rows(config.rows).limit(config.limit))
         asked |= {f"{path}, {name}": other for name, other in others.items()}
     scored = [

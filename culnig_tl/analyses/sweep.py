@@ -176,6 +176,7 @@ def sweep(
         attn_ratio=done.config.top_attn / done.config.top_mlp,
         model=opened.model if opened else None,
         tasks=opened.tasks if opened else (),
+        base=opened.unchanged(opened.tasks) if opened else None,
         batch_size=batch_size,
         progress=progress,
     )
@@ -194,6 +195,7 @@ def threshold_sweep(
     sites: Iterable[Site | str] | None = None,
     model: HookedModel | None = None,
     tasks: Sequence[Task] = (),
+    base: EvaluationResult | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> Sweep:
@@ -208,6 +210,7 @@ def threshold_sweep(
         country: sweep this country's culture-specific neurons instead.
         attn_ratio: attention's share over the MLPs'; a fifth in the paper.
         model, tasks: suppress every set and ask these tasks, cultural and NLU ones.
+        base: answers of the unchanged model to them, where they are at hand.
 
     Raises:
         NeuronError: no threshold, a share outside 0..1, or tasks without a model.
@@ -226,7 +229,7 @@ def threshold_sweep(
     if not tasks or model is None:
         return Sweep(kind, tuple(SweepPoint(*point) for point in points), country=country)
     sets = {str(number): neurons for number, (_, neurons) in enumerate(points)}
-    found = compare_sets(model, tasks, sets, batch_size=batch_size, progress=progress)
+    found = compare_sets(model, tasks, sets, base=base, batch_size=batch_size, progress=progress)
     made = tuple(SweepPoint(*point, found.results[name]) for name, point in zip(sets, points))
     return Sweep(kind, made, found.base, tuple(task.name for task in tasks if task.culture), country)
 

@@ -49,6 +49,7 @@ COMMANDS = {
     "tools": {
         "tasks": "list the tasks, with source, licence, rows and splits",
         "tasks show": "print a task's whole prompts",
+        "tasks export": "write a task for lm-evaluation-harness",
         "models": "list the paper's models, and the embedded one",
         "answers ask": "questions answered in words, region by region",
         "answers check": "how far the comparison of answers in words can be trusted",

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..defaults import RANDOM_SETS, TOY
-from ..study.config import Machine, ModelConfig, Shares, defaults_for
+from ..study.config import Asking, Machine, ModelConfig, Shares, defaults_for
 from .output import say, show
 from .parsing import Output, Positional, defaults_from, given
 from .pieces import PAPER_SITES
@@ -158,13 +158,13 @@ def enhance(
 
 def language(
     config: ModelConfig,
+    asking: Asking,
     shares: Shares,
     *,
     english: str = "blend",
     local: str = "blend-local",
     reading: str = "countryrc",
     random_sets: int = RANDOM_SETS,
-    form: Literal["letters", "cloze"] = "letters",
     output_dir: Path = Path("runs/language"),
 ) -> None:
     """The same questions in English and in the region's language: neurons of each, their overlap, and what
@@ -175,25 +175,26 @@ def language(
         local: The same questions in each region's own language.
         reading: Country reading comprehension: neurons that serve it are removed.
         random_sets: Layer-matched random sets per set.
-        form: How questions are answered: by a label, or by the likelihood of the options' words.
         output_dir: Where tables and neurons go.
     """
     from .. import analyses
-    from ..run.pipeline import load
+    from ..run.pipeline import asked_as, load
 
-    how: dict[str, Any] = {"random_sets": random_sets, "form": form, **_asked(config), **vars(shares)}
-    found = analyses.compare_languages(load(config), english, local, reading, **how)
+    model = load(config)
+    how: dict[str, Any] = {"random_sets": random_sets, **_asked(config), **vars(shares)}
+    how |= asked_as(asking, model, english, config)
+    found = analyses.compare_languages(model, english, local, reading, **how)
     _show_sets(found, output_dir, drawn=False)
 
 
 def values(
     config: ModelConfig,
+    asking: Asking,
     shares: Shares,
     *,
     tasks: tuple[str, ...] = ("blend", "normad", "worldvaluesbench"),
     reading: str = "countryrc",
     random_sets: int = RANDOM_SETS,
-    form: Literal["letters", "cloze"] = "letters",
     output_dir: Path = Path("runs/values"),
 ) -> None:
     """Neurons found on what is known and on what is valued: their overlap, and what each set costs on each
@@ -203,14 +204,15 @@ def values(
         tasks: Tasks that neurons are found on, and that are asked.
         reading: Country reading comprehension: neurons that serve it are removed.
         random_sets: Layer-matched random sets per set.
-        form: How questions are answered: by a label, or by the likelihood of the options' words.
         output_dir: Where tables, figures and neurons go.
     """
     from .. import analyses
-    from ..run.pipeline import load
+    from ..run.pipeline import asked_as, load
 
-    how: dict[str, Any] = {"random_sets": random_sets, "form": form, **_asked(config), **vars(shares)}
-    found = analyses.compare_tasks(load(config), tasks, reading, **how)
+    model = load(config)
+    how: dict[str, Any] = {"random_sets": random_sets, **_asked(config), **vars(shares)}
+    how |= asked_as(asking, model, tasks[0], config)
+    found = analyses.compare_tasks(model, tasks, reading, **how)
     _show_sets(found, output_dir, drawn=True)
 
 
@@ -236,6 +238,7 @@ def _of_model(words: Sequence[str]) -> dict[str, Any]:
 @defaults_from(_of_model)
 def methods(
     config: ModelConfig,
+    asking: Asking,
     *,
     tasks: tuple[str, ...],
     reading: str,
@@ -258,7 +261,7 @@ def methods(
         tasks: Tasks to ask; neurons are ranked on the first one that has cultural questions with a control.
         reading: Country reading comprehension: what serves it is left out of every ranking.
         language: Task that CAPE finds language neurons on; the reading task where none is given.
-        methods: Methods to compare; all of them where none is given.
+        methods: Methods to compare; all that score the form where none is given.
         sample: Zero this many random neurons per site and layer; all of a small model's where none is given.
         ranked: Questions that all but the costly methods (ig, ig-all, atp-qk) rank on; --limit where none is
             given.
@@ -269,12 +272,14 @@ def methods(
         output_dir: Where tables and figures go.
     """
     from .. import analyses
-    from ..run.pipeline import load
+    from ..run.pipeline import asked_as, load
 
+    model = load(config)
     how: dict[str, Any] = {"methods": methods} if methods else {}
+    how |= asked_as(asking, model, tasks[0], config)
     how |= {"reading": reading, "language": language, "sample": sample, "ranked": ranked, "asked": asked}
     how |= {"top_mlp": top_mlp, "top_attn": top_attn, "seed": seed}
-    found = analyses.methods(load(config), tasks, **how, **_asked(config))
+    found = analyses.methods(model, tasks, **how, **_asked(config))
     found.effects.save(output_dir / "truth.parquet")
     say(found.effects)
     show(found, output_dir, drawn=True)
@@ -283,6 +288,7 @@ def methods(
 @defaults_from(lambda words: {"config": ModelConfig(limit=64)})
 def truth(
     config: ModelConfig,
+    asking: Asking,
     *,
     task: str = "miniculture",
     sites: tuple[str, ...] = PAPER_SITES,
@@ -298,8 +304,10 @@ def truth(
         output: Table to write: .parquet or .csv.
     """
     from .. import analyses
-    from ..run.pipeline import load
+    from ..run.pipeline import asked_as, load
 
-    found = analyses.truth(load(config), task, sites=sites, sample=sample, **_asked(config))
+    model = load(config)
+    how: dict[str, Any] = {**_asked(config), **asked_as(asking, model, task, config)}
+    found = analyses.truth(model, task, sites=sites, sample=sample, **how)
     found.effects.save(output)
     say(found, f"Written to {output}")

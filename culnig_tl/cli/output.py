@@ -36,6 +36,8 @@ def show(
         drawn: with its figures.
         files: further texts to write, by file name.
     """
+    from ..io import csv_of
+
     say(result)
     tables = result.tables()
     for name in printed:
@@ -45,13 +47,15 @@ def show(
             show_frame(tables[name].drop(columns=hidden))
     write_files(
         folder,
-        {**{f"{name}.csv": table.to_csv(index=False) for name, table in tables.items()}, **(files or {})},
+        {**{f"{name}.csv": csv_of(table) for name, table in tables.items()}, **(files or {})},
     )
     if drawn:
         from ..figures.export import save_figure
         from ..figures.plot import plots
 
-        drawings = [save_figure(figure, folder / f"{name}.html") for name, figure in plots(result).items()]
+        drawings = [
+            save_figure(figure, folder / f"{name}.html").path for name, figure in plots(result).items()
+        ]
         say(f"Drawn: {', '.join(map(str, drawings))}")
 
 

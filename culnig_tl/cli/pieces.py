@@ -51,21 +51,20 @@ def score(
     from ..engine.checkpoint import Checkpoint
     from ..engine.world import world
     from ..method.score import score_neurons
-    from ..run.pipeline import form_for, load
+    from ..run.pipeline import asked_as, load
     from ..tasks import load_task
 
     which = None if split == "all" else split
     model = load(config)
-    form = form_for(asking, model, task, config)
     how: dict[str, Any] = {"split": which, "limit": config.limit, "data_dir": config.data_dir}
-    how["allow_regions"] = asking.allow_regions
-    questions = load_task(task, control=control, form=form, **how)
-    spoken = load_task(language, form=form, **how) if language is not None else None
+    how |= {"wordings": asking.wordings, "allow_regions": asking.allow_regions}
+    how |= asked_as(asking, model, task, config)
+    questions = load_task(task, control=control, **how)
+    spoken = load_task(language, **how) if language is not None else None
     with Checkpoint.beside(output, resume=resume, every=save_every) as checkpoint:
         found = score_neurons(
             model,
             questions,
-            normalise=asking.normalise,
             method=method[0] if len(method) == 1 else method,
             sites=sites,
             language=spoken,
@@ -139,17 +138,21 @@ def evaluate(
     tasks: tuple[str, ...] = ("miniculture",),
     neurons: Path | None = None,
     scale: float = 0.0,
+    split: Literal["auto", "neuron", "test", "all"] = "auto",
     by: Literal["task", "country", "template", "group"] = "task",
     output: MaybeOutput = None,
     resume: bool = False,
     save_every: float = 60.0,
 ) -> None:
-    """Asks tasks' test questions, with or without neurons. torchrun shares the questions among processes.
+    """Asks tasks' questions, with or without neurons. torchrun shares the questions among processes.
 
     Args:
-        tasks: Tasks to ask; `culnig-tl tasks` lists them.
+        tasks: Tasks to ask; `culnig-tl tasks` lists them. lm_eval:NAME is one of lm-evaluation-harness.
         neurons: Neurons to scale; without them the model is unchanged.
         scale: What the neurons' outputs are multiplied by: 0 suppresses them, 2 enhances them.
+        split: Which questions. auto: all, but the test split alone of a task that the neurons were found on,
+            or may have been, where their file does not say; without neurons, what a study of these tasks
+            would ask.
         by: What the printed table has a row for.
         output: Parquet file to write, one row per question.
         resume: With --output: resume where the same command was stopped.
@@ -160,30 +163,35 @@ def evaluate(
     from ..engine.checkpoint import Checkpoint
     from ..engine.world import world
     from ..method.evaluation import evaluate as ask
-    from ..run.pipeline import form_for, load
-    from ..tasks import load_task
+    from ..run.pipeline import asked_as, load
+    from ..study.asked import culture_of, parts_of
+    from ..tasks import load_tasks
 
     if resume and output is None:
         raise StudyError("--resume needs --output: unfinished work is kept beside that file")
     chosen = NeuronSet.load(neurons) if neurons else None
     model = load(config)
-    form = form_for(asking, model, tasks[0], config)
-    given: dict[str, Any] = {
-        "split": "test",
-        "limit": config.limit,
-        "data_dir": config.data_dir,
-        "form": form,
-        "allow_regions": asking.allow_regions,
-    }
-    asked = [load_task(name, **given) for name in tasks]
+    given: dict[str, Any] = {"data_dir": config.data_dir, "wordings": asking.wordings}
+    given["allow_regions"] = asking.allow_regions
+    given |= asked_as(asking, model, tasks[0], config)
+    whole = load_tasks(tasks, **given)
+    if chosen is None:
+        found_on = {task.name for task in [culture_of(whole)] if task is not None}
+    else:
+        found_on = {task.name for task in whole if chosen.provenance.found_on(task.name)}
+    asked = [task.limit(config.limit) for task in parts_of(whole, split, found_on)]
     how: dict[str, Any] = {"ablate": chosen, "scale": scale, "resume": resume}
     how |= {"batch_size": config.batch_size, "progress": world().first}
     kept: Any = nullcontext(lambda name: None)
     if output is not None:
         kept = Checkpoint.beside(output, resume=resume, every=save_every)
-    how["normalise"] = asking.normalise
     with kept as checkpoint:
         result = concat([ask(model, task, checkpoint=checkpoint(task.name), **how) for task in asked])
         if output is not None:
             world().on_first(lambda: result.save(output))
     show_frame(result.accuracy(by))
+    say("Asked: " + "; ".join(f"{task}, {_questions(split)}" for task, split in result.splits.items()))
+
+
+def _questions(split: str) -> str:
+    return "all questions" if split == "all" else f"the {split} split"

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from .. import io
 from ..defaults import TOY
 from ..errors import StudyError
-from ..study.config import Machine, Shares, StudyConfig, defaults_for
+from ..study.config import Asking, Machine, Shares, StudyConfig, defaults_for
 from .output import say, show, show_accuracy, show_frame
 from .parsing import Positional, defaults_from, given
 
 
 def _of_record_or_model(words: Sequence[str]) -> dict[str, Any]:
     """The defaults of `run`: the study that is to be repeated, or what holds for the model."""
-    record = given(words, "--from")
+    record, preset = given(words, "--from"), given(words, "--preset")
     if record is None:
-        return {"config": defaults_for(given(words, "--model") or TOY)}
+        return {"config": defaults_for(given(words, "--model") or TOY, preset)}
+    if preset is not None:
+        raise StudyError("--from repeats a study as it was: leave out --preset")
     from ..run.repeat import recorded
 
-    return {"config": recorded(Path(record)).config}
+    return {"config": recorded(Path(record), _options(words)).config}
+
+
+def _options(words: Sequence[str]) -> list[str]:
+    """The options among the words, without their values."""
+    return [word.partition("=")[0] for word in words if word.startswith("--")]
 
 
 @defaults_from(_of_record_or_model)
 def run(
     config: StudyConfig,
     *,
+    preset: Literal["paper"] | None = None,
     output_dir: Path | None = None,
     record: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
     resume: bool = False,
@@ -43,6 +52,7 @@ def run(
     The defaults below are those of the model that is given. torchrun shares the questions among processes.
 
     Args:
+        preset: paper: the defaults are the paper's protocol: its tasks, rows and form of wordings.
         output_dir: Folder of the study; runs/<model> where none is given.
         record: study.json of a study: repeat it. Only the data's and the model's place may differ.
         resume: Resume the study in the folder.
@@ -53,9 +63,9 @@ def run(
         piece: With --from: make this one piece of a planned study.
     """
     from ..run.pipeline import run_study
-    from ..run.repeat import recorded
+    from ..run.repeat import recorded, words_of_places
 
-    original = recorded(record) if record is not None else None
+    original = recorded(record, words_of_places(config)) if record is not None else None
     if original is not None:
         original.check(config)
     folder = output_dir or Path("runs") / Path(config.model).name
@@ -95,7 +105,7 @@ def report(folder: Positional[Path]) -> None:
     study = Study.load(folder)
     from ..pages.report import write_report  # loads Plotly and torch: later than what may be refused
 
-    path = write_report(study, folder / "report.html")
+    path = write_report(study, io.inside(folder, "report.html"))
     say(study.findings().headline(), f"\nThe report: {path}")
 
 
@@ -110,6 +120,7 @@ def _of_models(words: Sequence[str]) -> dict[str, Any]:
 def compare(
     studies: Positional[tuple[str, ...]],
     machine: Machine,
+    asking: Asking,
     shares: Shares,
     *,
     output_dir: Path = Path("runs/compare"),
@@ -138,7 +149,7 @@ def compare(
     from ..pages.comparison_page import write_comparison
     from ..run.several import named_sources, studies_of
 
-    options = {**vars(machine), **vars(shares), "tasks": tasks, "reading": reading}
+    options = {**vars(machine), **vars(asking), **vars(shares), "tasks": tasks, "reading": reading}
     named = named_sources(studies)
     say(*(f"{name}: {source}" for name, source in named.items()))
     finished = studies_of(named, output_dir, random_sets=random_sets, limit=limit, **options)

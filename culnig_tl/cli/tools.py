@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..defaults import PAPER_MODELS, TOY
-from ..errors import NeuronError
-from ..finetuning.config import TOY_FORGETTING, ForgettingConfig, TrainingConfig
+from ..errors import FineTuningError, NeuronError
+from ..finetuning.config import PAPER_FORGETTING, TOY_FORGETTING, ForgettingConfig, TrainingConfig
 from ..study.config import ModelConfig
 from .output import out, say, show, show_frame
 from .parsing import MaybeOutput, Positional, defaults_from, given
@@ -85,11 +85,49 @@ def tasks_show(
         about = (question.id, question.split, question.country, question.group)
         out.rule(escape(", ".join(str(part) for part in about if part)), align="left")
         text = f"{escape(render(tokenizer, question))}[bold green]{escape(question.answer)}[/]"
-        if form == "cloze":
+        if question.form == "cloze":
             right = question.texts[question.options.index(question.answer)]
             others = ", ".join(other for other in question.texts if other != right)
             text = f"{escape(question.prompt)} [bold green]{escape(right)}[/]  (or: {escape(others)})"
         out.print(text, soft_wrap=True, highlight=False)
+
+
+def tasks_export(
+    task: Positional[str],
+    *,
+    to: Path,
+    model: str | None = None,
+    form: Literal["letters", "cloze"] = "letters",
+    split: Literal["neuron", "test", "all"] = "test",
+    limit: int | None = None,
+    data_dir: str | None = None,
+) -> None:
+    """Writes a task for lm-evaluation-harness: a YAML file, its questions, and the Python file that reads
+    them.
+
+    Args:
+        task: A task's name, or a file of questions. A name that ends in :control is its control.
+        to: Folder to write to; it may hold other exported tasks.
+        model: letters: "toy", a Hub id, or a folder with a checkpoint: in whose chat template prompts are
+            written; plain text where none is given.
+        form: Answered by a label, or by the likelihood of the options' words.
+        split: Which of the task's questions.
+        limit: Questions, spread evenly over countries and wordings; none exports all of them.
+        data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
+    """
+    from ..engine.loading import load_tokenizer
+    from ..lm_eval.export import export_task
+    from ..tasks import load_task
+    from ..toy import FOLDER
+
+    which = None if split == "all" else split
+    questions = load_task(task, split=which, limit=limit, form=form, data_dir=data_dir)
+    tokenizer = load_tokenizer(str(FOLDER) if model == TOY else model) if model is not None else None
+    file = export_task(questions, to, tokenizer=tokenizer)
+    say(
+        questions,
+        f"lm_eval --model hf --model_args pretrained={model or 'M'} --include_path {to} --tasks {file.stem}",
+    )
 
 
 def models() -> None:
@@ -164,7 +202,7 @@ def answers_check(
     show_frame(table.drop(columns="analyser").round(3))
     say(*(f"{language}: {analyser}" for language, analyser in table["analyser"].items()))
     if output:
-        io.write(output, table.to_csv().encode())
+        io.write(output, io.csv_of(table, index=True).encode())
 
 
 @dataclass(frozen=True)
@@ -184,8 +222,13 @@ class Forgetting(ForgettingConfig):
 
 
 def _of_model(words: Sequence[str]) -> dict[str, Any]:
-    """The defaults of `finetune`: the toy's own, or the paper's."""
-    usual = TOY_FORGETTING if (given(words, "--model") or TOY) == TOY else ForgettingConfig()
+    """The defaults of `finetune`: the toy's own, or a real model's, or the paper's protocol."""
+    toy = (given(words, "--model") or TOY) == TOY
+    usual = TOY_FORGETTING if toy else ForgettingConfig()
+    if given(words, "--preset") == "paper":
+        if toy:
+            raise FineTuningError("--preset paper needs --model: the embedded model knows its own tasks only")
+        usual = PAPER_FORGETTING
     shown: dict[str, Any] = {**vars(usual), "training": Training(**vars(usual.training))}
     return {"config": Forgetting(**shown)}
 
@@ -194,6 +237,7 @@ def _of_model(words: Sequence[str]) -> dict[str, Any]:
 def finetune(
     config: Forgetting,
     *,
+    preset: Literal["paper"] | None = None,
     neurons: Path | None = None,
     output_dir: Path | None = None,
     resume: bool = False,
@@ -205,6 +249,7 @@ def finetune(
     spare elsewhere. torchrun shares the work among processes.
 
     Args:
+        preset: paper: the defaults are the paper's protocol: one wording, its rows and seed, no norms.
         neurons: The model's culture-general neurons; they are found first where none are given.
         output_dir: Folder; runs/finetune-<model>-<task> where none is given.
         resume: Resume what the folder holds.

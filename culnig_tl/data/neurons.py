@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
@@ -16,7 +17,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from .. import io
-from ..errors import NeuronError, TaskError
+from ..defaults import PAPER_MODELS
+from ..errors import FileError, NeuronError, TaskError
+from ..tasks.question import CONTROL
 from ..tasks.rows import SHEETS, read_sheet
 
 Pool = Literal["mlp", "attn"]
@@ -115,8 +118,19 @@ class Provenance:
     """Of a culture-specific set: rank-1 share of the country x neuron matrix; near 1 countries are alike."""
     form: str = "letters"
     """Of the questions that were scored: "letters" or "cloze"."""
+    clusters: int | None = None
+    """Distinct questions of the culture task that was scored, which its scores are divided by."""
+    rows: int | None = None
+    """Rows of that task, which the authors' scripts divide by instead."""
     version: str | None = None
     """The version of this package."""
+    identity: str | None = None
+    """Of the model that was scored, where it is known: see `engine.identity.digest_of`."""
+
+    def found_on(self, task: str) -> bool:
+        """Whether neurons were found on this task, or may have been, because the set does not say on
+        which."""
+        return not self.tasks or task in {name.removesuffix(CONTROL) for name in self.tasks}
 
 
 class NeuronSet:
@@ -273,6 +287,8 @@ class NeuronSet:
             revision=own.revision,
             pool=own.pool,
             layers=own.layers,
+            clusters=own.clusters,
+            rows=own.rows,
             version=own.version,
         )
 
@@ -282,7 +298,12 @@ class NeuronSet:
         return len(mine & theirs) / len(mine | theirs) if mine or theirs else 1.0
 
     def save(self, path: str | Path) -> Path:
-        """Writes ``.parquet`` or ``.csv`` (with provenance), or the authors' ``.json``."""
+        """Writes ``.parquet`` or ``.csv`` (with provenance), or the authors' ``.json``.
+
+        The authors' scores are per row of the data set, these are per question; where the numbers of both are
+        known, JSON holds the authors'. Its ``dataset_ids`` stay empty, because a set does not keep ids: their
+        evaluation then reports one accuracy over all rows, with none called seen or unseen.
+        """
         path = Path(path)
         header = json.dumps(asdict(self.provenance), ensure_ascii=False)
         if path.suffix == ".parquet":
@@ -299,37 +320,32 @@ class NeuronSet:
 
     @classmethod
     def load(cls, path: str | Path) -> NeuronSet:
-        """Reads what `save` wrote, also after a spreadsheet has saved it (``.csv``, ``.xlsx``), and ``.pth``
-        files of LAPE (`from_lape`). Raises `NeuronError` naming the file if it cannot be read."""
+        """Reads what `save` wrote, also after a spreadsheet has saved it (``.csv``, ``.xlsx``), the authors'
+        JSON, and ``.pth`` files of LAPE (`from_lape`).
+
+        Of the authors' JSON, scores are put on this package's scale where its ids of BLEnD's rows say how
+        many questions there were. The layers and widths of the paper's models are known by their names.
+
+        Raises `FileError` if the file holds no neurons, or has changed since, and `NeuronError` for a
+        ``.pth`` file of anything else.
+        """
         path = Path(path)
-        if not path.is_file():
-            raise NeuronError(f"no such file of neurons: {path}")
-        try:
+        if path.suffix in (".pth", ".pt"):
+            return cls.from_lape(path)
+        if path.suffix not in (".parquet", ".json") and path.suffix.lower() not in SHEETS:
+            raise FileError(f"{path.name}: neurons are read from .parquet, .csv, .tsv, .xlsx, .json or .pth")
+        with io.reading(path, "neurons"):
             if path.suffix == ".parquet":
-                table, header = io.read_parquet(path, _COLUMNS[:3], ("country", "score", *_REPEATED))
+                others = ("country", "score", *_REPEATED)
+                table, header = io.read_parquet(path, _COLUMNS[:3], others, sealed=False)
                 return cls(table, _provenance(header))
-            if path.suffix.lower() in SHEETS:
-                return cls._from_sheet(read_sheet(path))
-            if path.suffix in (".pth", ".pt"):
-                return cls.from_lape(path)
             if path.suffix == ".json":
                 return cls._from_authors(json.loads(path.read_text(encoding="utf-8")))
-        except TaskError as error:  # it names the file
-            raise NeuronError(str(error)) from None
-        except NeuronError as error:
-            raise NeuronError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            OSError,
-            AttributeError,
-            RecursionError,
-            OverflowError,
-            NotImplementedError,
-        ) as error:
-            raise NeuronError(f"{path} is not a file of neurons: {error}") from error
-        raise NeuronError(f"{path.name}: neurons are read from .parquet, .csv, .tsv, .xlsx, .json or .pth")
+            try:
+                lines = read_sheet(path)
+            except TaskError as error:  # it names the file, as `reading` does
+                raise NeuronError(str(error).removeprefix(f"{path}: ")) from error
+            return cls._from_sheet(lines)
 
     @classmethod
     def from_lape(cls, path: str | Path, languages: Sequence[str] = ()) -> NeuronSet:
@@ -409,47 +425,65 @@ class NeuronSet:
                 "the authors' JSON holds one country's neurons: "
                 f"save .for_country({self.countries[0]!r}) and the others one by one"
             )
+        known = self.provenance
+        scale = known.clusters / known.rows if known.clusters and known.rows else 1.0
         rows = [
             {
                 "module_name": _AUTHORS_NAMES[Site(s)],
                 "layer_idx": layer,
                 "neuron_idx": n,
-                "attribute_score": 0.0 if np.isnan(score) else float(score),
+                "attribute_score": 0.0 if np.isnan(score) else float(score) * scale,
             }
             for s, layer, n, score in self.table[list(_COLUMNS)].itertuples(index=False)
             if Site(s) in _AUTHORS_NAMES
         ]
         if len(rows) != len(self):
             raise NeuronError("the authors' JSON has no name for mlp.post: save as .parquet or .csv")
-        return {
-            "model_name": self.provenance.model,
-            "dataset_ids": {task: [] for task in self.provenance.tasks},
-            "top_neurons": rows,
-        }
+        return {"model_name": known.model, "dataset_ids": {}, "top_neurons": rows, _OURS: asdict(known)}
 
     @classmethod
     def _from_authors(cls, data: dict[str, Any]) -> NeuronSet:
         sites = {name.rpartition(".")[2]: site for site, name in _AUTHORS_NAMES.items()}
+        known = _provenance(json.dumps(data[_OURS])) if _OURS in data else _provenance_of_authors(data)
+        scale = known.rows / known.clusters if known.clusters and known.rows else 1.0
         rows: list[tuple[str, Any, Any, Any]] = []
         for number, row in enumerate(data["top_neurons"]):
-            module = str(row["module_name"]).rpartition(".")[2]
+            module, score = str(row["module_name"]).rpartition(".")[2], row.get("attribute_score")
             if module not in sites:
                 raise NeuronError(
                     f"row {number}: module {row['module_name']!r} is none of {', '.join(sites)}"
                 )
-            rows.append(
-                (sites[module].value, row["layer_idx"], row["neuron_idx"], row.get("attribute_score"))
-            )
-        return cls(
-            pd.DataFrame(rows, columns=list(_COLUMNS)),
-            Provenance(kind="authors' file", model=data.get("model_name")),
-        )
+            score = None if score is None else score * scale
+            rows.append((sites[module].value, row["layer_idx"], row["neuron_idx"], score))
+        return cls(pd.DataFrame(rows, columns=list(_COLUMNS)), known)
+
+
+_OURS = "culnig_tl"
+"""Key of the authors' JSON under which this package keeps the provenance; their scripts pass over it."""
+_MCQID = re.compile(r"(\w+-\w+-\d+)_")
+"""Id of a BLEnD row, which begins with that of its question."""
+
+
+def _provenance_of_authors(data: Mapping[str, Any]) -> Provenance:
+    """What a file of the authors' scripts says of its neurons."""
+    model, ids = data.get("model_name"), dict(data.get("dataset_ids") or {})
+    questions = [_MCQID.match(str(row)) for row in ids.get("blend", ())]
+    counts: dict[str, Any] = {}
+    if questions and all(questions):
+        counts = {"rows": len(questions), "clusters": len({found[1] for found in questions if found})}
+    short = str(model).rpartition("/")[2].lower()
+    shape = next((s for name, s in PAPER_MODELS.items() if name.rpartition("/")[2].lower() == short), None)
+    if shape is not None:
+        layers, gate, q, kv = shape
+        counts |= {"layers": layers, "pool": dict(zip(map(str, SITES), (gate, q, kv, kv)))}
+    found_on = dict.fromkeys(map(str, ids), "unknown")  # their ids are no fingerprint
+    return Provenance(kind="authors' file", model=model, tasks=found_on, **counts)
 
 
 _WRITTEN: dict[Any, tuple[str, ...]] = {
     str: ("kind",),
     dict: ("tasks", "thresholds", "pool", "by_country"),
-    int | None: ("layers", "candidates", "removed_by_reading", "removed_by_z"),
+    int | None: ("layers", "candidates", "removed_by_reading", "removed_by_z", "clusters", "rows"),
 }
 """Type -> the fields of `Provenance` that have it in a file."""
 

@@ -64,6 +64,16 @@ class EvaluationResult:
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def splits(self) -> dict[str, str]:
+        """Task -> which of its questions were asked: "neuron", "test", or "all" of them."""
+        return dict(self.metadata.get("splits", {}))
+
+    @property
+    def asked(self) -> pd.DataFrame:
+        """[question] the columns task and id."""
+        return pd.DataFrame(self.table[["task", "id"]])
+
     def values(self, task: str) -> np.ndarray:
         """[question] a task's answers, right (1) or wrong (0); their alignment, 0 to 1, if they have one."""
         rows = self.table.loc[self.table["task"] == task]
@@ -83,7 +93,7 @@ class EvaluationResult:
 
     def shared_with(self, other: EvaluationResult) -> EvaluationResult:
         """The answers to questions that `other` holds too, in their order here."""
-        mine, theirs = (pd.MultiIndex.from_frame(r.table[["task", "id"]]) for r in (self, other))
+        mine, theirs = (pd.MultiIndex.from_frame(r.asked) for r in (self, other))
         return EvaluationResult(self.table.loc[mine.isin(theirs)], self.metadata)
 
     def accuracy(self, by: str | Sequence[str] | None = "task", *, labels_only: bool = False) -> pd.DataFrame:
@@ -145,8 +155,10 @@ class EvaluationResult:
 
     def __str__(self) -> str:
         setting = self.metadata.get("setting", "unchanged")
+        of_split = {task: f", {split} split" for task, split in self.splits.items() if split != "all"}
         lines = [
             f"{task}: {accuracy:.2f} ± {se:.2f} %, {_p_of_answer(p_answer)}{questions:,} questions"
+            f"{of_split.get(str(task), '')}"
             for task, accuracy, se, p_answer, questions, _ in self.accuracy().itertuples()
         ]
         return f"EvaluationResult ({setting})\n  " + "\n  ".join(lines)
@@ -180,11 +192,9 @@ class EvaluationResult:
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:
-        """Reads what `save` wrote. Raises `ScoreError` naming the file."""
+        """Reads what `save` wrote. Raises `FileError` if the file holds no results, or has changed since."""
         path = Path(path)
-        if not path.is_file():
-            raise ScoreError(f"no such file of results: {path}")
-        try:
+        with io.reading(path, "results"):
             frame, said = io.read_parquet(path, COLUMNS, OTHERS)
             metadata = json.loads(said or b"null")
             if not isinstance(metadata, dict):
@@ -196,12 +206,16 @@ class EvaluationResult:
                     or not pd.api.types.is_dtype_equal(frame[name].dtype, _DTYPES[kind])
                 ):
                     raise ValueError(f"column {name!r} is {frame[name].dtype}, with or without gaps")
-            empty = [name for name in COLUMNS if name not in _TYPES and frame[name].isna().all()]
+            words = [name for name in COLUMNS if name not in _TYPES]
+            for name in words:
+                if not all(value is None or isinstance(value, str) for value in frame[name].unique()):
+                    raise ValueError(f"column {name!r} holds other things than text")
+            if any(frame[name].isna().any() for name in ("task", "id", "cluster")):
+                raise ValueError("a row does not say of which question it is")
+            empty = [name for name in words if frame[name].isna().all()]
             return cls(
                 frame.astype(dict.fromkeys(empty, object)).assign(**dict.fromkeys(empty, None)), metadata
             )
-        except (ValueError, KeyError, TypeError, OSError, NotImplementedError, RecursionError) as error:
-            raise ScoreError(f"{path} is not a file of results: {error}") from error
 
 
 def _p_of_answer(p: float) -> str:
@@ -258,6 +272,7 @@ def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
         for key in (
             "fingerprints",
             "form",
+            "splits",
             "normalise",
             "batch_sizes",
             "two_token_labels",

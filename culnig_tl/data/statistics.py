@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,50 @@ def clustered_mean(values: np.ndarray, clusters: np.ndarray) -> tuple[float, flo
     return mean, error, groups
 
 
+def share_interval(
+    share: np.ndarray, error: np.ndarray, questions: np.ndarray, clusters: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high): 95% intervals of shares of clustered questions, in percent, which stay within 0 to 100.
+
+    Wilson's (1927), for as many independent questions as would have the same standard error (Korn and
+    Graubard 1998): never more than were asked; one per cluster where the error is 0, as it is when all are
+    right. NaN for a single cluster.
+
+    Args:
+        share, error: [group] percent, and its standard error over clusters in points.
+        questions, clusters: [group] how many.
+    """
+    p, error = np.asarray(share, float) / 100, np.asarray(error, float) / 100
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alike = np.where(error > 0, p * (1 - p) / error**2, clusters)
+    n = np.clip(alike, 1, questions).astype(float)
+    z = float(stats.norm.ppf(0.975))
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    known = np.isfinite(error)
+    low, high = (np.where(known, 100 * np.clip(end, 0, 1), np.nan) for end in (middle - half, middle + half))
+    return low, high
+
+
+def drop_ranks(drops: np.ndarray, questions: np.ndarray) -> np.ndarray:
+    """Rank of each country's drop among all of its row, 1 for the largest; equal drops share their mean rank.
+
+    A drop is a share of questions, so drops are compared as questions lost of questions asked, exactly: two
+    of 20 are as much as three of 30, whatever the noise of floating numbers.
+
+    Args:
+        drops: [set, country] points.
+        questions: [country] how many were asked.
+    """
+    asked = np.asarray(questions, int)
+    ranks = np.empty(np.shape(drops))
+    for row, lost in enumerate(np.rint(np.asarray(drops, float) * asked / 100).astype(int).tolist()):
+        shares = [Fraction(count, n) for count, n in zip(lost, asked.tolist())]
+        order = {share: place for place, share in enumerate(sorted(set(shares), reverse=True))}
+        ranks[row] = stats.rankdata([order[share] for share in shares], method="average")
+    return ranks
+
+
 @dataclass(frozen=True)
 class Drop:
     """How much a set of neurons lowers accuracy on a task, against random sets of its size, in points."""
@@ -54,7 +99,11 @@ class Drop:
     """`low` and `high`: 95% interval of `drop`, clusters resampled."""
     random_mean: float
     """Mean drop over the random sets."""
+    random_low: float
+    random_high: float
+    """`random_low` and `random_high`: 95% interval of `random_mean`, clusters resampled."""
     random_sd: float
+    """Standard deviation over the random sets; NaN for one."""
     excess: float
     """`part_drop` - `random_mean`."""
     excess_low: float
@@ -126,11 +175,16 @@ def compare_drops(
 
         return bootstrap_draws(sums, points, draws=draws, seed=seed)
 
+    of_random = lost_random.mean(0)
     if here.all():
-        drops, excesses = resampled(clusters, lost, beyond)
+        drops, excesses, randoms = resampled(clusters, lost, beyond, of_random)
     else:
-        (drops,), (excesses,) = resampled(clusters, lost), resampled(clusters[here], beyond)
+        (drops,), (excesses, randoms) = (
+            resampled(clusters, lost),
+            resampled(clusters[here], beyond, of_random),
+        )
     low, high = np.percentile(drops, [2.5, 97.5])
+    random_low, random_high = np.percentile(randoms, [2.5, 97.5])
     excess, of_excess = float(beyond.mean() * 100), np.percentile(excesses, [2.5, 97.5])
     if not here.all():
         of_excess = _of_a_part(of_excess, excess, int(here.sum()), len(np.unique(clusters[here].astype(str))))
@@ -141,6 +195,8 @@ def compare_drops(
         low=float(low),
         high=float(high),
         random_mean=float(random_drops.mean()),
+        random_low=float(random_low),
+        random_high=float(random_high),
         random_sd=float(random_drops.std(ddof=1)) if len(random) > 1 else float("nan"),
         part_drop=float(part_drop),
         excess=excess,

@@ -27,7 +27,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import io
-from ..errors import StudyError
+from ..errors import FileError, StudyError
 from ..io import locked
 from .world import World, world
 
@@ -37,7 +37,7 @@ SAVE_EVERY = 60.0
 """Seconds between two saves of a checkpoint."""
 MOST_TIME_SAVING = 0.02
 """Share of the time that saving may take: large checkpoints on slow disks are saved less often."""
-_FORMAT = "culnig_tl state 2"
+_FORMAT = "culnig_tl state 3"
 
 Part = tuple[int, int, int]
 """(batch, start, end): some questions of one batch of the plan; all of them unless memory ran out."""
@@ -141,8 +141,8 @@ class Checkpoint:
     def read(self, work: Mapping[str, Any]) -> Stored | None:
         """What was stored of this work; None where there is nothing, or something of other work.
 
-        Raises `StudyError` for a file that is no checkpoint, and for one of this work by another number of
-        processes.
+        Raises `FileError` for a file that is no checkpoint, and `StudyError` for one of this work by another
+        number of processes.
         """
         mine = {self._file(rank, self.world.size).name for rank in range(self.world.size)}
         for path in (path for path in self._all(beneath=False) if path.name not in mine):
@@ -159,8 +159,6 @@ class Checkpoint:
 
     def write(self, work: Mapping[str, Any], stored: Stored) -> None:
         """Saves, whether it is due or not."""
-        from safetensors.torch import save
-
         began = time.monotonic()
         queue = stored.queue
         header = {
@@ -172,7 +170,7 @@ class Checkpoint:
             "limit": queue.limit if math.isfinite(queue.limit) else None,
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored.state.items()}
-        io.write(self.file, save(tensors, metadata={"culnig_tl": json.dumps(header, ensure_ascii=False)}))
+        io.write_tensors(self.file, tensors, header)
         ended = time.monotonic()
         self._next = ended + (max(self.every, (ended - began) / MOST_TIME_SAVING) if self.every else 0.0)
 
@@ -260,29 +258,24 @@ class Checkpoint:
 
 def _read(path: Path, work: Mapping[str, Any]) -> Stored | None:
     """What the file holds, if it is of this work."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as stream:
-            header = json.loads((stream.metadata() or {})["culnig_tl"])
+        with io.reading(path, "unfinished work"), io.open_tensors(path, "pt") as (header, stream):
             if header["format"] != _FORMAT:
                 raise ValueError("written by another version")
             if header["work"] != json.loads(json.dumps(dict(work))):
                 log.info("%s is of other work: not used", path)
                 return None
+            queue = BatchQueue(
+                deque(_part(part) for part in header["waiting"]),
+                [_part(part) for part in header["ran"]],
+                math.inf if header["limit"] is None else float(header["limit"]),
+            )
+            if not isinstance(header["decided"], dict):
+                raise ValueError("it lacks the plan")
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}
-        queue = BatchQueue(
-            deque(_part(part) for part in header["waiting"]),
-            [_part(part) for part in header["ran"]],
-            math.inf if header["limit"] is None else float(header["limit"]),
-        )
-        if not isinstance(header["decided"], dict):
-            raise ValueError("it lacks the plan")
-        return Stored(header["decided"], queue, tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise StudyError(
-            f"{path} is no checkpoint to resume from ({error}): remove it to begin this piece again"
-        ) from error
+            return Stored(header["decided"], queue, tensors)
+    except FileError as error:
+        raise FileError(f"{error}; remove it to begin this piece again") from error
 
 
 def _part(part: Any) -> Part:

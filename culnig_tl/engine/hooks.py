@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ..data.neurons import Site
 from ..errors import ScoreError
-from .models import FLOAT16, HookedModel, describe, frozen, hook_name, tail_logits
+from .models import FLOAT16, HookedModel, describe, frozen, hook_name
 from .workarounds import native_attention
 
 HookPlace = tuple[Site, int]
 """(site, layer)."""
-Objective = Callable[[Tensor], Float[Tensor, ""]]
-"""From the last position's logits [batch, vocab], or those of the last few [batch, tail, vocab], to the
-number whose gradient is wanted."""
+Objective = Callable[[], Float[Tensor, ""]]
+"""Runs the model once, and gives the number whose gradient is wanted."""
 
 
 @dataclass
@@ -48,7 +47,7 @@ class SiteHooks:
 
         hooks = SiteHooks(model, backward=[Site.MLP_GATE])
         with hooks.installed():
-            hooks.run(tokens, mask, objective, receive)  # as often as is wanted
+            hooks.run(objective, receive)  # as often as is wanted
 
     Args:
         forward: sites whose activations are read.
@@ -95,19 +94,8 @@ class SiteHooks:
             with self.model.hooks(fwd_hooks=forward, bwd_hooks=backward):
                 yield self
 
-    def run(
-        self,
-        tokens: Int[Tensor, "batch pos"],
-        mask: Int[Tensor, "batch pos"],
-        objective: Objective,
-        receive: Receive,
-        *,
-        tail: int | None = None,
-    ) -> None:
+    def run(self, objective: Objective, receive: Receive) -> None:
         """One forward pass and, for `backward`, one backward pass; `receive` gets what is read on the way.
-
-        Args:
-            tail: how many last positions' logits the objective gets; without it, the last one's alone.
 
         Raises `ScoreError` naming a hook that got no gradient.
         """
@@ -115,8 +103,7 @@ class SiteHooks:
         self._activations.clear()
         self._waiting = {place for place in self._places if place[0] in self.backward}
         try:
-            logits = tail_logits(self.model, tokens, mask, tail or 1)
-            value = objective(logits if tail else logits[:, -1])
+            value = objective()
             if self.backward:
                 value.backward()
         finally:

@@ -65,6 +65,12 @@ def model_identity(model: HookedModel) -> dict[str, Any]:
     }
 
 
+def digest_of(of_model: Mapping[str, Any] | None) -> str | None:
+    """A model's identity in 16 hex digits; None where it is not known."""
+    parts = [(of_model or {}).get(part) for part in MODEL_PARTS]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16] if any(parts) else None
+
+
 def foreign_hooks(model: HookedModel) -> Iterator[str]:
     """Where a model has hooks, or forward functions, that no library put there when it was loaded."""
     for name, point in model.hook_dict.items():
@@ -151,9 +157,8 @@ def _named(model: Any, kind: str) -> Iterator[tuple[str, Tensor]]:
 def settings_hash(model: HookedModel) -> str:
     """Of what a model computes with beside its weights: its configuration, and the class of every module with
     the numbers and words that it keeps (epsilons, scales, windows)."""
-    config = getattr(getattr(model, "original_model", None), "config", None)
-    config = getattr(model, "cfg", None) if config is None else config
-    said = [config.to_dict() if hasattr(config, "to_dict") else vars(config) if config is not None else None]
+    config: Any = getattr(getattr(model, "original_model", None), "config", None) or model.cfg
+    said: list[Any] = [config.to_dict() if hasattr(config, "to_dict") else config and vars(config)]
     if isinstance(model, torch.nn.Module):
         for name, part in model.named_modules():
             numbers = {k: v for k, v in vars(part).items() if isinstance(v, (bool, int, float, str))}

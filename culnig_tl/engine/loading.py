@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
+from ..io import first_line
 from . import gguf
 
 log = logging.getLogger(__name__)
@@ -415,9 +416,3 @@ def explain(error: BaseException, source: str, revision: str | None, doing: str)
             f" code, are not read: where you trust them, convert them once, {CONVERT.format(source=source)}"
         )
     return f"{doing} {source!r}: {first_line(error)}"
-
-
-def first_line(error: BaseException) -> str:
-    """The start of the error's message, or its name where it has none."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."

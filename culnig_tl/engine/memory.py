@@ -9,8 +9,9 @@ import torch
 
 from ..defaults import TOY
 from ..errors import ModelError
+from ..io import first_line
 from . import gguf
-from .loading import adapter_base, first_line, is_adapter, looks_like_path, pretrained, without_weights
+from .loading import adapter_base, is_adapter, looks_like_path, pretrained, without_weights
 from .models import pick_device, pick_dtype
 from .world import processes_here
 

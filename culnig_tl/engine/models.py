@@ -24,12 +24,12 @@ from torch import Tensor
 from ..data.neurons import SITES, Site
 from ..defaults import TOY
 from ..errors import ModelError, ScoreError
+from ..io import first_line
 from .loading import (
     ADAPTER,
     adapter_base,
     cache_where_offline,
     check_path,
-    first_line,
     hash_of_files,
     is_adapter,
     load_plain,
@@ -337,14 +337,24 @@ def tail_logits(
     if is_bridge(model):
         logits = model(tokens, attention_mask=mask, logits_to_keep=count, use_cache=False)[:, -count:]
     else:
-        whole: Any = model  # a HookedTransformer has more than the two classes share
-        residual = model(
-            tokens, attention_mask=mask, padding_side="left", stop_at_layer=int(model.cfg.n_layers)
-        )
-        logits = whole.unembed(whole.ln_final(residual[:, -count:]))
-        if (cap := getattr(model.cfg, "output_logits_soft_cap", 0.0) or 0.0) > 0:
-            logits = cap * torch.tanh(logits / cap)
+        logits = unembedded(model, residual_of(model, tokens, mask)[:, -count:])
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def residual_of(
+    model: HookedModel, tokens: Int[Tensor, "#batch pos"], mask: Int[Tensor, "#batch pos"]
+) -> Float[Tensor, "batch pos model"]:
+    """A HookedTransformer's residual stream after the last layer."""
+    return model(tokens, attention_mask=mask, padding_side="left", stop_at_layer=int(model.cfg.n_layers))
+
+
+def unembedded(model: HookedModel, residual: Float[Tensor, "batch pos model"]) -> Tensor:
+    """A HookedTransformer's logits at these positions."""
+    whole: Any = model  # it has more than what the two classes share
+    logits = whole.unembed(whole.ln_final(residual))
+    if (cap := getattr(model.cfg, "output_logits_soft_cap", 0.0) or 0.0) > 0:
+        logits = cap * torch.tanh(logits / cap)
+    return logits
 
 
 @contextmanager

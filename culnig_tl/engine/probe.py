@@ -153,8 +153,9 @@ def _attempt(
             stored[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def objective(values: Tensor) -> Tensor:
+    def objective() -> Tensor:
         nonlocal logits
+        values = last_logits(model, tokens, mask)
         logits = values.detach()
         return values.softmax(-1).amax()
 
@@ -167,7 +168,7 @@ def _attempt(
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         hooks.installed(native=native),
     ):
-        hooks.run(tokens, mask, objective, check)
+        hooks.run(objective, check)
     return logits.masked_fill(~healthy, torch.nan), sum(stored.values()) / tokens.shape[1]
 
 

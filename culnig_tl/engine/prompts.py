@@ -24,6 +24,8 @@ CONTEXT_CHARACTERS = 24
 back."""
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536, "mps": 8192}
 """With batch_size="auto": most tokens in a batch, padding included. More makes no device any faster."""
+EVEN = "even"
+"""As a batch size: batches of prompts of one length each, without padding."""
 MOST_PADDING = 0.02
 """With batch_size="auto": the share of padding that batches of half the size are preferred to."""
 
@@ -50,6 +52,11 @@ class Prompt:
     @property
     def counted(self) -> tuple[int, ...]:
         """The tokens that count, each once."""
+        return self.tokens
+
+    @property
+    def clean(self) -> tuple[int, ...]:
+        """Those of the question and its options."""
         return self.tokens
 
     @property
@@ -86,6 +93,13 @@ def written(tokenizer: Any, question: Question) -> str:
     return f"{text}\n{question.answer_prefix}" if question.answer_prefix else text
 
 
+def before_label(tokenizer: Any, question: Question, text: str) -> str:
+    """What stands between a prompt's text and its label: a space where a base model's prompt ends in a
+    word."""
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    return "" if chat or question.answer_prefix or text[-1:].isspace() else " "
+
+
 def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
     """Tokens, answer token and label tokens of every question.
 
@@ -104,11 +118,7 @@ def encode(tokenizer: Any, questions: Sequence[Question]) -> list[Prompt]:
         )
     texts = [written(tokenizer, question) for question in questions]
     prompts = tokenize(tokenizer, texts)
-    answers_turn = bool(getattr(tokenizer, "chat_template", None))
-    spaces = [
-        "" if answers_turn or question.answer_prefix or text[-1:].isspace() else " "
-        for text, question in zip(texts, questions)
-    ]
+    spaces = [before_label(tokenizer, question, text) for text, question in zip(texts, questions)]
     with_answer = tokenize(
         tokenizer, [text + space + q.answer.lstrip() for text, space, q in zip(texts, spaces, questions)]
     )
@@ -281,7 +291,8 @@ def plan_batches(
     Args:
         lengths: tokens per question.
         batch_size: questions per batch; "auto" for as many as `most_tokens` lets in (and for a batch that is
-            a little smaller where that saves padding); or the sizes of an earlier plan, to be replayed.
+            a little smaller where that saves padding); "even" for the same, cut into batches of one length
+            each; or the sizes of an earlier plan, to be replayed.
         most_tokens: tokens in a batch, padding included; None takes the device's of `TOKENS_PER_BATCH`.
         padding: False for batches of one length each.
         apart: which prompts share no batch with the others, e.g. those beyond `rope_border`.
@@ -292,8 +303,9 @@ def plan_batches(
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     if isinstance(batch_size, str):
-        if batch_size != "auto":
-            raise PromptError(f'batch_size must be "auto" or a number from 1, not {batch_size!r}')
+        if batch_size not in ("auto", EVEN):
+            raise PromptError(f'batch_size must be "auto", "even" or a number from 1, not {batch_size!r}')
+        padding = padding and batch_size != EVEN
         sizes = _sizes_by_tokens(
             [lengths[i] for i in order], most_tokens or TOKENS_PER_BATCH[torch.device(device).type]
         )

@@ -25,15 +25,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..data.neurons import NeuronMeans, NeuronSet
-from ..errors import ScoreError
+from ..errors import ScoreError, StudyError
 from ..progress import Advance, progress_bar
 from ..tasks.question import Task
 from .checkpoint import BatchQueue, Checkpoint, Part, Stored
+from .cloze import costs
 from .hooks import SiteHooks
 from .identity import identity, model_identity
 from .models import HookedModel, describe, device_of, dtype_of, frozen, tokenizer_of
 from .probe import Probe, probe_forward, probe_gradients, tokens_that_fit
-from .prompts import Prompt, pad, plan_batches, rope_border
+from .prompts import EVEN, Prompt, pad, plan_batches, rope_border
 from .workarounds import native_attention
 from .world import World, apart, world
 
@@ -72,7 +73,7 @@ class Batch:
     @cached_property
     def even(self) -> bool:
         """No position is padding."""
-        return len({len(p.tokens) for p in self.prompts}) == 1
+        return len({len(p.counted) for p in self.prompts}) == 1
 
     @cached_property
     def at(self) -> Int[Tensor, " batch"]:
@@ -155,14 +156,15 @@ def run_pass(
         fwd_hooks: (name, function) pairs on the model meanwhile: an ablation.
         probe: tries the shortest prompt; by default with `hooks`' backward sites, or forward with all hooks.
         lengths: tokens that a prompt takes, by which batches are planned; those of the prompts by default.
-        batch_size: prompts per batch, "auto" for what fits in memory, or the `batch_sizes` of an earlier run.
+        batch_size: prompts per batch, "auto" for what fits in memory, "even" for that without padding, or the
+            `batch_sizes` of an earlier run.
         progress: a bar, or the advance function of one that stands already.
         verb: what the bar says, and what a checkpoint of another pass differs in.
 
     Raises:
         ScoreError: NaN or infinity (naming the question), or too little memory for one question.
     """
-    lengths = [len(p.tokens) for p in prompts] if lengths is None else lengths
+    lengths = costs(model, prompts) if lengths is None else lengths
     key = None
     if checkpoint is not None:
         known = model_identity(model) if checkpoint.model is None else checkpoint.model
@@ -231,10 +233,15 @@ def _decide(
     else:
         names = [name for name, _ in fwd_hooks] + ([] if hooks is None else hooks.names)
         tried = probe_forward(model, names, shortest.tokens, width=width)
+    in_one_row = all(getattr(p, "one_row", False) for p in prompts)  # padding was tried
     if not tried.padding and any(len(p.rows) > 1 for p in prompts):
         raise ScoreError(
             "padding changes what this model says, and a cloze question's options are padded to one length:"
             " ask in the form 'letters'"
+        )
+    if batch_size == EVEN and any(len(p.rows) > 1 for p in prompts):
+        raise ScoreError(
+            "a cloze question's options are padded to one length: batch_size 'even' is for the form 'letters'"
         )
     most = checkpoint.tokens_per_batch if checkpoint is not None else None
     if tried.bytes_per_token is None:
@@ -247,7 +254,7 @@ def _decide(
         batch_size,
         device,
         most_tokens=most,
-        padding=tried.padding,
+        padding=tried.padding or in_one_row,
         apart=beyond if any(beyond) else None,
     )
     sizes = [len(batch) for batch in plan]
@@ -257,6 +264,8 @@ def _decide(
 def _restore(state: State, stored: Mapping[str, Tensor]) -> None:
     for name, tensor in stored.items():
         if name in state:
+            if state[name].shape != tensor.shape:
+                raise StudyError(f"a checkpoint holds {name!r} of another shape: remove it to begin again")
             state[name].copy_(tensor)
         else:
             state[name] = tensor

@@ -9,6 +9,7 @@
     token_heatmap        layer x token of one prompt
     depth_bars           shallow, middle and deep thirds of the layers
     accuracy_bars        tasks x settings
+    accuracy_changes     countries before and after, those that lose most on top
     drop_chart           what switching off costs, beside random sets and a rival
     drop_matrix          whose neurons x whose questions, by country; `drop_table`, `drop_grid`
     cross_effects        whose neurons x which task
@@ -19,7 +20,7 @@
     enhancement_curves   change in accuracy by factor
     forgetting_marks     what fine-tuning costs, by the modules that are trained
     neuron_card          one neuron; `top_questions`, `firing_tokens` and `promoted_tokens` compute its tables
-    save_figure          to .html, .png, .svg or .pdf
+    save_figure          to .html, .png, .svg or .pdf, at the size of a column, a page or a slide
 
 Names from data are shown as they are written, tags and all (`theme.literal`). No figure changes Plotly's
 global template, and none carries more than some ten thousand cells.
@@ -27,7 +28,7 @@ global template, and none carries more than some ten thousand cells.
 
 from __future__ import annotations
 
-from .accuracy import accuracy_bars
+from .accuracy import accuracy_bars, accuracy_changes
 from .card import neuron_card
 from .checkpoints import checkpoint_heatmap
 from .countries import country_heatmap
@@ -48,6 +49,7 @@ from .tokens import firing_tokens, promoted_tokens, top_questions
 
 __all__ = [
     "accuracy_bars",
+    "accuracy_changes",
     "checkpoint_heatmap",
     "country_heatmap",
     "cross_effects",

@@ -167,7 +167,9 @@ def _bars(
             y=list(heights.values()),
             name=source.task,
             marker_color=colour,
-            hovertext=[f"{source.task}, {country_label(c)}: {height:.4g}" for c, height in heights.items()],
+            hovertext=[
+                f"{source.task}, {country_label(c)}: {theme.number(height)}" for c, height in heights.items()
+            ],
             hoverinfo="text",
         )
 
@@ -180,8 +182,8 @@ def _small(scores: NeuronScores, control: NeuronScores | None, site: Site, layer
     pool = "MLP" if site.pool == "mlp" else "attention"
     less = f" minus {control.task}" if control is not None else ""
     return (
-        f"{SCORE_UNIT} on {scores.task}{less}: {mine:.4g}, rank {rank:,} of {size:,} {pool} neurons; "
-        f"{sample(scores)}"
+        f"{SCORE_UNIT} on {scores.task}{less}: {theme.number(mine)}, "
+        f"rank {rank:,} of {size:,} {pool} neurons; {sample(scores)}"
     )
 
 
@@ -222,6 +224,6 @@ def _cell(value: object, most: int) -> str:
     if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
         return ""
     if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
+        return theme.number(float(value))
     text = str(value).replace("\n", "↵")
     return text if len(text) <= most else f"{text[: most // 2 - 1]} … {text[1 - most // 2 :]}"

@@ -63,7 +63,7 @@ def checkpoint_heatmap(
     hover = [
         [
             f"layer {layer}, {name}\n{_number(values[layer, i], bool(sets))}"
-            + (f" ({drawn[layer, i]:.1f}%)" if scale == "column" else "")
+            + (f" ({theme.number(drawn[layer, i], '.1f')}%)" if scale == "column" else "")
             for i, name in enumerate(checkpoints)
         ]
         for layer in range(len(values))
@@ -125,4 +125,8 @@ def _mean_by_layer(scores: NeuronScores, sites: Iterable[Site | str] | None) -> 
 
 
 def _number(value: float, count: bool) -> str:
-    return theme.plural(int(value), "neuron") if count else f"mean over the layer's neurons: {value:.4g}"
+    return (
+        theme.plural(int(value), "neuron")
+        if count
+        else f"mean over the layer's neurons: {theme.number(value)}"
+    )

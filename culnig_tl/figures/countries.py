@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,28 @@ from ..data.neurons import NeuronSet, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..errors import NeuronError, ScoreError
 from ..method.specificity import shared_pattern
+from ..study.config import SPECIFIC
+from ..study.study import Study
 from . import theme
-from .values import SCORE_UNIT, check_finite, country_label, layers_of, sample, sites_of, titled, wanted_sites
+from .values import (
+    SCORE_UNIT,
+    check_finite,
+    country_label,
+    given,
+    layers_of,
+    sample,
+    sites_of,
+    titled,
+    wanted_sites,
+)
 
 
 @theme.literal
 def country_heatmap(
-    neurons: NeuronSet | NeuronScores,
+    neurons: NeuronSet | NeuronScores | Study | str | Path,
     *,
     show: Literal["count", "share"] = "count",
+    scale: Literal["linear", "column"] = "linear",
     sites: Iterable[Site | str] | None = None,
     control: NeuronScores | None = None,
 ) -> go.Figure:
@@ -32,25 +46,31 @@ def country_heatmap(
     country alone.
 
     Args:
-        neurons: a culture-specific set, or scores.
+        neurons: a culture-specific set, scores, or a study or its folder (its culture-specific neurons).
         show: of a set, the "count" of neurons or the "share": percent of the country's neurons.
+        scale: of scores, "linear" or "column": percent of the country's layer that is farthest from 0. Where
+            one layer or country would drown the rest, colours end before it, and the small print says so.
         sites: which sites; all by default.
         control: subtracted from scores, both divided by their clusters.
 
     Raises:
         NeuronError: a set without countries. ScoreError: no such site, NaN.
     """
-    if isinstance(neurons, NeuronScores):
-        return _scores_by_country(neurons, sites, control)
+    if scale not in ("linear", "column"):
+        raise NeuronError(f'unknown scale {scale!r}: use "linear" or "column"')
+    kinds = NeuronSet, NeuronScores
+    drawn: Any = given(neurons, "country_heatmap", *kinds, of_study=lambda s: s.neurons[SPECIFIC])
+    if isinstance(drawn, NeuronScores):
+        return _scores_by_country(drawn, sites, control, scale)
     if control is not None:
         raise NeuronError("a control is subtracted from NeuronScores; this is a NeuronSet")
-    if "country" not in neurons.table.columns:
+    if "country" not in drawn.table.columns:
         raise NeuronError(
-            f"this set ({neurons.provenance.kind}) has no countries: give a culture-specific set or scores"
+            f"this set ({drawn.provenance.kind}) has no countries: give a culture-specific set or scores"
         )
-    layers, shown = layers_of([neurons]), sites_of([neurons], sites)
-    countries = neurons.countries
-    rows = neurons.table.loc[neurons.table["site"].isin([site.value for site in shown]), ["layer", "country"]]
+    layers, shown = layers_of([drawn]), sites_of([drawn], sites)
+    countries = drawn.countries
+    rows = drawn.table.loc[drawn.table["site"].isin([site.value for site in shown]), ["layer", "country"]]
     counts = np.zeros((layers, max(len(countries), 1)), dtype=np.int64)
     np.add.at(
         counts, (rows["layer"].to_numpy(), pd.Categorical(rows["country"], categories=countries).codes), 1
@@ -67,18 +87,20 @@ def country_heatmap(
         for layer in range(layers)
     ]
     values, number = (counts.astype(float), "%d") if show == "count" else (shares, "%.1f")
-    figure, _ = theme.layer_matrix(
+    figure, remark = theme.layer_matrix(
         values,
         theme.with_n(names, totals.tolist()),
         unit="neurons" if show == "count" else "% of the country's neurons",
         hover=hover,
         texts=np.where(counts > 0, np.char.mod(number, values), ""),
+        robust=True,
+        counts=totals.tolist(),
     )
     total = theme.plural(int(totals.sum()), "neuron")
     theme.lay_out(
         figure,
         "Culture-specific neurons by layer",
-        f"n = {total}, once per country, of {', '.join(map(str, shown))}",
+        f"n = {total}, once per country, of {', '.join(map(str, shown))}{remark}",
         height=theme.heat_height(layers) + 230,
     )
     figure.update_xaxes(title_text="country (n neurons)")
@@ -86,7 +108,7 @@ def country_heatmap(
 
 
 def _scores_by_country(
-    scores: NeuronScores, sites: Iterable[Site | str] | None, control: NeuronScores | None
+    scores: NeuronScores, sites: Iterable[Site | str] | None, control: NeuronScores | None, scale: str
 ) -> go.Figure:
     shown = wanted_sites(scores, sites)
     if not scores.countries or not shown:
@@ -95,14 +117,18 @@ def _scores_by_country(
     names = [country_label(country) for country in scores.countries]
     hover = [
         [
-            f"layer {layer}, {name}\nmean over the layer's neurons: {means[layer, i]:.4g}"
+            f"layer {layer}, {name}\nmean over the layer's neurons: {theme.number(means[layer, i])}"
             for i, name in enumerate(names)
         ]
         for layer in range(len(means))
     ]
     columns = theme.with_n(names, scores.questions)
-    unit = f"mean {SCORE_UNIT} and neuron"
-    figure, remark = theme.layer_matrix(means, columns, unit=unit, hover=hover, robust=True)
+    unit = f"mean {SCORE_UNIT} and neuron" if scale == "linear" else "% of the country's largest"
+    peaks = np.abs(means).max(axis=0)
+    drawn = means if scale == "linear" else 100 * means / np.where(peaks == 0, 1, peaks)
+    figure, remark = theme.layer_matrix(
+        drawn, columns, unit=unit, hover=hover, robust=True, counts=scores.questions
+    )
     shared = ""
     if sum(country != NO_COUNTRY for country in scores.countries) > 1 and means.any():
         share = shared_pattern(scores, control, normalise="country", sites=shown).share

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.results import EvaluationResult
-from ..data.statistics import clustered_mean
+from ..data.statistics import clustered_mean, drop_ranks
 from ..errors import ScoreError
 from . import theme
 from .values import checked, country_label
@@ -52,8 +52,9 @@ def drop_table(base: EvaluationResult, suppressed: Mapping[str, EvaluationResult
             mean, se, clusters = clustered_mean(part.to_numpy(), pairs.loc[part.index, "cluster"].to_numpy())
             rows.append((name, country, 100 * mean, 100 * se, len(part), clusters))
     table = pd.DataFrame(rows, columns=["neurons", "country", "drop", "se", "questions", "clusters"])
-    drops = table["drop"].round(9).groupby(table["neurons"], sort=False)
-    table.insert(4, "rank", drops.rank(method="average", ascending=False))
+    rows_of = table.groupby("neurons", sort=False)[["drop", "questions"]]
+    ranks = [drop_ranks(part[["drop"]].to_numpy().T, part["questions"].to_numpy())[0] for _, part in rows_of]
+    table.insert(4, "rank", np.concatenate(ranks))
     return table
 
 
@@ -87,12 +88,15 @@ def drop_matrix(
     labels = [
         country_label(row) + (f" ({own[row]:g} of {len(columns)})" if row in own else "") for row in rows
     ]
-    number = "{0[drop]:.1f}" if show == "drop" else "{0[rank]:g}"
+
+    def written(cell: Mapping[str, Any]) -> str:
+        return theme.number(cell["drop"], ".1f") if show == "drop" else f"{cell['rank']:g}"
+
     figure = theme.name_matrix(
         np.array([[cells[row, column]["drop"] for column in columns] for row in rows]),
         labels,
         [country_label(column) for column in columns],
-        texts=[[number.format(cells[row, column]) for column in columns] for row in rows],
+        texts=[[written(cells[row, column]) for column in columns] for row in rows],
         hover=[[_hover(cells[row, column], len(columns)) for column in columns] for row in rows],
         unit="drop in accuracy (points)",
         framed=_own_cells(rows, columns),
@@ -133,10 +137,10 @@ def drop_grid(drops: pd.DataFrame) -> go.Figure:
         values,
         rows,
         columns,
-        texts=np.char.mod("%.1f", values),
+        texts=theme.numbers(values, ".1f"),
         hover=[
             [
-                f"{row}'s neurons off, {column}'s questions\n{value:.2f} points lost"
+                f"{row}'s neurons off, {column}'s questions\n{theme.number(value, '.2f')} points lost"
                 for column, value in zip(columns, line)
             ]
             for row, line in zip(rows, values)
@@ -176,7 +180,8 @@ def cross_effects(table: pd.DataFrame) -> go.Figure:
         if (row, column) not in cells:
             return ""
         excess, low, high = (cells[row, column][name] for name in ("excess", "excess_low", "excess_high"))
-        return f"neurons of {row}, asked {column}\n{excess:.2f} points (95% {low:.2f} to {high:.2f})"
+        words = [theme.number(value, ".2f") for value in (excess, low, high)]
+        return f"neurons of {row}, asked {column}\n{words[0]} points (95% {words[1]} to {words[2]})"
 
     values = np.array(
         [[float(cells[r, c]["excess"]) if (r, c) in cells else np.nan for c in columns] for r in rows]
@@ -185,7 +190,7 @@ def cross_effects(table: pd.DataFrame) -> go.Figure:
         values,
         rows,
         columns,
-        texts=np.char.mod("%.1f", values),
+        texts=theme.numbers(values, ".1f"),
         hover=[[hover(row, column) for column in columns] for row in rows],
         unit="points beyond random",
     )
@@ -220,7 +225,7 @@ def _height(rows: list[str]) -> int:
 def _hover(cell: Mapping[str, Any], countries: int) -> str:
     return (
         f"{cell['neurons']}'s neurons suppressed, {cell['country']}'s questions\n"
-        f"drop {cell['drop']:.2f} ± {cell['se']:.2f} points (standard error)\n"
+        f"drop {theme.number(cell['drop'], '.2f')} ± {cell['se']:.2f} points (standard error)\n"
         f"rank {cell['rank']:g} of {countries}\n"
         f"{cell['questions']:,} questions in {cell['clusters']:,} clusters"
     )

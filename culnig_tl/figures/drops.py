@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ import plotly.graph_objects as go
 
 from ..data.statistics import Drop
 from ..errors import ScoreError
+from ..study.comparison import Comparison
+from ..study.opened import study_of
+from ..study.study import Study
 from . import theme
+from .values import given
 
 SET, RANDOM, RIVAL = theme.PALETTE[0], theme.PALETTE[5], theme.PALETTE[4]
 
 
 @theme.literal
 def drop_chart(
-    drops: Mapping[str, Drop],
+    drops: Mapping[str, Drop] | Comparison | Study | str | Path,
     *,
     rival: Mapping[str, Drop] | None = None,
     rival_name: str = "rival",
@@ -26,7 +31,8 @@ def drop_chart(
     """Change in accuracy on each task, with its 95% interval over clusters, beside random sets and a rival.
 
     Args:
-        drops: task -> drop against random sets, e.g. of `Study.drop`.
+        drops: task -> drop against random sets, e.g. of `Study.drop`; or what `compare` returns; or a study
+            or its folder, whose rival and cultural tasks are then known.
         rival: task -> drop against a rival set (`Study.drop_against_rival`); the rival's own drop is drawn.
         rival_name: what the rival is called.
         culture: tasks that are cultural; their labels say so.
@@ -34,13 +40,24 @@ def drop_chart(
     Raises:
         ScoreError: no drops.
     """
-    if not drops:
+    shown: Any = given(drops, "drop_chart", Mapping, Comparison, of_study=lambda s: s.findings().drops)
+    shown = shown.drops if isinstance(shown, Comparison) else shown
+    if not shown:
         raise ScoreError("no drops to draw: give {task: Drop}")
+    if isinstance(drops, (Study, str, Path)):
+        culture = [task for task, d in shown.items() if d.culture]
+        rival = {task: d.rival for task, d in shown.items() if d.rival is not None}
+        rival_name = f"as many neurons of {study_of(drops).config.rival_task}"
+        shown = {task: d.layer for task, d in shown.items()}
+    return _chart(shown, rival, rival_name, culture)
+
+
+def _chart(
+    drops: Mapping[str, Drop], rival: Mapping[str, Drop] | None, rival_name: str, culture: Collection[str]
+) -> go.Figure:
     labels = {task: f"{task} (culture)" if task in culture else task for task in drops}
     figure = go.Figure()
-    change = np.array([-drop.drop for drop in drops.values()])
-    up, down = (np.array([-getattr(drop, end) for drop in drops.values()]) for end in ("low", "high"))
-    bars = theme.error_bars(up - change, change - down, colour=SET, thickness=2, width=5)
+    bars = _bars(drops.values(), "drop", "low", "high", SET)
     own = {task: drop.drop for task, drop in drops.items()}
     marks = {"color": SET, "size": 11}
     _add_marks(figure, labels, own, drops, "culture-general neurons", y=-0.18, error_x=bars, marker=marks)
@@ -52,7 +69,7 @@ def drop_chart(
         {task: drop.random_mean for task, drop in drops.items()},
         drops,
         f"mean of {sets}",
-        name="random sets: mean, ± two standard deviations",
+        name="random sets: mean, ± 2 sd",
         y=0.06,
         error_x=theme.error_bars(spread, colour=RANDOM, thickness=1.5, width=4),
         marker={"color": RANDOM, "size": 9, "symbol": "diamond"},
@@ -60,11 +77,14 @@ def drop_chart(
     if rival:
         lost = {task: rival[task].random_mean for task in drops if task in rival}
         marks = {"color": RIVAL, "size": 10, "symbol": "triangle-up"}
-        _add_marks(figure, labels, lost, rival, rival_name, y=0.28, marker=marks)
+        bars = _bars([rival[task] for task in lost], "random_mean", "random_low", "random_high", RIVAL)
+        _add_marks(figure, labels, lost, rival, rival_name, y=0.28, error_x=bars, marker=marks)
     theme.lay_out(
         figure,
         "What switching the neurons off costs",
-        f"n = {sets} of the same layers and sites; lines: 95% intervals over clusters of questions",
+        f"n = {sets} of the same layers and sites; their bars: two standard deviations (sd) of the sets\n"
+        f"bars of the neurons{' and the rival' if rival else ''}: 95% intervals over clusters of questions "
+        "(bootstrap)",
         height=190 + 62 * len(drops),
     )
     figure.add_vline(x=0, line={"color": theme.INK, "width": 1})
@@ -76,7 +96,14 @@ def drop_chart(
         showgrid=False,
         zeroline=False,
     )
-    return figure.update_layout(legend=theme.LEGEND, showlegend=True)
+    below = {"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0}
+    return figure.update_layout(legend=below, showlegend=True)
+
+
+def _bars(drops: Collection[Drop], middle: str, low: str, high: str, colour: str) -> Any:
+    """Error bars of changes from an interval of drops."""
+    change, down, up = (-np.array([getattr(drop, name) for drop in drops]) for name in (middle, high, low))
+    return theme.error_bars(up - change, change - down, colour=colour, thickness=2, width=5)
 
 
 def _add_marks(
@@ -110,4 +137,4 @@ def _add_marks(
 
 
 def _hover(task: str, setting: str, base: float, lost: float) -> str:
-    return f"{task}\n{setting}: {-lost:+.2f} points\n{base:.2f}% to {base - lost:.2f}%"
+    return f"{task}\n{setting}: {theme.number(-lost, '+.2f')} points\n{base:.2f}% to {base - lost:.2f}%"

@@ -75,7 +75,7 @@ def _add_group(
         marker={"color": colour, "symbol": symbol, "size": 9, "line": {"width": 1, "color": "white"}},
         hovertext=[
             f"{group}, seed {row.seed}, {row.task}\n"
-            f"{row.before:.1f}% to {row.after:.1f}% ({row.change:+.1f} points)"
+            f"{row.before:.1f}% to {row.after:.1f}% ({theme.number(row.change, '+.1f')} points)"
             for row in rows.itertuples()
         ],
         hoverinfo="text",

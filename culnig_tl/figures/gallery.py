@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..data.results import EvaluationResult
-from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED
+from ..study.config import GENERAL, SPECIFIC, UNCHANGED
 from ..study.findings import Findings
 from ..study.study import Study
-from .accuracy import accuracy_bars
+from .accuracy import accuracy_changes
 from .countries import country_heatmap
 from .crossing import drop_grid
 from .depth import depth_bars
 from .drops import drop_chart
 from .heatmaps import layer_heatmap
 from .layers import layer_distribution
-from .sites import site_heatmap
-from .theme import PALETTE
 from .thresholds import score_histogram
 
 log = logging.getLogger(__name__)
@@ -71,43 +68,11 @@ def _drops(_: Study, found: Findings) -> go.Figure:
     )
 
 
-def _accuracy(study: Study, _: Findings) -> go.Figure:
-    settings = {
-        UNCHANGED: UNCHANGED,
-        GENERAL: f"{GENERAL} off",
-        RIVAL: f"{study.config.rival_task} (rival) off",
-    }
-    answers = {label: study.results[name] for name, label in settings.items() if name in study.results}
-    for match, name in RANDOM.items():
-        for setting in study.random_settings(match)[:1]:
-            if len(study.results[setting]) < len(study.results[UNCHANGED]):
-                continue  # a part may be easier or harder: its accuracy stands beside no other
-            answers[f"one {name} off"] = study.results[setting]
-    return _coloured(accuracy_bars(answers), answers)
-
-
-def _coloured(figure: go.Figure, settings: Iterable[str]) -> go.Figure:
-    """The same colour for the same setting on the whole page."""
-    colours = {
-        UNCHANGED: PALETTE[6],
-        f"{GENERAL} off": PALETTE[0],
-        f"one {RANDOM['count']} off": PALETTE[1],
-        f"one {RANDOM['layer']} off": PALETTE[5],
-    }
-    for number, setting in enumerate(settings):
-        figure.update_traces(marker_color=colours.get(setting, PALETTE[4]), selector=number)
-    return figure
-
-
 def _by_country(study: Study, _: Findings) -> go.Figure | None:
-    answers = {}
-    for setting, label in ((UNCHANGED, UNCHANGED), (GENERAL, f"{GENERAL} off")):
-        result = study.results[setting]
-        here = result.table.loc[result.table["task"] == study.culture_task]
-        if here["country"].isna().all():
-            return None
-        answers[label] = EvaluationResult(here, result.metadata)
-    return _coloured(accuracy_bars(answers, by="country"), answers)
+    table = study.results[UNCHANGED].table
+    if table.loc[table["task"] == study.culture_task, "country"].isna().all():
+        return None
+    return accuracy_changes(study)
 
 
 def _layers(study: Study, _: Findings) -> go.Figure:
@@ -116,10 +81,6 @@ def _layers(study: Study, _: Findings) -> go.Figure:
 
 def _thirds(study: Study, _: Findings) -> go.Figure | None:
     return depth_bars(study.neurons[GENERAL]) if len(study.neurons[GENERAL]) else None
-
-
-def _sites(study: Study, _: Findings) -> go.Figure:
-    return site_heatmap(study.neurons[GENERAL])
 
 
 def _neurons(study: Study, _: Findings) -> go.Figure:
@@ -167,13 +128,6 @@ PANELS: tuple[Panel, ...] = (
         _drops,
     ),
     Panel(
-        "accuracy",
-        "cost",
-        "Accuracy in every setting",
-        "Bars whose intervals overlap may still differ: the table above compares them question by question.",
-        _accuracy,
-    ),
-    Panel(
         "layer_distribution",
         "where",
         "Neurons per layer",
@@ -191,13 +145,6 @@ PANELS: tuple[Panel, ...] = (
         half=True,
     ),
     Panel(
-        "site_heatmap",
-        "where",
-        "Layer by site",
-        "Counts of neurons: gate neurons of the MLP, coordinates of attention's queries, keys and values.",
-        _sites,
-    ),
-    Panel(
         "layer_heatmap",
         "where",
         "Layer by neuron",
@@ -209,7 +156,8 @@ PANELS: tuple[Panel, ...] = (
         "country_accuracy",
         "countries",
         "Accuracy by country",
-        "Whose questions suffer when the culture-general neurons are off.",
+        "Whose questions suffer when the culture-general neurons are off: open before, filled after, "
+        "those that lose most on top.",
         _by_country,
     ),
     Panel(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +14,9 @@ from plotly.subplots import make_subplots
 from ..data.neurons import NeuronSet, Site
 from ..data.scores import NeuronScores
 from ..errors import NeuronError, ScoreError
-from . import theme
-from .values import Grid, grid_of_scores, grid_of_set, per_cluster, sample, titled
+from ..study.study import Study
+from . import fit, theme
+from .values import Grid, given, grid_of_scores, grid_of_set, per_cluster, sample, titled
 
 HEAT_CELLS = 8_000
 """Bins of the heatmap; the rest of `theme.MAX_CELLS` is for the single neurons under it."""
@@ -38,7 +40,7 @@ class _Drawn:
 
 @theme.literal
 def layer_heatmap(
-    neurons: NeuronSet | NeuronScores,
+    neurons: NeuronSet | NeuronScores | Study | str | Path,
     *,
     value: Literal["count", "score"] | None = None,
     sites: Iterable[Site | str] | None = None,
@@ -53,7 +55,7 @@ def layer_heatmap(
     from 0).
 
     Args:
-        neurons: a set, or scores.
+        neurons: a set, scores, or a study or its folder (its culture-general neurons).
         value: "count" (the default of a set) or "score" (of scores).
         sites: which sites; those with neurons by default.
         country: only that country's neurons or scores.
@@ -66,12 +68,13 @@ def layer_heatmap(
     """
     if value not in (None, "count", "score"):
         raise NeuronError(f'unknown value {value!r}: use "count" or "score"')
-    if isinstance(neurons, NeuronScores):
-        drawn = _of_scores(neurons, value, sites, country, control)
+    what: Any = given(neurons, "layer_heatmap", NeuronSet, NeuronScores)
+    if isinstance(what, NeuronScores):
+        drawn = _of_scores(what, value, sites, country, control)
     elif control is not None:
         raise NeuronError("a control is subtracted from NeuronScores; this is a NeuronSet")
     else:
-        drawn = _of_set(neurons, value, sites, country)
+        drawn = _of_set(what, value, sites, country)
     return _all_layers(drawn) if layer is None else _one_layer(drawn, layer)
 
 
@@ -88,7 +91,7 @@ def _of_scores(
         )
     grid = grid_of_scores(per_cluster(scores, control, country=country, sites=sites))
     flat = np.concatenate([array.ravel() for array in grid.scores.values()])
-    equal = f"; all scores are equal ({flat[0]:.4g})" if flat.min() == flat.max() else ""
+    equal = f"; all scores are equal ({theme.number(flat[0])})" if flat.min() == flat.max() else ""
     return _Drawn(
         grid, titled(scores, control, country), "score", sample(scores, country) + equal, of_set=False
     )
@@ -118,7 +121,7 @@ def _all_layers(drawn: _Drawn) -> go.Figure:
         shared_xaxes=True,
         shared_yaxes=True,
         vertical_spacing=_GAP / (height + zoom + _GAP),
-        horizontal_spacing=0.035,
+        horizontal_spacing=0.055 if grid.scored else 0.035,
         row_heights=[height, zoom],
         column_widths=[max(0.16, width / total) for width in widths.values()],
         subplot_titles=[str(site) for site in widths],
@@ -233,7 +236,7 @@ def _hover(site: Site, bins: _Bins, size: int, width: int, grid: Grid, of_set: b
 
 def name_of(site: Site, layer: int, neuron: int, score: float) -> str:
     """A neuron in words: ``mlp.gate, layer 3, neuron 17: 0.0123``."""
-    return f"{site}, layer {layer}, neuron {neuron}" + ("" if np.isnan(score) else f": {score:.4g}")
+    return f"{site}, layer {layer}, neuron {neuron}" + ("" if np.isnan(score) else f": {theme.number(score)}")
 
 
 def _single_neurons(figure: go.Figure, grid: Grid, count: int) -> None:
@@ -252,30 +255,33 @@ def _single_neurons(figure: go.Figure, grid: Grid, count: int) -> None:
             row=2,
             col=column,
         )
-    axis = f"yaxis{first + 1}"
+    axes = {site: f"yaxis{first + place}" for place, site in enumerate(grid.widths, start=1)}
     buttons = []
     for layer, chosen in enumerate(layers):
         points = [_points(site, layer, index, score) for site, (index, score) in chosen.items()]
         restyle = {key: [_plain(p[key]) for p in points] for key in ("x", "y", "hovertext")}
-        relayout = {
-            f"{axis}.title.text": _zoom_title(layer, grid, chosen),
-            f"{axis}.range": _zoom_range(chosen),
+        relayout: dict[str, Any] = {
+            f"{axes[site]}.range": _zoom_range(score) for site, (_, score) in chosen.items()
         }
+        relayout[f"{next(iter(axes.values()))}.title.text"] = _zoom_title(layer, grid, chosen)
         traces = list(range(first, first + len(grid.widths)))
         buttons.append({"label": f"layer {layer}", "method": "update", "args": [restyle, relayout, traces]})
-    top = figure.layout[axis].domain[1]
+    top = figure.layout[f"yaxis{first + 1}"].domain[1]
     menu = {"buttons": buttons, "active": start, "x": 1.0, "xanchor": "right", "y": top, "yanchor": "bottom"}
     figure.update_layout(updatemenus=[{**menu, "pad": {"b": 6}, "font": {"size": 12}, "bgcolor": "white"}])
     ticks = "outside" if grid.scored else ""
-    figure.update_yaxes(nticks=5, showgrid=grid.scored, ticks=ticks, range=_zoom_range(layers[start]), row=2)
+    look: Any = {"nticks": 5, "showgrid": grid.scored, "ticks": ticks, "showticklabels": grid.scored}
+    for column, (_, score) in enumerate(layers[start].values(), start=1):  # each site on its own scale
+        figure.update_yaxes(**look, matches=None, range=_zoom_range(score), row=2, col=column)
     title = {"text": _zoom_title(start, grid, layers[start]), "font": {"size": 12}}
-    figure.update_yaxes(showticklabels=grid.scored, title=title, row=2, col=1)
+    figure.update_yaxes(title=title, row=2, col=1)
+    figure.update_layout(meta={fit.DETAIL: first})
 
 
-def _zoom_range(chosen: Mapping[Site, tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Scores of the chosen neurons and 0, with room: beside a heatmap Plotly finds no range of its own."""
-    scores = np.concatenate([np.zeros(1), *(np.nan_to_num(score) for _, score in chosen.values())])
-    low, high = float(scores.min()), float(scores.max())
+def _zoom_range(score: np.ndarray) -> list[float]:
+    """Scores of a site's neurons and 0, with room: beside a heatmap Plotly finds no range of its own."""
+    scores = np.nan_to_num(score)
+    low, high = float(scores.min(initial=0.0)), float(scores.max(initial=0.0))
     room = 0.08 * (high - low) or 1.0
     return [low - room * (low < 0 or low == high), high + room]
 

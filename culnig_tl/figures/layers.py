@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,34 +12,38 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..data.neurons import NeuronSet, Site
+from ..study.study import Study
 from . import theme
 from .values import by_layer, layers_of, named, sites_of
 
 
 @theme.literal
 def layer_distribution(
-    neurons: NeuronSet | Mapping[str, NeuronSet],
+    neurons: NeuronSet | Study | str | Path | Mapping[str, NeuronSet | Study],
     *,
     show: Literal["count", "share"] = "count",
     sites: Iterable[Site | str] | None = None,
     baseline: bool = True,
+    layers: int | None = None,
 ) -> go.Figure:
     """Neurons per layer, by site: bars for one set, lines in a panel for each site for several.
 
     Args:
-        neurons: a set, or name -> set. A culture-specific set counts a neuron once for each country that it
-            serves.
+        neurons: a set, a study or its folder (its culture-general neurons), or name -> set. A
+            culture-specific set counts a neuron once for each country that it serves.
         show: "count" of neurons, or "share": percent of the set. Hovering tells both, and the share of the
             layer's pool.
         sites: which sites; those with neurons by default.
         baseline: draw what the same number of neurons, spread evenly over the layers of its pool, would be.
+        layers: of the model. Sets selected from scores know it, and those read from the authors' JSON where
+            the model is one of the paper's; of others, only the layers up to the highest neuron's are drawn.
 
     Raises:
-        NeuronError: no set, or an unknown site.
+        NeuronError: no set, an unknown site, or neurons in a layer beyond `layers`.
     """
-    sets = named(neurons)
-    shown, layers = sites_of(sets.values(), sites), layers_of(sets.values())
-    drawn = [_Counted(name, s, shown, by_layer(s, shown, layers), show) for name, s in sets.items()]
+    sets = named(neurons, "layer_distribution")
+    shown, count = sites_of(sets.values(), sites), layers_of(sets.values(), layers)
+    drawn = [_Counted(name, s, shown, by_layer(s, shown, count), show) for name, s in sets.items()]
     figure = _stacked(drawn[0], baseline) if len(drawn) == 1 else _overlaid(drawn, baseline)
     figure.update_yaxes(rangemode="tozero")
     if not any(one.counts.any() for one in drawn):

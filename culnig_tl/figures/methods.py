@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -55,7 +54,7 @@ def method_agreement(table: pd.DataFrame, *, measure: str = "spearman") -> go.Fi
                 "symbol": theme.SYMBOLS[number % len(theme.SYMBOLS)],
             },
             hovertext=[
-                f"{method}, {name}: {value:.3f} ({theme.plural(int(n), 'neuron')})"
+                f"{method}, {name}: {theme.number(value, '.3f')} ({theme.plural(int(n), 'neuron')})"
                 for method, value, n in zip(part["method"], part[measure], part["neurons"])
             ],
             hoverinfo="text",
@@ -150,7 +149,7 @@ def method_overlap(overlap: pd.DataFrame, neurons: int) -> go.Figure:
     hover = [
         [f"{a} and {b}: Jaccard {value:.3f}" for b, value in zip(names, row)] for a, row in zip(names, values)
     ]
-    texts = np.char.mod("%.2f", values)
+    texts = theme.numbers(values, ".2f")
     figure = theme.name_matrix(values, names, names, hover=hover, texts=texts, unit="Jaccard index")
     theme.lay_out(
         figure,

@@ -30,7 +30,7 @@ QUESTION, CONTROL = "question", "control"
 
 def prompt_parts(model: HookedModel, question: Question) -> tuple[Part, ...]:
     """Where each part of a cloze question begins among the tokens of `score_prompt`: the prompt, every
-    option by its label, and then the same of the control, where there is one.
+    option by its label, and then the same of the control, where P(answer) depends on it.
 
     Empty for a question that is answered with a label: its prompt is one part.
     """
@@ -38,7 +38,7 @@ def prompt_parts(model: HookedModel, question: Question) -> tuple[Part, ...]:
         return ()
     (encoded,) = encode_cloze(tokenizer_of(model), [question])
     rows = [(QUESTION, encoded.context), *zip(question.options, encoded.texts)]
-    if encoded.bare_texts:
+    if encoded.bare_texts and question.normalise == "unconditional":
         rows += [(CONTROL, encoded.bare), *zip(question.options, encoded.bare_texts)]
     starts = np.cumsum([0, *(len(tokens) for _, tokens in rows)]).tolist()
     return tuple((name, start) for (name, _), start in zip(rows, starts))
@@ -84,7 +84,8 @@ def token_heatmap(
     heads = [label + (f", {place}" if place else "") for label, place in zip(labels, places)]
     hover = [
         [
-            f"layer {layer}, token {heads[i]}\nsum {values[layer, i]:.4g}{best.name(layer, start, size)}"
+            f"layer {layer}, token {heads[i]}\nsum {theme.number(values[layer, i])}"
+            f"{best.name(layer, start, size)}"
             for i, start in enumerate(starts)
         ]
         for layer in range(layers)
@@ -113,8 +114,8 @@ def token_heatmap(
         height=theme.heat_height(layers) + 260,
         scored=arrays,
     )
-    if marked:  # a line of small print more, and the names of parts below it
-        room = {"height": figure.layout.height + 32, "margin_t": figure.layout.margin.t + 32}
+    if marked:  # the names of parts below the small print
+        room = {"height": figure.layout.height + 14, "margin_t": figure.layout.margin.t + 14}
         figure.update_layout(**room)
     if not n:
         theme.say(figure, "no neurons in this set")

@@ -134,7 +134,8 @@ def _curve(name: str, number: int, part: Any) -> dict[str, Any]:
     stay apart."""
     up, down = part["high"] - part["change"], part["change"] - part["low"]
     hover = [
-        f"{name}, x {row.factor:g}: {row.change:+.2f} points (95% {row.low:+.2f} to {row.high:+.2f})\n"
+        f"{name}, x {row.factor:g}: {theme.number(row.change, '+.2f')} points "
+        f"(95% {theme.number(row.low, '+.2f')} to {theme.number(row.high, '+.2f')})\n"
         f"{theme.plural(int(row.neurons), 'neuron')}, {theme.plural(int(row.questions), 'question')}"
         for row in part.itertuples()
     ]

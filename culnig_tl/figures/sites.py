@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,13 +12,14 @@ import plotly.graph_objects as go
 from ..data.neurons import NeuronSet, Site
 from ..data.scores import NeuronScores
 from ..errors import NeuronError, ScoreError
+from ..study.study import Study
 from . import theme
-from .values import SCORE_UNIT, by_layer, layers_of, per_cluster, sample, sites_of, titled
+from .values import SCORE_UNIT, by_layer, given, layers_of, per_cluster, sample, sites_of, titled
 
 
 @theme.literal
 def site_heatmap(
-    neurons: NeuronSet | NeuronScores,
+    neurons: NeuronSet | NeuronScores | Study | str | Path,
     *,
     show: Literal["count", "share"] = "count",
     sites: Iterable[Site | str] | None = None,
@@ -27,7 +29,7 @@ def site_heatmap(
     """Layer x site: how many neurons of a set are there, or the mean score of the neurons there.
 
     Args:
-        neurons: a set, or scores.
+        neurons: a set, scores, or a study or its folder (its culture-general neurons).
         show: of a set, the "count" of neurons or the "share": percent of the neurons that the site has in
             that layer.
         sites: which sites; those with neurons by default.
@@ -38,11 +40,12 @@ def site_heatmap(
         NeuronError: no such site or country, a share where the set does not know its pool.
         ScoreError: the same of scores, NaN.
     """
-    if isinstance(neurons, NeuronScores):
-        return _of_scores(neurons, sites, country, control)
+    drawn: Any = given(neurons, "site_heatmap", NeuronSet, NeuronScores)
+    if isinstance(drawn, NeuronScores):
+        return _of_scores(drawn, sites, country, control)
     if control is not None:
         raise NeuronError("a control is subtracted from NeuronScores; this is a NeuronSet")
-    chosen = neurons.for_country(country) if country else neurons
+    chosen = drawn.for_country(country) if country else drawn
     shown, layers = sites_of([chosen], sites), layers_of([chosen])
     widths = {site: chosen.provenance.pool.get(site.value) for site in shown}
     unknown = [site for site, width in widths.items() if not width]
@@ -62,7 +65,7 @@ def site_heatmap(
         for layer in range(layers)
     ]
     values, number = (counts.astype(float), "%d") if show == "count" else (shares, "%.2f")
-    figure, _ = theme.layer_matrix(
+    figure, remark = theme.layer_matrix(
         values,
         theme.with_n(map(str, shown), counts.sum(0).tolist()),
         unit="neurons" if show == "count" else "% of the site's neurons in the layer",
@@ -73,7 +76,8 @@ def site_heatmap(
     theme.lay_out(
         figure,
         title[0].upper() + title[1:],
-        f"n = {theme.plural(int(counts.sum()), 'neuron')}{', once per country' if chosen.countries else ''}",
+        f"n = {theme.plural(int(counts.sum()), 'neuron')}"
+        f"{', once per country' if chosen.countries else ''}{remark}",
         height=theme.heat_height(layers) + 190,
     )
     figure.update_xaxes(title_text="site")
@@ -94,7 +98,7 @@ def _of_scores(
     )  # [layer, site]
     hover = [
         [
-            f"layer {layer}, {site}\nmean of {array.shape[1]:,} neurons: {means[layer, i]:.4g}"
+            f"layer {layer}, {site}\nmean of {array.shape[1]:,} neurons: {theme.number(means[layer, i])}"
             for i, (site, array) in enumerate(values.items())
         ]
         for layer in range(len(means))

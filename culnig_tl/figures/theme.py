@@ -11,7 +11,7 @@ import html
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, SupportsFloat
 
 import numpy as np
 import plotly.graph_objects as go
@@ -46,10 +46,42 @@ SEQUENTIAL = [
 """From near white (nothing) to dark blue; lightness falls steadily."""
 DIVERGING = "RdBu_r"
 """Blue below 0, red above: safe for the colour-blind, and always centred on 0."""
+FEW = 20
+"""Questions or neurons below which a group is muted: its share is little more than chance."""
+PALE = 0.35
+"""Opacity of what is muted."""
+YES_NO_UNITS = ("neurons", "neurons in the bin")
+"""What is 0 or 1 of these is a matter of yes or no, not of how many."""
+VEIL = "rgba(255,255,255,0.6)"
+"""Laid over what is muted where a mark has no opacity of its own."""
+YES_NO = [[0.0, "#F4F4F4"], [0.5, "#F4F4F4"], [0.5, "#08519C"], [1.0, "#08519C"]]
+"""Colours of what is or is not."""
+DROWNED = 3.0
+"""A row or column is cut where its peak is so many times that of all others."""
+DARK = {
+    "#222222": "#E6EAEE",
+    "#5F6368": "#A9B4BE",
+    "#E6E6E6": "#333B44",
+    "#999999": "#77828C",
+    "#8A939C": "#8A939C",
+    "#B5BEC6": "#5A6672",
+    "#EEF2F5": "#2A323A",
+    "#0072B2": "#3FA0DC",
+    "#7F7F7F": "#A0A7AE",
+    "white": "#15191E",
+    VEIL: "rgba(21,25,30,0.6)",
+    "rgba(255,255,255,0.8)": "rgba(21,25,30,0.8)",
+    "rgba(255,255,255,0.85)": "rgba(21,25,30,0.85)",
+    "#F4F4F4": "#232A31",
+    "#E3EEF5": "#263645",
+    "#9ECAE1": "#2B5C85",
+    "#4292C6": "#3F8CC2",
+    "#08519C": "#86BFE6",
+    "#062449": "#D9ECF9",
+}
+"""Colour -> what it becomes on a dark page: ink is light, nothing is dark, much is light."""
 CAUTION = "attn.q and attn.k: first-order estimates, which do not see attention's softmax saturate"
 INK, FAINT, GRID = "#222222", "#5F6368", "#E6E6E6"
-Z95 = 1.96
-"""Standard errors in half a 95% interval."""
 LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
 """Above the marks, at the left."""
 LEGEND_RIGHT = {**LEGEND, "x": 1.0, "xanchor": "right"}
@@ -98,13 +130,44 @@ TEMPLATE = go.layout.Template(
 )
 
 
+def number(value: SupportsFloat, spec: str = ".4g") -> str:
+    """A number as text, with a true minus and no minus before nothing: "−1.20", "0.00"; NaN is "unknown"."""
+    number = float(value)
+    if math.isnan(number):
+        return "unknown"
+    text = format(number, spec)
+    if not text.strip("+-0.,%"):
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def numbers(values: np.ndarray, spec: str) -> np.ndarray:
+    """The same of every number of an array."""
+    return np.vectorize(lambda value: number(float(value), spec), otypes=[object])(values)
+
+
+def muted(counts: Iterable[float]) -> list[float]:
+    """Opacities of groups of these sizes: those of a few are pale."""
+    return [PALE if count < FEW else 1.0 for count in counts]
+
+
+def veil(figure: go.Figure, counts: Sequence[float], rows: int) -> str:
+    """Mutes the columns of a heatmap that rest on a few; returns a remark for the small print."""
+    few = [column for column, count in enumerate(counts) if 0 < count < FEW]
+    if len(few) == len(counts):  # nothing to stand out from
+        return f"; n is under {FEW} everywhere" if few else ""
+    for column in few:
+        x0, line = column - 0.5, {"width": 0}
+        figure.add_shape(type="rect", x0=x0, x1=x0 + 1, y0=-0.5, y1=rows - 0.5, fillcolor=VEIL, line=line)
+    return f"; pale: n under {FEW}" if few else ""
+
+
 def literal(draw: Callable[P, go.Figure]) -> Callable[P, go.Figure]:
     """Makes a figure show its text as it is written. Every public figure is decorated with this.
 
     Plotly reads tags in all labels, and labels hold names from data: a task may be called ``<b>x</b>``.
-        Figures therefore
-    write plain text, and here alone it is escaped, its line breaks made Plotly's, and all but the first line
-    of the title set in small print.
+    Figures therefore write plain text, and here alone it is escaped, its line breaks made Plotly's, and all
+    but the first line of the title set in small print.
     """
 
     @functools.wraps(draw)
@@ -163,7 +226,7 @@ def lay_out(
     Args:
         scored: sites whose scores are shown: queries and keys come with a caution.
     """
-    lines = [title, subtitle, *([CAUTION] if {Site.ATTN_Q, Site.ATTN_K} & set(scored) else [])]
+    lines = [title, *subtitle.splitlines(), *([CAUTION] if {Site.ATTN_Q, Site.ATTN_K} & set(scored) else [])]
     extra = 18 * (len(lines) - 2)
     return figure.update_layout(
         template=TEMPLATE, height=height + extra, margin_t=90 + extra, title_text="\n".join(lines)
@@ -188,21 +251,22 @@ def say(figure: go.Figure, text: str) -> go.Figure:
 def coloraxis(values: np.ndarray, unit: str, *, robust: bool = False) -> tuple[dict[str, object], str]:
     """A colour axis for values, and a remark for the small print where colours end before the values do.
 
-    From 0 up where no value is negative, else diverging and centred on 0. NaN takes no part; equal or missing
-    values get a range all the same.
+    From 0 up where no value is negative, else diverging and centred on 0; two colours and no bar where all
+    are 0 or 1. NaN takes no part; equal or missing values get a range all the same.
 
     Args:
+        values: of any shape; [row, column] of a matrix.
         unit: title of the colour bar; words of the package's own, never a name from data.
-        robust: end the colours at the 99.5th percentile where a few of many values would make all others look
-            alike.
+        robust: end the colours where a few of many values, or a single row or column, would make all others
+            look alike.
     """
     sizes = np.abs(values[np.isfinite(values)])
     reach, remark = float(sizes.max(initial=0.0)) or 1.0, ""
-    if robust and sizes.size >= MANY:
-        usual = float(np.quantile(sizes, 0.995))
-        if 0 < usual < reach / 2:
-            reach, remark = usual, f"; colours end at ±{usual:.2g}, values at ±{reach:.2g}"
-    negative = bool((values < 0).any())
+    if robust and 0 < (usual := _usual(values, sizes)) < reach:
+        reach, remark = usual, f"; colours end at ±{usual:.2g}, values at ±{reach:.2g}"
+    negative = bool((sizes > 0).any() and np.nanmin(values) < -1e-9 * sizes.max())
+    if not negative and unit in YES_NO_UNITS and set(np.unique(sizes)) <= {0.0, 1.0}:
+        return {"colorscale": YES_NO, "cmin": 0.0, "cmax": 1.0, "showscale": False}, "; dark: in the set"
     if not negative:
         remark = remark.replace("±", "")
     scale = (
@@ -214,6 +278,23 @@ def coloraxis(values: np.ndarray, unit: str, *, robust: bool = False) -> tuple[d
     if reach <= 12 and (sizes == np.round(sizes)).all():  # a few counts: no ticks between them
         bar["dtick"] = math.ceil(reach / 6)
     return {**scale, "colorbar": bar}, remark
+
+
+def _usual(values: np.ndarray, sizes: np.ndarray) -> float:
+    """How far values reach without the few, or the one row or column, that are far beyond all others."""
+    reach = float(sizes.max(initial=0.0))
+    if sizes.size >= MANY:
+        usual = float(np.quantile(sizes, 0.995))
+        return usual if usual < reach / 2 else reach
+    if values.ndim != 2:
+        return reach
+    rest = []
+    for axis in (0, 1):
+        peaks = np.nan_to_num(np.abs(values)).max(axis=axis, initial=0.0)
+        if len(peaks) > 2:
+            rest.append(float(np.sort(peaks)[-2]))
+    usual = min(rest, default=reach)
+    return usual if usual < reach / DROWNED else reach
 
 
 def layer_axis(layers: int) -> dict[str, Any]:
@@ -296,12 +377,15 @@ def layer_matrix(
     hover: list[list[str]],
     texts: np.ndarray | None = None,
     robust: bool = False,
+    counts: Sequence[float] | None = None,
 ) -> tuple[go.Figure, str]:
     """A heatmap of layers (upwards) x columns, and a remark on its colours for the small print.
 
     Args:
         values: [layer, column]; NaN stays blank.
         texts: [layer, column] to write into the cells, where they are few enough to be read.
+        robust: as in `coloraxis`.
+        counts: [column] questions or neurons that it rests on: those of a few are muted.
     """
     layers, places = len(values), list(range(len(columns)))
     figure = go.Figure()
@@ -321,7 +405,7 @@ def layer_matrix(
     figure.update_xaxes(
         tickmode="array", tickvals=places, ticktext=columns, showgrid=False, range=[-0.5, len(columns) - 0.5]
     )
-    return figure, remark
+    return figure, remark + (veil(figure, counts, layers) if counts is not None else "")
 
 
 def name_matrix(

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from ..data.neurons import NeuronSet, Site
 from ..data.scores import NeuronScores
+from ..data.statistics import share_interval
 from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
 from ..errors import NeuronError, ScoreError
 from . import theme
@@ -151,7 +152,7 @@ def _histogram(
             showlegend=row == 1,
             marker={"color": colour, "line": {"width": 0}},
             hovertext=[
-                f"{name}: {theme.plural(int(n), 'neuron')}\nscore {low:.4g} to {high:.4g}"
+                f"{name}: {theme.plural(int(n), 'neuron')}\nscore {theme.number(low)} to {theme.number(high)}"
                 for n, low, high in zip(counts, edges[:-1], edges[1:])
             ],
             hoverinfo="text",
@@ -161,7 +162,7 @@ def _histogram(
     figure.update_xaxes(range=[float(edges[0]), float(edges[-1])], row=row, col=1)
     if cut is None:
         return f"{remark}; {parameter} = {share:g} takes no neuron"
-    text = f"top {100 * share:g}% = {theme.plural(count, 'neuron')}\nscore ≥ {cut:.3g}"
+    text = f"top {100 * share:g}% = {theme.plural(count, 'neuron')}\nscore ≥ {theme.number(cut, '.3g')}"
     theme.mark(figure, cut, text, row=row, column=1, colour=theme.PALETTE[4])
     return remark
 
@@ -171,13 +172,13 @@ def _edges(pool: np.ndarray, cut: float | None) -> tuple[np.ndarray, str]:
     low, high = float(pool.min()), float(pool.max())
     if low == high:
         edges = np.array([low - 0.5, low + 0.5]) if low == 0 else np.sort([0.5 * low, 1.5 * low])
-        return edges, f"; all scores are equal ({low:.4g})"
+        return edges, f"; all scores are equal ({theme.number(low)})"
     remark = ""
     if cut is not None:
         middle = float(np.median(pool))
         reach = REACH * (cut - middle) or high - low
         if high > middle + reach or low < middle - reach:
-            remark = f"; outermost bars reach {low:.2g} and {high:.2g}"
+            remark = f"; outermost bars reach {theme.number(low, '.2g')} and {theme.number(high, '.2g')}"
         low, high = max(low, middle - reach), min(high, middle + reach)
     return np.linspace(low, high, BINS + 1), remark
 
@@ -225,7 +226,7 @@ def threshold_curves(sweep: pd.DataFrame) -> go.Figure:
     remarks = [
         f"n = {', '.join(sizes)} questions" if sizes else "",
         f"{theme.plural(len(table), 'point')} over {theme.plural(len(parameters), 'threshold')}",
-        "bands: 95% intervals" if table["se"].notna().any() else "",
+        "bands: 95% intervals (Wilson)" if table["se"].notna().any() else "",
         "open marks: tasks that are not cultural" if not table["culture"].all() else "",
     ]
     theme.lay_out(figure, "What other thresholds give", "; ".join(filter(None, remarks)), height=480)
@@ -259,12 +260,14 @@ def _curve(
     """The points of one task and setting along one threshold, with their band."""
     name = f"{part['task'].iloc[0]} {part['setting'].iloc[0]}".strip() or "accuracy"
     x = _scale(parameter) * part["threshold"].to_numpy(dtype=float)
-    y, half = part["accuracy"].to_numpy(dtype=float), theme.Z95 * part["se"].to_numpy(dtype=float)
-    if np.isfinite(half).any():
-        half = np.nan_to_num(half)
+    y, error = part["accuracy"].to_numpy(dtype=float), part["se"].to_numpy(dtype=float)
+    if np.isfinite(error).any():
+        asked = part["questions"].fillna(np.inf).to_numpy(dtype=float)
+        low, high = share_interval(y, error, asked, asked)
+        low, high = (np.where(np.isfinite(end), end, y) for end in (low, high))
         figure.add_scatter(
             x=np.concatenate([x, x[::-1]]),
-            y=np.concatenate([y + half, (y - half)[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
             fill="toself",
             mode="lines",
             line={"width": 0},

@@ -117,7 +117,7 @@ def _prompts(tokenizer: Any, task: Task) -> list[Prompt]:
     """The task's prompts; of cloze questions with the right option's words."""
     if task.form == "letters":
         return encode(tokenizer, task.questions)
-    return [Prompt(p.question, p.rows[p.right], -1, ()) for p in encode_cloze(tokenizer, task.questions)]
+    return [Prompt(p.question, p.options[p.right], -1, ()) for p in encode_cloze(tokenizer, task.questions)]
 
 
 def _written(model: Any, site: Site, layer: int, neuron: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,40 @@ import pandas as pd
 from ..data.neurons import NeuronSet, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..errors import NeuronError, ScoreError
+from ..study.config import GENERAL
+from ..study.opened import OpenStudy, study_of
+from ..study.study import Study
 from . import theme
 
 SCORE_UNIT = "score per cluster"
 """S / N: P(answer) times the part of it that the neuron accounts for, summed over questions, divided by the
 number of clusters."""
+
+
+def given(
+    value: Any, figure: str, *kinds: type, of_study: Callable[[Study], Any] = lambda s: s.neurons[GENERAL]
+) -> Any:
+    """What a figure draws: the value itself where it is of one of these kinds, or its part of a study.
+
+    Args:
+        value: also a study, or its folder.
+        figure: its name.
+        of_study: the part of a study that it draws; the culture-general neurons by default.
+
+    Raises:
+        NeuronError: anything else, saying what is drawn.
+    """
+    if isinstance(value, (Study, OpenStudy, str, Path)):
+        value = of_study(study_of(value))
+    if not isinstance(value, kinds):
+        names = {Mapping: "{name: ...} of these"}
+        words = ", ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
+        others = {NeuronScores: "layer_heatmap, site_heatmap and score_histogram draw scores"}
+        hint = next((f"; {text}" for kind, text in others.items() if isinstance(value, kind)), "")
+        raise NeuronError(
+            f"{figure} draws {words}, or a Study or its folder, not a {type(value).__name__}{hint}"
+        )
+    return value
 
 
 def per_cluster(
@@ -146,11 +176,20 @@ def grid_of_set(neurons: NeuronSet, sites: Iterable[Site | str] | None = None) -
     return Grid(counts, scores, layers, "score in the set")
 
 
-def layers_of(sets: Iterable[NeuronSet]) -> int:
+def layers_of(sets: Iterable[NeuronSet], layers: int | None = None) -> int:
     """Layers of the models that the sets come from; where that is unknown, up to the highest layer of the
-    sets."""
-    highest = [(s.provenance.layers or 0, 1 + int(s.table["layer"].to_numpy().max(initial=-1))) for s in sets]
-    return max([1, *(layers for pair in highest for layers in pair)])
+    sets.
+
+    Args:
+        layers: that number, where it is known better. Raises `NeuronError` for one that is too small.
+    """
+    sets = list(sets)
+    highest = max([1, *(1 + int(s.table["layer"].to_numpy().max(initial=-1)) for s in sets)])
+    if layers is None:
+        return max([highest, *(s.provenance.layers or 0 for s in sets)])
+    if layers < highest:
+        raise NeuronError(f"there are neurons in layer {highest - 1}: layers must be {highest} or more")
+    return layers
 
 
 def widths_of(neurons: NeuronSet) -> dict[Site, int]:
@@ -194,22 +233,24 @@ def country_label(country: str) -> str:
     return "no country" if country == NO_COUNTRY else country
 
 
-def named(neurons: NeuronSet | Mapping[str, NeuronSet]) -> dict[str, NeuronSet]:
-    """One set under its kind, or the sets under their names. Raises `NeuronError` where one is missing or
-    something else."""
-    sets: dict[str, Any] = (
-        {neurons.provenance.kind: neurons} if isinstance(neurons, NeuronSet) else dict(neurons)
-    )
-    if not sets:
+def named(neurons: Any, figure: str) -> dict[str, NeuronSet]:
+    """One set under its kind, or the sets under their names; of a study its culture-general neurons. Raises
+    `NeuronError` where one is missing or something else."""
+    neurons = given(neurons, figure, NeuronSet, Mapping)
+    if isinstance(neurons, NeuronSet):
+        return {neurons.provenance.kind: neurons}
+    if not neurons:
         raise NeuronError("no set of neurons to draw")
-    for name, value in sets.items():
-        if not isinstance(value, NeuronSet):
-            raise NeuronError(f"{name!r} is a {type(value).__name__}, not a NeuronSet")
-    return sets
+    return {str(name): given(value, f"{figure} ({name!r})", NeuronSet) for name, value in neurons.items()}
 
 
 def checked(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """The table itself. Raises `ScoreError` where it lacks columns or has no rows."""
+    """The table itself. Raises `ScoreError` where it is none, lacks columns or has no rows."""
+    if not hasattr(table, "columns"):
+        raise ScoreError(
+            f"this figure draws a table with the columns {', '.join(columns)}, not a {type(table).__name__}: "
+            "figures.plot(...) draws a result"
+        )
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ScoreError(f"this table needs the columns {', '.join(columns)}; missing: {', '.join(missing)}")

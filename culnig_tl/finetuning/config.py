@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ..defaults import DROP_READING, TOP_ATTN, TOP_MLP, TOY
-from ..study.config import TOY_CONFIG
+from ..study.config import PAPER_CONFIG, TOY_CONFIG
+from ..tasks.glue import Draw
 
 Choice = Literal["top", "bottom", "matched", "random"]
 CHOICES: tuple[str, ...] = get_args(Choice)
@@ -32,6 +33,9 @@ class TrainingConfig:
     """Rank of these updates."""
     lora_alpha: int = 64
     """Their scale times the rank."""
+    qk_norms: bool = True
+    """Train the norms of queries and keys too, where attention has them; the authors leave them as they
+    are."""
     seed: int = 0
     """Order of the questions, and LoRA's initial weights."""
     device: str = "auto"
@@ -48,8 +52,17 @@ class ForgettingConfig:
     """"toy", a Hub id, or a folder with a checkpoint in safetensors."""
     task: str = "qnli"
     """Task to train on: qnli, mrpc, blend (its neuron topics), or a file with rows of the split "neuron"."""
+    draw: Draw = "spread"
+    """qnli, mrpc: rows by their hashes, each in one of the wordings (spread), or the authors' rows, all in
+    the first wording (paper)."""
+    wordings: str | None = None
+    """TOML file of instruction wordings that replace the package's, for the tasks that it names; or paper:
+    the package's in the form of the paper's."""
     tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")
     """Tasks to ask before and after; the trained one is asked too where it has questions to test with."""
+    split: Literal["auto", "neuron", "test", "all"] = "auto"
+    """Which questions are asked. auto: all, but the test split alone of a task that is trained on or that
+    neurons are found on (culture, reading); or neuron, test, all of every task."""
     modules: tuple[str, ...] = CHOICES
     """Groups to train: top, bottom, matched, random; modules by name (mlp.13 attn.2) are one more group."""
     share: float = SHARE
@@ -69,16 +82,27 @@ class ForgettingConfig:
     limit: int | None = None
     """Questions per task and split that are asked or scored; None for all. Training takes all."""
     batch_size: int | str = "auto"
-    """Questions per batch when asking and scoring, or "auto"."""
+    """Questions per batch when asking and scoring, "auto" or "even"."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
     data_dir: str | None = None
     """Local mirror of the Hub's data sets: FOLDER/<org>/<name>."""
 
 
+PAPER_FORGETTING = ForgettingConfig(
+    draw="paper",
+    wordings=PAPER_CONFIG.wordings,
+    tasks=PAPER_CONFIG.tasks,
+    reading=PAPER_CONFIG.reading,
+    modules=("top", "bottom"),
+    seeds=(42,),
+    training=TrainingConfig(qk_norms=False, seed=42),
+)
+"""The paper's protocol; what still differs is listed in docs/methods.md."""
 TOY_FORGETTING = ForgettingConfig(
     task="minisynonyms",
     tasks=TOY_CONFIG.tasks,
+    split="test",
     reading=TOY_CONFIG.reading,
     training=TrainingConfig(learning_rate=1e-3),
     top_mlp=TOY_CONFIG.top_mlp,
@@ -88,4 +112,4 @@ TOY_FORGETTING = ForgettingConfig(
 """The toy is taught something it half knows: it was never asked for a word of the same meaning. Of the
 learning rates 3e-4 and 1e-3, the smaller one with which every set of modules tried learns the task to 90% in
 one epoch; smaller ones were not tried on this task. This was decided on the trained task alone, before any
-answer about culture was looked at."""
+answer about culture was looked at. The test splits alone are asked, as in a study with a rival."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .. import io
 from ..data.neurons import NeuronSet
@@ -24,7 +24,8 @@ from ..figures import plots, save_figure
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..method.selection import select_general
-from ..tasks import Task, load_task
+from ..study.asked import culture_of
+from ..tasks import Task, load_task, load_tasks
 from ..tasks.training import load_training
 from ..version import __version__
 from .config import CHOICES, TOY_FORGETTING, ForgettingConfig
@@ -73,7 +74,7 @@ def measure_forgetting(
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise FineTuningError("give at least one seed, and none twice")
     out = Path(folder)
-    train = load_training(config.task, data_dir=config.data_dir)
+    train = load_training(config.task, data_dir=config.data_dir, draw=config.draw, wordings=config.wordings)
     asked, culture, reading = _load_tasks(config, train)
     # A bad choice is reported before anything is made; what matched takes depends on a ranking not known yet.
     known_so_far = tuple("top" if name in CHOICES else name for name in config.modules)
@@ -223,33 +224,33 @@ def _groups(config: ForgettingConfig, ranking: ModuleRanking) -> dict[str, dict[
 
 
 def _load_tasks(config: ForgettingConfig, train: Task) -> tuple[list[Task], Task, Task]:
-    """(test splits to ask, without what is trained on; neuron splits of the culture and the reading task)."""
-    whole = [
-        load_task(name, data_dir=config.data_dir) for name in dict.fromkeys((*config.tasks, config.task))
-    ]
-    cultural = [
-        task for task in whole if task.culture and any(question.split == "neuron" for question in task)
-    ]
-    found_on = next((split for task in cultural if (split := task.neuron_split()).has_control), None)
-    if found_on is None:
+    """(questions to ask, without what is trained on; neuron splits of the culture and the reading task).
+
+    What is asked is as in a study: see `Task.part`. No question that is trained on is asked.
+    """
+    how: dict[str, Any] = {"data_dir": config.data_dir, "wordings": config.wordings}
+    whole = load_tasks((*config.tasks, config.task), **how)
+    culture = culture_of(whole)
+    if culture is None:
         raise FineTuningError(
             f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a neuron "
             "split: add blend"
         )
+    reading = load_task(config.reading, **how)
+    found_on = {culture.name, reading.name, train.name}
     trained_on = {(q.task, q.prompt) for q in train}
     asked = []
     for task in whole:
-        tests = task.filter(lambda q: q.split in (None, "test") and (q.task, q.prompt) not in trained_on)
+        tests = task.part(config.split, found_on=task.name in found_on)
+        tests = tests.filter(lambda q: (q.task, q.prompt) not in trained_on)
         if len(tests):
             asked.append(tests.limit(config.limit))
     if not any(task.culture for task in asked):
         raise FineTuningError(
             f"none of the tasks {', '.join(config.tasks)} asks about cultures: add one that does"
         )
-    reading = load_task(config.reading, data_dir=config.data_dir).filter(
-        lambda q: q.split in (None, "neuron")
-    )
-    return asked, found_on.limit(config.limit), reading.limit(config.limit)
+    reading = reading.filter(lambda q: q.split in (None, "neuron"))
+    return asked, culture.neuron_split().limit(config.limit), reading.limit(config.limit)
 
 
 # ------------------------------------------------------------------------------------------------- the folder
@@ -263,7 +264,7 @@ def _open_folder(
     check_folder(out, mine, read_json(out / RECORD), resume=resume, overwrite=overwrite)
     if not resume:
         for old in (*out.glob("results/*.parquet"), *out.glob("neurons/*.parquet")):
-            old.unlink()
+            io.inside(out, old.relative_to(out)).unlink()
     write_json(out / RECORD, {**mine, "version": __version__})
 
 
@@ -271,6 +272,6 @@ def _save(found: Forgetting, out: Path) -> None:
     """Writes tables and figures."""
     io.write(out / "accuracy.md", found.table().to_markdown().encode())
     for name, table in found.tables().items():
-        io.write(out / f"{name}.csv", table.to_csv(index=False).encode())
+        io.write(out / f"{name}.csv", io.csv_of(table).encode())
     for name, figure in plots(found).items():
         save_figure(figure, out / "figures" / f"{name}.html")

@@ -15,6 +15,7 @@ float32.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .. import io
 from ..data.neurons import Pool
 from ..engine.loading import load_plain, load_tokenizer
 from ..engine.models import pick_device, pick_dtype
@@ -56,6 +58,8 @@ WORK = "training"
 """Subfolder with what a training needs to resume; gone when it is finished."""
 RUN = "run.json"
 ADAPTER = "adapter"
+QK_NORM = re.compile(r"\.(q|k|query|key)_(layer)?norm\.")
+"""In the name of a parameter: attention's norm of queries or keys."""
 Updates = Mapping[WeightPlace, Callable[[Tensor], Tensor]]
 """Where a weight sits -> what makes the trained weight, in float32, of the stored one."""
 
@@ -225,9 +229,9 @@ def _start_folder(out: Path, run: Mapping[str, Any], *, resume: bool) -> None:
     """Writes what is trained here; what an earlier training wrote is removed first, unless it is resumed."""
     if not resume:
         for name in (read_json(out / RECORD) or {}).get("files", ()):
-            (out / name).unlink(missing_ok=True)
+            io.inside(out, str(name)).unlink(missing_ok=True)
         for name in (WORK, ADAPTER):
-            shutil.rmtree(out / name, ignore_errors=True)
+            shutil.rmtree(io.inside(out, name), ignore_errors=True)
     write_json(out / WORK / RUN, run)
 
 
@@ -290,7 +294,11 @@ def _prepare(
 ) -> tuple[Any, Updates]:
     """(what is trained, what makes the trained weights); the chosen modules get gradients, in float32."""
     plain.requires_grad_(False)
-    inside = parameters_in(plain, chosen)
+    inside = {
+        place: name
+        for place, name in parameters_in(plain, chosen).items()
+        if config.qk_norms or not QK_NORM.search(name)
+    }
     stored = read_tensors(source, lambda name: place_of(name) in inside)
     exact = {place_of(name): tensor for name, tensor in stored.items()}
     for place, name in inside.items():

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..data.neurons import NeuronMeans, NeuronSet, Site
 from ..engine.checkpoint import Checkpoint
 from ..engine.hooks import Reading, SiteHooks
-from ..engine.models import HookedModel, describe, hook_name, sites_of
+from ..engine.models import HookedModel, describe, hook_name, last_logits, sites_of
 from ..engine.probe import Probe, probe_forward
 from ..engine.prompts import Asked, Prompt
 from ..engine.run import Batch, State, Work, run_pass, running_sum
@@ -212,7 +212,7 @@ def mean_outputs(
             total += (wide * real.to(wide.device)[:, :, None]).sum((0, 1))
             batch.done.add(key)
 
-        hooks.run(batch.tokens, batch.mask, lambda logits: logits.sum(), add)
+        hooks.run(lambda: last_logits(model, batch.tokens, batch.mask).sum(), add)
 
     def own_kernel(shortest: Prompt) -> Probe:
         """Attention as the model has it: means are put into a model that runs so."""

@@ -8,10 +8,9 @@ and the workbench are made of these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,15 +20,14 @@ from torch import Tensor
 
 from ..data.neurons import SITES, NeuronSet, Site
 from ..engine.checkpoint import Checkpoint
-from ..engine.cloze import costs, encode_cloze
+from ..engine.cloze import asked_of
 from ..engine.hooks import HookPlace, Reading, SiteHooks
-from ..engine.models import HookedModel, describe, device_of, sites_of, tokenizer_of
-from ..engine.prompts import TOKENS_PER_BATCH, Asked, pad
+from ..engine.models import HookedModel, describe, sites_of, tokenizer_of
 from ..engine.run import Batch, State, Work, run_pass
 from ..errors import ScoreError
 from ..progress import Advance
 from ..tasks.question import Question, Task
-from .cloze import Normalise, Slots, run_cloze
+from .asking import asking
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,6 @@ def score_prompt(
     answer: str | None = None,
     *,
     sites: Iterable[Site | str] = SITES,
-    normalise: Normalise = "unconditional",
 ) -> PromptScores:
     """Scores one prompt, token by token: the first look at what a neuron does.
 
@@ -70,7 +67,6 @@ def score_prompt(
             tokens are the prompt's, then each option's, then those of the control and each option where there
             is a prior.
         answer: the answer whose probability is explained; one token. A question brings its own.
-        normalise: of a cloze question, see `culnig_tl.method.cloze`.
 
     Raises:
         ScoreError: a text without an answer. PromptError: an answer that is not one token.
@@ -80,43 +76,35 @@ def score_prompt(
             raise ScoreError('score_prompt(model, "a text", answer="B"): the answer is missing')
         prompt = Question("prompt", "prompt", "prompt", prompt, (answer,), answer)
     info, tokenizer = describe(model), tokenizer_of(model)
-    cloze = prompt.form == "cloze"
-    (encoded,) = Asked.of(model, Task("prompt", (prompt,)), encode_cloze if cloze else None).prompts
-    products: dict[HookPlace, list[Tensor]] = {}
+    (encoded,) = asked_of(model, Task("prompt", (prompt,))).prompts
+    asked = asking(model, [encoded])
+    products: dict[HookPlace, Tensor] = {}
     probabilities = torch.zeros(0)
 
-    def keep(site: Site, layer: int, reading: Reading, *_: Any) -> None:
-        assert reading.products is not None
-        products.setdefault((site, layer), []).append(reading.products[0].cpu())
-
-    def see(p: Float[Tensor, "one choice"]) -> None:
+    def objective() -> Tensor:
         nonlocal probabilities
-        probabilities = p.detach()[0].cpu()
+        said = asked.ask()
+        probabilities = said.p.detach()[0].cpu()
+        return said.p_right.sum()
 
-    def objective(logits: Tensor) -> Tensor:
-        p = logits.softmax(-1)
-        see(p)
-        return p[0, encoded.answer_token]
+    def keep(site: Site, layer: int, reading: Reading) -> None:
+        found = asked.reading(reading).products
+        assert found is not None
+        products[site, layer] = found[asked.real.to(found.device)].cpu()
 
     hooks = SiteHooks(model, backward=sites_of(info, sites))
-    rows = pad([encoded], tokenizer, device_of(model))
     with hooks.installed():
-        if cloze:
-            run_cloze(hooks, [encoded], *rows, normalise, see, keep)
-        else:
-            hooks.run(*rows, objective, keep)
+        hooks.run(objective, keep)
     best = probabilities.topk(min(10, len(probabilities)))
+    cloze = prompt.form == "cloze"
     named = (lambda i: prompt.texts[i]) if cloze else (lambda i: tokenizer.decode([i]))
-    whole = {place: torch.cat(parts) for place, parts in products.items()}
     stacked = {
-        site: info.table(site, {layer: whole[site, layer] for layer in info.layers_with(site)})
+        site: info.table(site, {layer: products[site, layer] for layer in info.layers_with(site)})
         for site in hooks.sites
     }
-    positions = next(iter(whole.values())).shape[0]
-    tokens = encoded.counted_with_prior[:positions] if cloze else encoded.tokens
     return PromptScores(
         arrays={site: stacked[site].movedim(-2, 0).contiguous().numpy() for site in hooks.sites},
-        tokens=tuple(tokenizer.convert_ids_to_tokens(list(tokens))),
+        tokens=tuple(tokenizer.convert_ids_to_tokens(list(encoded.counted))),
         answer=prompt.texts[encoded.right] if cloze else prompt.answer,
         p_answer=float(probabilities[encoded.right if cloze else encoded.answer_token]),
         top_tokens=tuple((named(int(i)), float(p)) for p, i in zip(best.values, best.indices)),
@@ -175,7 +163,6 @@ def question_scores(
     neurons: NeuronSet,
     *,
     batch_size: int | str | Sequence[int] = "auto",
-    normalise: Normalise = "unconditional",
     progress: bool | Advance = True,
     checkpoint: str | Path | Checkpoint | None = None,
     resume: bool = False,
@@ -198,8 +185,7 @@ def question_scores(
             "question_scores takes a set in which each neuron occurs once: choose one country's with"
             " for_country()"
         )
-    cloze = task.form == "cloze"
-    asked = Asked.of(model, task, encode_cloze if cloze else None)
+    asked = asked_of(model, task)
     hooks = SiteHooks(model, backward=sites_of(describe(model), {site for site, _ in neurons.indices}))
     column = neurons.columns
     shape = (len(asked.prompts), len(neurons))
@@ -211,22 +197,29 @@ def question_scores(
 
     def step(batch: Batch, state: State) -> None:
         rows = torch.tensor(batch.index)[:, None]
+        asks = asking(model, batch.prompts, batch.tokens, batch.mask)
+        padding = asks.real.shape[1] - torch.tensor([len(p.counted) for p in batch.prompts])
 
-        def see(p_answer: Float[Tensor, " question"]) -> None:
-            state["p_answer"][batch.index] = p_answer.detach().float().cpu()
+        def objective() -> Float[Tensor, ""]:
+            p_right = asks.ask().p_right
+            state["p_answer"][batch.index] = p_right.detach().float().cpu()
+            return p_right.sum()
 
-        def keep(site: Site, layer: int, best: Tensor, at: Tensor) -> None:
-            columns = torch.tensor([column[site.value, layer, int(n)] for n in neurons.indices[site, layer]])
-            state["scores"][rows, columns] = best.float().cpu()
-            state["tokens"][rows, columns] = at.cpu()
-            batch.watch(best.sum(1))
+        def keep(site: Site, layer: int, reading: Reading) -> None:
+            if (site, layer) not in neurons.indices:
+                return
+            products = asks.reading(reading).products
+            assert products is not None
+            index = torch.from_numpy(neurons.indices[site, layer])
+            few = products[:, :, index.to(products.device)]
+            best = few.masked_fill_(~asks.real.to(few.device)[:, :, None], -torch.inf).max(1)
+            columns = torch.tensor([column[site.value, layer, int(n)] for n in index])
+            state["scores"][rows, columns] = best.values.float().cpu()
+            state["tokens"][rows, columns] = best.indices.cpu() - padding[:, None]
+            batch.watch(best.values.sum(1))
 
-        if cloze:
-            _of_slots(neurons, batch, hooks, normalise, see, keep)
-        else:
-            _of_tokens(neurons, batch, hooks, see, keep)
+        hooks.run(objective, keep)
 
-    lengths = costs(model, asked.prompts, TOKENS_PER_BATCH[device_of(model).type]) if cloze else None
     run_pass(
         model,
         asked.whole,
@@ -237,77 +230,10 @@ def question_scores(
         batch_size=batch_size,
         progress=progress,
         checkpoint=Checkpoint.of(checkpoint, resume=resume),
-        work=Work(neurons, settings={"normalise": normalise} if cloze else {}),
+        work=Work(neurons),
         verb="look at",
-        lengths=lengths,
     )
-    tokens = [p.counted_with_prior if cloze else p.tokens for p in asked.prompts]
+    tokens = [prompt.counted for prompt in asked.prompts]
     texts = tuple(tuple(tokenizer_of(model).convert_ids_to_tokens(list(row))) for row in tokens)
     found = {name: tensor.numpy() for name, tensor in state.items()}
     return QuestionScores(found["scores"], found["tokens"], found["p_answer"], asked.task, neurons, texts)
-
-
-Keep = Callable[[Site, int, Tensor, Tensor], None]
-"""Called with (site, layer, s of the chosen neurons [question, chosen], where in the prompt it sat)."""
-
-
-def _best(neurons: NeuronSet, place: HookPlace, products: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """(s, position) of the chosen neurons of one site and layer."""
-    few = products[:, :, torch.from_numpy(neurons.indices[place]).to(products.device)]
-    best = few.masked_fill_(~real.to(few.device)[:, :, None], -torch.inf).max(1)
-    return best.values, best.indices
-
-
-def _of_tokens(
-    neurons: NeuronSet, batch: Batch, hooks: SiteHooks, see: Callable[[Tensor], None], keep: Keep
-) -> None:
-    """Looks at questions that are answered with a label."""
-    padding = batch.tokens.shape[1] - torch.tensor([len(p.tokens) for p in batch.prompts])
-
-    def objective(logits: Tensor) -> Tensor:
-        right = logits.softmax(-1).gather(1, batch.answers[:, None]).squeeze(1)
-        see(right)
-        return right.sum()
-
-    def receive(site: Site, layer: int, reading: Reading) -> None:
-        if (site, layer) in neurons.indices and reading.products is not None:
-            best, at = _best(neurons, (site, layer), reading.products, batch.real)
-            keep(site, layer, best, at.cpu() - padding[:, None])
-
-    hooks.run(batch.tokens, batch.mask, objective, receive)
-
-
-def _of_slots(
-    neurons: NeuronSet,
-    batch: Batch,
-    hooks: SiteHooks,
-    normalise: str,
-    see: Callable[[Tensor], None],
-    keep: Keep,
-) -> None:
-    """Looks at cloze questions: the largest over the slots of both passes."""
-    right = torch.tensor([p.right for p in batch.prompts], device=batch.tokens.device)
-    so_far: dict[HookPlace, tuple[Tensor, Tensor, Tensor]] = {}
-
-    def receive(site: Site, layer: int, reading: Reading, slots: Slots, last: bool) -> None:
-        if (site, layer) not in neurons.indices or reading.products is None:
-            return
-        best, at = _best(neurons, (site, layer), reading.products, slots.real)
-        if not last:
-            so_far[site, layer] = (best, at, slots.real.sum(1).to(at))
-            return
-        if (site, layer) in so_far:
-            earlier, earlier_at, count = so_far.pop((site, layer))
-            at = torch.where(earlier >= best, earlier_at, at + count[:, None])
-            best = torch.maximum(earlier, best)
-        keep(site, layer, best, at)
-
-    run_cloze(
-        hooks,
-        batch.prompts,
-        batch.tokens,
-        batch.mask,
-        normalise,
-        lambda p: see(p.gather(1, right[:, None]).squeeze(1)),
-        receive,
-    )

@@ -2,9 +2,9 @@
 
 All log-likelihoods are kept in the result, so that every normalisation is read from one run:
 
-    result = evaluate(model, load_task("blend", form="cloze"))          # normalise="unconditional"
-    renormalised(result, "sum").accuracy()                              # lm-evaluation-harness' acc
-    renormalised(result, "length").accuracy()                           # its acc_norm
+    result = evaluate(model, load_task("blend", form="cloze"))  # normalise="unconditional"
+    renormalised(result, "sum").accuracy()                      # lm-evaluation-harness' acc
+    renormalised(result, "length").accuracy()                   # its acc_norm
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from torch import Tensor
 
 from ..data.neurons import NeuronSet
 from ..data.results import CLOZE, COLUMNS, EvaluationResult
-from ..engine.cloze import ClozePrompt, costs, encode_cloze
-from ..engine.models import HookedModel, device_of, tail_logits
-from ..engine.prompts import TOKENS_PER_BATCH, Asked
+from ..engine.cloze import ClozePrompt, asked_of
+from ..engine.models import HookedModel
 from ..engine.run import Batch, State, Work, run_pass
 from ..errors import ScoreError
-from ..tasks.question import Task
-from .cloze import check_normalise, likelihoods, priors
+from ..tasks.question import NORMALISATIONS, Task
+from .asking import Cloze
 from .setting import about_setting
 
 
@@ -37,40 +36,23 @@ def ask_cloze(
     operation: str,
     fwd_hooks: Sequence[tuple[str, Callable[..., Tensor]]],
     work: Work,
-    normalise: str = "unconditional",
     **how: Any,
 ) -> EvaluationResult:
-    """Asks every cloze question: what `evaluate` does with them. One pass over the options of a batch of
-    questions, and a short one over their words alone; logits of the last few positions are all that is
-    computed."""
-    check_normalise(normalise)
-    asked, device = Asked.of(model, task, encode_cloze), device_of(model)
+    """Asks every cloze question: what `evaluate` does with them. One pass gives the log-likelihoods of all
+    options, after the prompt and after the control."""
+    asked = asked_of(model, task, control=True)
     prompts: list[ClozePrompt] = asked.prompts
-    most = max(len(p.texts) for p in prompts)
-    shape = (len(prompts), most)
+    shape = (len(prompts), max(len(p.texts) for p in prompts))
     state: State = {name: torch.zeros(shape, dtype=torch.float64, device="cpu") for name in ("ll", "prior")}
 
     def step(batch: Batch, state: State) -> None:
-        chosen: list[ClozePrompt] = batch.prompts
-        tail = 1 + max(len(text) for p in chosen for text in p.texts)
-        ll = likelihoods(tail_logits(model, batch.tokens, batch.mask, tail), batch.tokens, chosen)
-        prior = priors(model, chosen)
+        ll, prior = Cloze(model, batch.prompts, batch.tokens, batch.mask).likelihoods()
         state["ll"][batch.index, : ll.shape[1]] = ll.double().cpu()
         state["prior"][batch.index, : prior.shape[1]] = prior.double().cpu()
-        batch.watch(torch.stack([row[: len(p.texts)].sum() for row, p in zip(ll, chosen)]).to(device))
+        batch.watch(torch.where(ll == -torch.inf, 0.0, ll).sum(1).to(batch.tokens.device))
 
-    lengths = costs(model, prompts, TOKENS_PER_BATCH[device.type])
     ran = run_pass(
-        model,
-        asked.whole,
-        prompts,
-        step,
-        state,
-        fwd_hooks=fwd_hooks,
-        lengths=lengths,
-        work=work,
-        verb="ask",
-        **how,
+        model, asked.whole, prompts, step, state, fwd_hooks=fwd_hooks, work=work, verb="ask", **how
     )
     rows = []
     for prompt, ll, prior in zip(prompts, state["ll"].numpy(), state["prior"].numpy()):
@@ -81,8 +63,8 @@ def ask_cloze(
             (*known, *nothing, list(q.options), list(q.texts), ll[:count].tolist(), prior[:count].tolist())
         )
     table = pd.DataFrame(rows, columns=[*COLUMNS, *CLOZE])
-    about = about_setting(model, asked, ablated, operation, ran, normalise=normalise)
-    return renormalised(EvaluationResult(table, about), normalise)
+    about = about_setting(model, asked, ablated, operation, ran, normalise=task.normalise)
+    return renormalised(EvaluationResult(table, about), task.normalise)
 
 
 def renormalised(result: EvaluationResult, normalise: str) -> EvaluationResult:
@@ -91,7 +73,8 @@ def renormalised(result: EvaluationResult, normalise: str) -> EvaluationResult:
 
     Raises `ScoreError` for a result without log-likelihoods.
     """
-    check_normalise(normalise)
+    if normalise not in NORMALISATIONS:
+        raise ScoreError(f"unknown normalise {normalise!r}: use {', '.join(NORMALISATIONS)}")
     if CLOZE[0] not in result.table.columns or result.table[CLOZE[0]].isna().any():
         raise ScoreError(
             "only answers to cloze questions can be normalised in another way: ask with form='cloze'"

@@ -22,7 +22,6 @@ from ..progress import Advance, progress_bar
 from ..tasks.question import Task, alignment
 from .ablation import ablation_hooks, operation_name
 from .answers.short_answers import ask_short_answers
-from .cloze import Normalise
 from .cloze_answers import ask_cloze
 from .setting import about_setting
 
@@ -34,7 +33,6 @@ def evaluate(
     ablate: NeuronSet | None = None,
     scale: float = 0.0,
     to: NeuronMeans | None = None,
-    normalise: Normalise = "unconditional",
     batch_size: int | str | Sequence[int] = "auto",
     progress: bool | Advance = True,
     checkpoint: str | Path | Checkpoint | None = None,
@@ -53,7 +51,7 @@ def evaluate(
         task: e.g. ``load_task("blend", split="test")``.
         ablate: neurons whose outputs are multiplied by `scale` meanwhile (0 suppresses, 2 enhances), or
             replaced by their means `to` (see `mean_outputs`); None leaves the model unchanged.
-        batch_size: questions per batch, or "auto".
+        batch_size: questions per batch, "auto", or "even": as in `score_neurons`.
         checkpoint, resume: as in `score_neurons`.
 
     Where torch.distributed was started, the processes share the batches, and each returns all answers.
@@ -74,13 +72,7 @@ def evaluate(
     hooks = [] if ablate is None else ablation_hooks(model, ablate, scale=scale, to=to, in_place=True)
     work = Work(ablate, done, to)
     if task.form == "cloze":
-        how |= {
-            "ablated": ablate,
-            "operation": done,
-            "fwd_hooks": hooks,
-            "work": work,
-            "normalise": normalise,
-        }
+        how |= {"ablated": ablate, "operation": done, "fwd_hooks": hooks, "work": work}
         return ask_cloze(model, task, **how)
     asked, device = Asked.of(model, task), device_of(model)
     state: State = {

@@ -23,16 +23,17 @@ from .. import io
 from ..data.neurons import SITES, NeuronSet, Provenance, Site
 from ..data.statistics import clustered_mean
 from ..engine.checkpoint import Checkpoint
-from ..engine.models import HookedModel, ModelInfo, describe, last_logits, sites_of
+from ..engine.cloze import asked_of
+from ..engine.models import HookedModel, ModelInfo, describe, sites_of
 from ..engine.probe import Probe
-from ..engine.prompts import Asked
 from ..engine.run import Batch, State, Work, run_pass
 from ..errors import NeuronError, ScoreError
 from ..progress import Advance
 from ..tasks.question import Task
 from ..version import __version__
 from .ablation import check_fits
-from .fanout import fans_out, logits_of_rows, rows_that_fit, zeroing
+from .asking import asking, asking_one
+from .fanout import ask_rows, fans_out, rows_that_fit, zeroing
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class ExactEffects:
         path = Path(path)
         table = self.to_dataframe()
         if path.suffix == ".csv":
-            return io.write(path, table.to_csv(index=False).encode())
+            return io.write(path, io.csv_of(table).encode())
         if path.suffix != ".parquet":
             raise ScoreError(f"{path.name}: exact effects are saved as .parquet or .csv")
         import pyarrow as pa
@@ -109,19 +110,16 @@ def exact_effects(
         ScoreError: an empty task, a site that the model lacks, NaN. NeuronError: an empty set, a neuron
             twice.
     """
-    if task.form == "cloze":
-        raise ScoreError(
-            "exact effects are of questions answered with a label: load the task with form='letters'"
-        )
     info = describe(model)
     chosen = all_neurons(info, sites) if neurons is None else neurons
     if not len(chosen) or len(chosen.keys()) < len(chosen):
         raise NeuronError("exact effects take a set in which each neuron occurs once")
     check_fits(model, chosen)
     sites_of(info, {site for site, _ in chosen.indices})
-    asked, column = Asked.of(model, task), chosen.columns
-    shortest = min(asked.prompts, key=lambda p: len(p.tokens)).tokens
-    early = fans_out(model, shortest, tuple(dict.fromkeys(site for site, _ in chosen.indices)))
+    asked, column = asked_of(model, task), chosen.columns
+    shortest = min(asked.prompts, key=lambda p: len(p.tokens))
+    sites_of_set = tuple(dict.fromkeys(site for site, _ in chosen.indices))
+    early = fans_out(asking_one(model, shortest, "exact_effects"), sites_of_set)
     shape = (len(asked.prompts), len(chosen))
     state: State = {
         "without": torch.zeros(shape, dtype=torch.float64),  # P(answer) with each neuron zeroed
@@ -129,17 +127,15 @@ def exact_effects(
     }
 
     def step(batch: Batch, state: State) -> None:
-        (at,), (prompt,), tokens = batch.index, batch.prompts, batch.tokens
-        most = rows_that_fit(model, tokens.shape[1])
+        (at,), (prompt,) = batch.index, batch.prompts
+        one, most = asking(model, [prompt], batch.tokens, batch.mask), rows_that_fit(model, prompt)
         for (site, layer), index in chosen.indices.items():
             here = [column[site.value, layer, int(n)] for n in index]
             for start in range(0, len(index), most):
                 part = torch.from_numpy(index[start : start + most])
-                logits = logits_of_rows(model, tokens, layer, len(part), {site: zeroing(part)}, early=early)
-                right = logits.softmax(-1)[:, prompt.answer_token]
-                state["without"][at, here[start : start + most]] = right.double().cpu()
-        p = last_logits(model, tokens, batch.mask).softmax(-1)[0, prompt.answer_token]
-        state["p_answer"][at] = float(p)
+                said = ask_rows(one, layer, len(part), {site: zeroing(part)}, early=early)
+                state["without"][at, here[start : start + most]] = said.p_right.double().cpu()
+        state["p_answer"][at] = float(one.ask().p_right)
         batch.watch((state["without"][at].sum() + state["p_answer"][at])[None])
 
     one_by_one = Probe(native=False, padding=True)

@@ -17,10 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data.neurons import NeuronSet, Site
-from ..engine.models import HookedModel, describe, device_of, hook_name, last_logits
+from ..engine.cloze import costs
+from ..engine.models import HookedModel, describe, device_of, hook_name
 from ..engine.probe import differs
 from ..engine.prompts import TOKENS_PER_BATCH
 from .ablation import ablate
+from .asking import Asking, Said
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +30,9 @@ Edit = Callable[[Float[Tensor, "row pos neuron"]], Float[Tensor, "row pos neuron
 """Changes a site's output, heads side by side; each row is an intervention of its own."""
 
 
-def rows_that_fit(model: HookedModel, tokens: int) -> int:
-    """Rows of that many tokens in one batch."""
-    return max(1, TOKENS_PER_BATCH[device_of(model).type] // tokens)
+def rows_that_fit(model: HookedModel, prompt: Any) -> int:
+    """Copies of one prompt in one batch."""
+    return max(1, TOKENS_PER_BATCH[device_of(model).type] // costs(model, [prompt])[0])
 
 
 def block_input(model: HookedModel, layer: int) -> str:
@@ -61,26 +63,17 @@ def edit_hooks(
     return [*start, *((hook_name(model, site, layer), at_site(edit)) for site, edit in edits.items())]
 
 
-def logits_of_rows(
-    model: HookedModel,
-    tokens: Int[Tensor, "1 pos"],
-    layer: int,
-    rows: int,
-    edits: Mapping[Site, Edit],
-    *,
-    early: bool = True,
-) -> Float[Tensor, "row vocab"]:
-    """Last-position logits of one prompt under as many interventions as there are rows.
+def ask_rows(one: Asking, layer: int, rows: int, edits: Mapping[Site, Edit], *, early: bool = True) -> Said:
+    """What a model says of one question under as many interventions as there are rows.
 
     Args:
-        tokens: one prompt without padding.
+        one: a question in one row, without padding.
         edits: site of `layer` -> what is done to its output.
         early: fan out at the layer; else all rows run from the start (for models of which `fans_out` is not
             true).
     """
-    given = tokens if early else tokens.expand(rows, -1)
-    with model.hooks(fwd_hooks=edit_hooks(model, layer, rows, edits, early=early)):
-        return last_logits(model, given, torch.ones_like(given))
+    with one.model.hooks(fwd_hooks=edit_hooks(one.model, layer, rows, edits, early=early)):
+        return one.ask(1 if early else rows)
 
 
 def zeroing(index: Int[Tensor, " row"]) -> Edit:
@@ -95,20 +88,20 @@ def zeroing(index: Int[Tensor, " row"]) -> Edit:
 
 
 @torch.no_grad()
-def fans_out(model: HookedModel, tokens: Sequence[int], sites: Sequence[Site]) -> bool:
+def fans_out(one: Asking, sites: Sequence[Site]) -> bool:
     """Whether fanning out gives what `ablate` gives, tried on a neuron of every site in the first and the
     last layer.
 
     Logs a warning where it does not.
     """
-    given = torch.tensor([list(tokens)], device=device_of(model))
+    model = one.model
     for layer in sorted({0, describe(model).layers - 1}):
         for site in sites:
             with ablate(model, NeuronSet.from_indices([(site, layer, 1)])):
-                expected = last_logits(model, given, torch.ones_like(given))
+                expected = one.ask().compared
             edits = {site: zeroing(torch.tensor([0, 1]))}
             try:
-                wrong = differs(model, logits_of_rows(model, given, layer, 2, edits)[1:], expected)
+                wrong = differs(model, ask_rows(one, layer, 2, edits).compared[1:], expected)
             except RuntimeError as error:
                 wrong = str(error).splitlines()[0]
             if wrong:

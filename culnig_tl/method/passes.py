@@ -26,16 +26,14 @@ from ..engine.checkpoint import Checkpoint
 from ..engine.hooks import HookPlace, Reading, SiteHooks
 from ..engine.models import device_of, hook_name, last_logits, tokenizer_of
 from ..engine.probe import Probe
-from ..engine.prompts import Prompt, pad
+from ..engine.prompts import pad
 from ..engine.run import Batch, Ran, State, run_pass, running_sum
+from .asking import asking
 from .methods.alignment import Alignment
 from .methods.base import DerivedMethod, Job, Language, Method, OwnMethod, Seen, Totals
 from .methods.registry import METHODS
 
 log = logging.getLogger(__name__)
-
-OnePass = Callable[..., "dict[str, Found]"]
-"""Runs methods that read one pass: `shared_pass`, or `cloze.cloze_pass`."""
 
 LOW_P = 0.05
 """A mean P of all labels together under this is worth a warning: the prompt does not lead to a label."""
@@ -53,48 +51,52 @@ class Found:
 
 def shared_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
     """Methods that read one pass: a forward pass, a backward pass where one reads gradients, and a forward
-    pass of the control prompts where one compares with them. Sums are kept on the activation's device."""
+    pass of the control prompts where one compares with them (the rows of cloze questions hold theirs). Sums
+    are kept on the activation's device."""
     methods = [METHODS[name]() for name in names]
     places = {method.name: readers(method, job.sites) for method in methods}
+    letters = job.task.form == "letters"
     hooks = SiteHooks(
         job.model,
-        forward=sites_read(places, [m for m in methods if not m.gradient]),
+        forward=sites_read(places, [m for m in methods if not m.gradient or (m.corrupted and not letters)]),
         backward=sites_read(places, [m for m in methods if m.gradient]),
         slopes=sites_read(places, [m for m in methods if m.gradient and m.corrupted]),
     )
     comparing = sites_read(places, [m for m in methods if m.corrupted])
     dtype = torch.float64 if job.info.dtype == "float64" else torch.float32
     device, count = device_of(job.model), len(job.prompts)
-    state: State = {
-        name: torch.zeros(count, dtype=dtype, device=device)
-        for name in ("p_answer", "p_labels", "right_most")
-    }
+    of_question = ("p_answer", "right_most", *(["p_labels"] if letters else []))
+    state: State = {name: torch.zeros(count, dtype=dtype, device=device) for name in of_question}
 
     def step(batch: Batch, state: State) -> None:
         rows = job.rows[:, batch.index].to(device, dtype)  # [row, batch]
         weighted = rows
-        labels = torch.tensor(_label_rows(batch.prompts), device=device)
+        asked = asking(job.model, batch.prompts, batch.tokens, batch.mask)
         alignment, corrupted = _corrupted(job, batch, comparing)
         p_answer = torch.zeros(len(batch.index), device=device, dtype=dtype)
 
-        def objective(logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, ""]:
+        def objective() -> Float[Tensor, ""]:
             nonlocal weighted, p_answer
-            p = logits.softmax(-1)
-            right = p.gather(1, batch.answers[:, None]).squeeze(1)
-            p_answer = right.detach()
+            said = asked.ask()
+            p_answer = said.p_right.detach()
             state["p_answer"][batch.at] = p_answer.to(dtype)
-            state["right_most"][batch.at] = (p.argmax(-1) == batch.answers).to(dtype)
-            p_labels = (p.detach().gather(1, labels.clamp(min=0)) * (labels >= 0)).sum(1)
-            state["p_labels"][batch.at] = p_labels.to(dtype)
+            state["right_most"][batch.at] = (said.compared.argmax(-1) == said.right).to(dtype)
+            if letters:
+                state["p_labels"][batch.at] = _of_all_labels(batch, said.p.detach()).to(dtype)
             batch.watch(p_answer)
             weighted = rows * p_answer  # P(y|x), the weight of the question
-            return right.sum()
+            return said.p_right.sum()
 
         def receive(read: Site, layer: int, reading: Reading) -> None:
             backward = reading.products is not None
             last = backward or read not in hooks.slopes
+            reading = asked.reading(reading)
+            if not letters and not backward and read in comparing:
+                assert reading.activation is not None
+                corrupted[read, layer] = reading.activation
             other = corrupted.pop((read, layer), None) if last else corrupted.get((read, layer))
-            seen = Seen(batch.real, batch.even, p_answer, job.task.is_control, **vars(reading))
+            real, even = (asked.real, batch.even) if backward else (asked.clean, False)
+            seen = Seen(real, even and asked.whole, p_answer, job.task.is_control, **vars(reading))
             seen.corrupted, seen.alignment = other, alignment
             for method in methods:
                 for site in places[method.name].get(read, ()) if method.gradient == backward else ():
@@ -108,10 +110,11 @@ def shared_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
                     total.addmm_(weights, s)  # S_c += sum over the batch's questions of P * s
                     batch.done.add(key)
 
-        hooks.run(batch.tokens, batch.mask, objective, receive)
+        hooks.run(objective, receive)
 
     ran = run_pass(job.model, job.whole, job.prompts, step, state, hooks=hooks, verb="score", **how)
-    about = _of_labels(job, state)
+    about: dict[str, Any] = {"accuracy": float(state["right_most"].mean())}
+    about |= _of_labels(job, state) if letters else {"normalise": job.task.normalise}
     return {m.name: found_by(m, job, state, places, dtype, ran, about) for m in methods}
 
 
@@ -167,11 +170,14 @@ def prompt_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
 def _corrupted(
     job: Job, batch: Batch, sites: Sequence[Site]
 ) -> tuple[Alignment | None, dict[HookPlace, Float[Tensor, "batch corrupted neuron"]]]:
-    """Where the control prompts' positions lie, and the activations on them."""
+    """Where the control prompts' positions lie, and the activations on them; of cloze questions, the places
+    in their own rows."""
     kept: dict[HookPlace, Tensor] = {}
-    if not sites or job.corrupted is None:
-        return None, kept
     device = device_of(job.model)
+    if not sites:
+        return None, kept
+    if job.corrupted is None:
+        return Alignment.within([prompt.parts for prompt in batch.prompts], device), kept
     others = [job.corrupted[i] for i in batch.index]
 
     def keep(place: HookPlace) -> Callable[..., None]:
@@ -213,13 +219,13 @@ def groups(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def run_groups(
-    job: Job, names: Sequence[str], *, one_pass: OnePass, checkpoint: Checkpoint | None, **how: Any
+    job: Job, names: Sequence[str], *, checkpoint: Checkpoint | None, **how: Any
 ) -> dict[str, Found]:
     """All of these methods; each group in a pass, and a checkpoint, of its own."""
     found: dict[str, Found] = {}
     for family, group in groups(names).items():
         kept = checkpoint if checkpoint is None or not family else checkpoint.beneath(family)
-        run = prompt_pass if family else one_pass
+        run = prompt_pass if family else shared_pass
         found |= run(job, group, checkpoint=kept, **how)
     for name in names:
         for other in METHODS[name].builds_on:
@@ -305,13 +311,13 @@ def _of_labels(job: Job, state: State) -> dict[str, Any]:
     }  # scored by their first token
     return {
         "p_labels": p_labels,
-        "accuracy": float(state["right_most"].mean()),
         "two_token_labels": sorted(split),
     }
 
 
-def _label_rows(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The distinct label tokens of each prompt, filled up with -1."""
-    rows = [list(dict.fromkeys([*p.option_tokens, p.answer_token])) for p in prompts]
+def _of_all_labels(batch: Batch, p: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
+    """The probability of all labels together."""
+    rows = [list(dict.fromkeys([*prompt.option_tokens, prompt.answer_token])) for prompt in batch.prompts]
     width = max(map(len, rows))
-    return [row + [-1] * (width - len(row)) for row in rows]
+    labels = torch.tensor([row + [-1] * (width - len(row)) for row in rows], device=p.device)
+    return (p.gather(1, labels.clamp(min=0)) * (labels >= 0)).sum(1)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from ..data.neurons import SITES, NeuronSet, Provenance, Site
 from ..data.pools import NeuronPool, ranked, share_count, sites_of
 from ..data.scores import NeuronScores
 from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
+from ..engine.identity import digest_of
 from ..errors import NeuronError
 from ..tasks.countries import COUNTRIES, SPECIFIC_COUNTRIES
 from ..version import __version__
@@ -369,10 +370,8 @@ def select_random(
         count = sum(map(len, neurons.indices.values()))
         table = pool.table(np.sort(rng.choice(pool.size, size=count, replace=False)))
     thresholds = {"seed": seed, "matched": neurons.hash}
-    papers = match == "count"
-    return NeuronSet(
-        table, _provenance(f"random ({match})", (scores,), thresholds, sites, paper_defaults=papers)
-    )
+    known = _provenance(f"random ({match})", (scores,), thresholds, sites, paper_defaults=match == "count")
+    return NeuronSet(table, _matched(known, neurons))
 
 
 def select_rival(neurons: NeuronSet, scores: NeuronScores) -> NeuronSet:
@@ -399,7 +398,12 @@ def select_rival(neurons: NeuronSet, scores: NeuronScores) -> NeuronSet:
         rows.append(pd.DataFrame({"site": site.value, "layer": layer, "neuron": best, "score": values[best]}))
     thresholds, sites = {"matched": neurons.hash}, _pool_sites(neurons, scores)
     known = _provenance(f"rival ({scores.task})", (scores,), thresholds, sites, paper_defaults=False)
-    return NeuronSet(pd.concat(rows), known)
+    return NeuronSet(pd.concat(rows), _matched(known, neurons))
+
+
+def _matched(known: Provenance, neurons: NeuronSet) -> Provenance:
+    """What is known of a set to compare with: it is asked the questions that the set it matches is asked."""
+    return replace(known, tasks={**neurons.provenance.tasks, **known.tasks})
 
 
 # ----------------------------------------------------------------------------------------------------- checks
@@ -475,6 +479,9 @@ def _provenance(
         pool={site.value: given[0].widths[site] for site in sites},
         layers=given[0].layers,
         form=given[0].metadata.get("form", "letters"),
+        clusters=given[0].clusters,
+        rows=given[0].rows,
         version=__version__,
+        identity=digest_of(given[0].metadata.get("identity")),
         **more,
     )

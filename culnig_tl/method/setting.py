@@ -23,6 +23,7 @@ def about_setting(
     info, name = describe(model), asked.task.name
     of_task = {
         "form": asked.whole.form,
+        "splits": asked.whole.split,
         "batch_sizes": ran.batch_sizes,
         "too_long": asked.too_long,
         **of_task,

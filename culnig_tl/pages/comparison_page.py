@@ -21,7 +21,7 @@ from ..study.config import GENERAL, UNCHANGED
 from ..study.findings import change, interval
 from ..study.study import Study
 from . import page
-from .report import MARKS, SAID, accuracy_cells, command, facts
+from .report import MARKS, SAID, accuracy_cells, command, facts, forms_of
 
 SECTIONS = (
     ("found", "Found"),
@@ -43,7 +43,9 @@ def write_comparison(found: CheckpointComparison, path: str | Path) -> Path:
         studies=[_about(name, found, path) for name in found.studies],
         remarks=found.remarks(),
         cloze=[name for name, study in found.studies.items() if study.form == "cloze"],
-        accuracy=accuracy_cells(found.accuracy(), {study.form for study in found.studies.values()}),
+        accuracy=accuracy_cells(
+            found.accuracy(), {form for study in found.studies.values() for form in forms_of(study)}
+        ),
         drops=_drop_rows(found),
         figures={"accuracy": _accuracy(found), "layers": _layers(found)},
         matrices=_matrices(found),

@@ -17,8 +17,14 @@ from plotly.offline import get_plotlyjs
 
 from .. import io
 from ..figures import theme
+from ..figures.export import page_of
+from ..figures.fit import fit
 from ..version import __version__
 
+ROWS = 10
+"""Rows of a table that are shown at a time."""
+NARROW, NARROW_TEXT = 350, 12
+"""Pixels of a figure, and of its text, on a phone."""
 _PLAIN, _LEGEND, _PANELS = 16, 26, 18
 """Pixels above a figure's marks: with nothing there, for a legend, for the titles of panels."""
 
@@ -36,12 +42,15 @@ class Shown:
     figure: dict[str, Any]
     """Plotly's JSON: data and layout."""
     height: int
+    narrow: dict[str, Any]
+    """The same for a narrow screen: layout, height, and how many of the traces it draws."""
     half: bool = False
     """Whether two stand side by side where there is room."""
 
 
 def shown(name: str, heading: str, reading: str, figure: go.Figure, *, half: bool = False) -> Shown:
-    """Takes a figure's title out of the drawing: on a page it is text to find, wrap and read aloud."""
+    """Takes a figure's title out of the drawing: on a page it is text to find, wrap and read aloud. The page
+    draws it for a wide screen or a narrow one."""
     content = json.loads(str(figure.to_json()))
     layout = content["layout"]
     _, *lines = layout["title"]["text"].split("<br>")
@@ -55,7 +64,15 @@ def shown(name: str, heading: str, reading: str, figure: go.Figure, *, half: boo
     layout["margin"]["t"] = above
     del layout["title"]
     notes = " ".join(f"{word.rstrip('.')}." for word in words if word)
-    return Shown(name, heading, reading, notes, content, layout["height"], half)
+    return Shown(name, heading, reading, notes, content, layout["height"], _narrow(figure), half)
+
+
+def _narrow(figure: go.Figure) -> dict[str, Any]:
+    drawn = json.loads(str(fit(figure, width=NARROW, text=NARROW_TEXT).to_json()))
+    layout = drawn["layout"]
+    del layout["width"], layout["template"]  # as wide as the screen; the template is the wide one's
+    cells = [bool(trace.get("texttemplate")) for trace in drawn["data"]]
+    return {"layout": layout, "height": layout["height"], "cells": cells}
 
 
 def write_page(template: str, path: str | Path, **content: Any) -> Path:
@@ -67,17 +84,17 @@ def write_page(template: str, path: str | Path, **content: Any) -> Path:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    page = environment.get_template(template).render(plotly=get_plotlyjs(), version=__version__, **content)
-    return io.write(path, page.encode())
+    page = environment.get_template(template).render(
+        plotly=get_plotlyjs(), version=__version__, dark=theme.DARK, **content
+    )
+    return io.write_page(path, page)
 
 
 def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> None:
     """Writes ``NAME.html`` for each figure, and Plotly's script once beside them. None needs a network."""
     io.write(folder / "plotly.min.js", get_plotlyjs().encode())
     for name, figure in figures.items():
-        io.write(
-            folder / f"{name}.html", figure.to_html(include_plotlyjs="directory", full_html=True).encode()
-        )
+        io.write_page(folder / f"{name}.html", page_of(figure, name, include_plotlyjs="directory"))
 
 
 def columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,16 @@ from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, defaults
 from ..study.findings import Finding, Findings, Holds, change, interval
 from ..study.study import Study
 from ..tasks import worldvaluesbench
-from ..tasks.question import Form
+from ..tasks.question import HARNESS, Form
 from . import page
+from .details import cards, flips
 
 MARKS: Mapping[Holds, str] = {Holds.NO: "no", Holds.OPEN: "open", Holds.CAUTION: "care", Holds.YES: "yes"}
 """What is said of a claim -> its class on the page."""
-SAID: Mapping[Holds, str] = {Holds.NO: "does not hold", Holds.OPEN: "open", Holds.YES: "shown"}
+SAID: Mapping[Holds, str] = {Holds.NO: "does not hold", Holds.OPEN: "open", Holds.YES: "holds on this model"}
 """What the page says of the whole claim."""
 MAX_ROWS = 40_000
 """Neurons that the page's table holds; the folder holds all of them."""
-PAGE = 50
-"""Rows of the table that are shown at a time."""
 SECTIONS = {
     "found": "Found",
     "cost": "Cost",
@@ -68,6 +68,7 @@ def write_report(study: Study, path: str | Path) -> Path:
         "report.html.jinja",
         path,
         title=("Preliminary: culture" if study.left else "Culture") + f" neurons of {study.config.model}",
+        about=_about(study),
         subtitle=f"{len(tasks)} tasks, {questions:,} questions per setting, {len(study.results)} settings"
         + (", answered in words (cloze)" if study.form == "cloze" else ""),
         sections=[name for name in SECTIONS.items() if name[0] != "countries" or figures["countries"]],
@@ -83,7 +84,7 @@ def write_report(study: Study, path: str | Path) -> Path:
         sets=found.drops[found.task].layer.random_sets,
         parts=any(d.layer.random_questions < d.layer.questions for d in found.drops.values()),
         preliminary=_preliminary(study),
-        accuracy=accuracy_cells(answers, {study.form}),
+        accuracy=accuracy_cells(answers, forms_of(study)),
         form=study.form,
         normalise=study.config.normalise,
         asked=asked_in_words(study),
@@ -93,6 +94,8 @@ def write_report(study: Study, path: str | Path) -> Path:
         selection=selection(study.neurons[GENERAL]),
         specific="" if specific is None else _counted(specific, "country"),
         table=neuron_table(study),
+        cards=cards(study),
+        flipped=flips(study),
         command=command(study),
         facts=facts(study),
         data=data_rows(study),
@@ -109,6 +112,18 @@ def _preliminary(study: Study) -> str:
         f"Preliminary: {asked:,} of {asked + study.left:,} answers are in, and this page is written again as"
         " others come. Intervals are of the questions that were asked so far; all numbers will change."
     )
+
+
+def _about(study: Study) -> str:
+    """Model and date."""
+    info = study.info
+    revision = f", revision {str(info['revision'])[:12]}" if info.get("revision") else ""
+    written = None if study.folder is None else (study.folder / "study.json")
+    when = ""
+    if written is not None and written.is_file():
+        made = datetime.fromtimestamp(written.stat().st_mtime)
+        when = f", {made.day} {made:%B %Y}"
+    return f"{study.config.model}{revision}{when}"
 
 
 def command(study: Study) -> str:
@@ -193,6 +208,11 @@ RIGHT: Mapping[Form, str] = {
 """Form of a study -> when an answer is right."""
 
 
+def forms_of(study: Study) -> set[Form]:
+    """The forms that its tasks were asked in: its own, and that of lm-evaluation-harness' tasks."""
+    return {study.form, *study.results[UNCHANGED].metadata.get("form", {}).values()}
+
+
 def accuracy_cells(table: ResultsTable, forms: Collection[Form]) -> dict[str, Any]:
     """A results table as the page's cells; `forms` are those of the studies in it."""
     tasks = list(table.errors.columns)
@@ -206,6 +226,7 @@ def accuracy_cells(table: ResultsTable, forms: Collection[Form]) -> dict[str, An
         rows.append({"name": setting, "paper": setting.endswith("(paper)"), "cells": cells})
     when = [RIGHT[form] + (f" ({form})" if len(forms) > 1 else "") for form in RIGHT if form in forms]
     caption = f"Accuracy in percent with these neurons at 0. An answer is right when {', or '.join(when)}"
+    caption += f". {table.note.removesuffix('.')}" if table.note else ""
     return {"head": ["setting", "neurons", *tasks], "rows": rows, "caption": caption}
 
 
@@ -251,13 +272,12 @@ def neuron_table(study: Study) -> dict[str, Any]:
         words += f" and {len(everything) - len(general):,} culture-specific ones, once per country"
     if len(everything) > len(table):
         words += f"; the first {len(table):,} are here, the folder neurons/ holds all"
-    top = general.sort_values("score", ascending=False, kind="stable").head(PAGE)
+    top = general.sort_values("score", ascending=False, kind="stable").head(page.ROWS)
     return {
         "names": names,
         "columns": page.columns(rows, names),
         "filters": {name: list(dict.fromkeys(table[name])) for name in ("set", "site")},
         "first": [(*place, f"{score:.3g}") for *place, score in top[names].itertuples(index=False)],
-        "page": PAGE,
         "words": f"{words}.",
         "file": "neurons.csv",
     }
@@ -281,11 +301,12 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("random sets", f"{config.random_sets} of each kind, seeds {config.seed} to {last}"),
         ("random sets were asked", _of_random_sets(study)),
         ("form", _form_in_words(study)),
+        ("wordings", config.wordings or "the package's"),
         ("questions per task", "all" if config.limit is None else f"at most {config.limit:,}"),
         ("rows per question", "all" if config.rows is None else f"at most {config.rows:,}"),
         ("batch size", str(config.batch_size)),
         ("neuron set", f"hash {general.hash}"),
-        ("data", config.data_dir or "the Hub, or the package"),
+        ("data", ", ".join(dict.fromkeys(str(t.get("source", "?")) for t in study.info["tasks"].values()))),
     ]
 
 
@@ -319,13 +340,19 @@ COMPARED: Mapping[str, str] = {
 
 def asked_in_words(study: Study) -> str:
     """What an answer and P(answer) are, beside the accuracies."""
+    theirs = ""
+    if any(task.startswith(HARNESS) for task in study.info["tasks"]):
+        theirs = (
+            f" Tasks that begin with {HARNESS} are asked in the words of lm-evaluation-harness, in the cloze"
+            " form; nothing is subtracted from their log-likelihoods."
+        )
     if study.form == "letters":
-        return "P(answer) is the probability of the right label among all tokens of the vocabulary."
+        return f"P(answer) is the probability of the right label among all tokens of the vocabulary.{theirs}"
     return (
         "Questions were asked in the cloze form: the model sees the question without its options, and "
         "answers with the option whose words are the likeliest by their log-likelihood after the question, "
         f"{COMPARED[study.config.normalise]}. P(answer) is the right option's share of the softmax over "
-        "these."
+        f"these.{theirs}"
     )
 
 
@@ -333,7 +360,7 @@ def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:
     """Task, use, questions, source and fingerprint of all questions that the study rests on."""
     tasks = study.info["tasks"]
     rows = [
-        (task, "ask", f"{about['questions']:,}", str(about["source"]), str(about["fingerprint"]))
+        (task, _ask(about), f"{about['questions']:,}", str(about["source"]), str(about["fingerprint"]))
         for task, about in tasks.items()
     ]
     for name, use in USES:
@@ -343,3 +370,9 @@ def data_rows(study: Study) -> list[tuple[str, str, str, str, str]]:
             fingerprint = str(scores.metadata.get("fingerprint", "unknown"))
             rows.append((scores.task, use, f"{sum(scores.questions):,}", str(source), fingerprint))
     return rows
+
+
+def _ask(about: Mapping[str, Any]) -> str:
+    """Which of a task's questions were asked, in words."""
+    split = about.get("split")
+    return "ask" if split is None else "ask all" if split == "all" else f"ask the {split} split"

@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 
 from ..data.neurons import SITES
+from ..engine.cloze import asked_of
 from ..engine.memory import gib
-from ..engine.models import HookedModel, describe, device_of, tokenizer_of
+from ..engine.models import HookedModel, describe, device_of
 from ..engine.probe import probe_gradients, tokens_that_fit
-from ..engine.prompts import encode
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..study.config import RIVAL, StudyConfig
@@ -26,10 +26,10 @@ from .asking import EXPECTED, with_parts
 from .pieces import Questions, is_random, settings_of
 from .pipeline import load
 
-TIMED = {"cpu": (512, 3), "cuda": (65_536, 4), "mps": (8_192, 3)}
+TIMED = {"cpu": (192, 3), "cuda": (65_536, 4), "mps": (8_192, 3)}
 """Device -> (tokens in a batch that is timed, how many such batches), after a first one that warms up."""
-LONGEST = 4.0
-"""Seconds after which no further batch is timed."""
+LONGEST = 2.0
+"""Seconds after which no further batch is timed, once one is."""
 COUNTED = 256
 """Questions of a task whose tokens are counted: the rest is taken to have as many to a character."""
 _ROW, _FIGURE = 60, 5_000_000
@@ -65,7 +65,7 @@ class Forecast:
     def parts(self) -> pd.DataFrame:
         """One row per kind of pass: pass, questions (all times together), seconds."""
         every = self.table.assign(questions=self.table["questions"] * self.table["times"])
-        return every.groupby("pass", sort=False)[["questions", "seconds"]].sum().reset_index()
+        return pd.DataFrame(every.groupby("pass", sort=False, as_index=False)[["questions", "seconds"]].sum())
 
     @property
     def passes(self) -> float:
@@ -147,7 +147,8 @@ def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> F
     info = describe(model)
     neurons = sum(map(info.count, SITES))
     sums = {name: 4 * neurons * max(1, len(task.countries)) for name, task in questions.scored.items()}
-    (shortest,) = encode(tokenizer_of(model), [min(culture, key=lambda q: len(q.prompt))])
+    least = min(culture, key=lambda q: len(q.prompt))
+    (shortest,) = asked_of(model, replace(culture, questions=(least,))).prompts
     per_token = probe_gradients(model, SITES, shortest.tokens).bytes_per_token or 0.0
     asked = table.loc[table["pass"] != "score"]
     answers = int((asked["questions"] * asked["times"]).sum()) * _ROW
@@ -172,9 +173,12 @@ def _characters(task: Task) -> int:
 def _characters_to_a_token(model: HookedModel, task: Task) -> float:
     """Of a sample of the task's questions, whose tokens are counted."""
     sample = task[:: max(1, len(task) // COUNTED)]
-    return _characters(sample) / sum(
-        len(prompt.tokens) for prompt in encode(tokenizer_of(model), sample.questions)
-    )
+    return _characters(sample) / sum(_lengths(model, sample))
+
+
+def _lengths(model: HookedModel, task: Task) -> list[int]:
+    """Tokens of each question: of its prompt or, in the cloze form, of all its rows."""
+    return [sum(map(len, prompt.rows)) for prompt in asked_of(model, task, control=True).prompts]
 
 
 class _Enough(Exception):
@@ -186,11 +190,10 @@ def _speed(model: HookedModel, task: Task, run: Callable[..., Any]) -> float:
     where there are more."""
     device = device_of(model)
     tokens, count = TIMED[device.type]
-    few = encode(tokenizer_of(model), task[:: max(1, len(task) // COUNTED)].questions)
-    size = max(1, tokens * len(few) // sum(len(prompt.tokens) for prompt in few))
+    few = _lengths(model, task[:: max(1, len(task) // COUNTED)])
+    size = max(1, tokens * len(few) // sum(few))
     timed = task[:: max(1, len(task) // (size * (count + 1)))]
-    prompts = encode(tokenizer_of(model), timed.questions)
-    lengths = iter(sorted((len(p.tokens) for p in prompts), reverse=True))
+    lengths = iter(sorted(_lengths(model, timed), reverse=True))
     marks = [(time.perf_counter(), 0)]
 
     def advance(done: int) -> None:
@@ -198,7 +201,7 @@ def _speed(model: HookedModel, task: Task, run: Callable[..., Any]) -> float:
             torch.cuda.synchronize(device)
         if done:
             marks.append((time.perf_counter(), sum(islice(lengths, done))))
-        if len(marks) > 1 + count or marks[-1][0] - marks[0][0] > LONGEST:
+        if len(marks) > 1 + count or (len(marks) > 2 and marks[-1][0] - marks[0][0] > LONGEST):
             raise _Enough
 
     try:

@@ -14,19 +14,20 @@ from ..data.neurons import SITES, NeuronSet
 from ..data.results import EvaluationResult, concat, merged
 from ..data.scores import NeuronScores
 from ..engine.checkpoint import SAVE_EVERY, Checkpoint
-from ..engine.identity import differing, identity, model_identity
+from ..engine.identity import differing, identity
 from ..engine.models import HookedModel
-from ..errors import StudyError, TaskError
+from ..errors import StudyError
 from ..method.ablation import operation_name
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..method.selection import select_general, select_random, select_rival, select_specific
 from ..progress import Advance
+from ..study.asked import asked_tasks, culture_of
 from ..study.comparison import halves
 from ..study.config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig
 from ..study.folder import StudyFolder, part_name
 from ..study.sampling import without
-from ..tasks import Task, load_task
+from ..tasks import Task, load_task, load_tasks
 from ..tasks.question import Form
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Questions:
     """The questions of a study."""
 
     asked: tuple[Task, ...]
-    """Test splits."""
+    """What is asked with and without neurons: see `asked_tasks`."""
     scored: Mapping[str, Task]
     """"neuron", "control", "reading", and "rival" where there is one."""
     random: tuple[Task, ...] = ()
@@ -65,9 +66,10 @@ class Questions:
             StudyError: none of them is cultural, with a control and a neuron split.
         """
         how: dict[str, Any] = {"form": form or form_asked(config) or "letters", "data_dir": config.data_dir}
+        how |= {"wordings": config.wordings, "normalise": config.normalise}
         how["allow_regions"] = config.allow_regions
-        whole = [load_task(name, **how) for name in dict.fromkeys(config.tasks)]
-        culture = next((t for t in whole if t.culture and _has_control(t)), None)
+        whole = load_tasks(config.tasks, beside=(config.reading, config.rival), **how)
+        culture = culture_of(whole)
         if culture is None:
             raise StudyError(
                 f"none of the tasks {', '.join(config.tasks)} has cultural questions with a control and a"
@@ -77,7 +79,7 @@ class Questions:
         reading = load_task(config.reading, **how)
         reading = reading.filter(lambda q: q.split in (None, "neuron")).rows(config.rows).limit(config.limit)
         scored = {NEURON: found_on, CONTROL: found_on.control(), READING: reading}
-        asked = tuple(task.test_split().rows(config.rows).limit(config.limit) for task in whole)
+        asked = asked_tasks(config, whole, culture, reading)
         rival = next((t for t in asked if t.name == config.rival_task), None)
         if rival is not None:
             scored[RIVAL] = (
@@ -94,6 +96,7 @@ class Questions:
                     "fingerprint": t.fingerprint,
                     "source": t.source,
                     "questions": len(t),
+                    "split": t.split,
                 }
                 for t in self.asked
             },
@@ -104,23 +107,18 @@ class Questions:
         }
 
 
-def _has_control(task: Task) -> bool:
-    try:
-        task.neuron_split().control()
-    except TaskError:
-        return False
-    return True
-
-
 def form_asked(config: StudyConfig) -> Form | None:
     """The form that the configuration names; None where the model is to be tried."""
     return None if config.form == "auto" else config.form
 
 
-def score_settings(config: StudyConfig, form: Form) -> dict[str, Any]:
-    """How a study scores: with the defaults of `score_neurons`."""
-    settings = {"sites": [site.value for site in SITES], "method": "culnig", "bootstrap": 0, "seed": 0}
-    return settings | ({"normalise": config.normalise} if form == "cloze" else {})
+SCORE_SETTINGS: dict[str, Any] = {
+    "sites": [site.value for site in SITES],
+    "method": "culnig",
+    "bootstrap": 0,
+    "seed": 0,
+}
+"""How a study scores: with the defaults of `score_neurons`."""
 
 
 def score_label(name: str) -> str:
@@ -180,6 +178,7 @@ class Pieces:
         questions: Questions,
         model: HookedModel,
         place: StudyFolder,
+        of_model: Mapping[str, Any] | None,
         *,
         progress: bool | Advance = True,
         save_every: float = SAVE_EVERY,
@@ -187,7 +186,8 @@ class Pieces:
         self.config, self.questions, self.model, self.place = config, questions, model, place
         self.progress: bool | Advance = progress if place.world.first else False
         self.save_every = save_every
-        self.of_model = model_identity(model) if place.folder is not None else None
+        self.of_model = of_model
+        """The model's identity, where there is a folder."""
         self.tokens_per_batch: int | None = None
         """Of the first scores: all scores of a study are planned alike."""
         self._saved_at = time.monotonic()
@@ -199,7 +199,7 @@ class Pieces:
         progress = self.progress if progress is None else progress
         task = self.questions.scored[name]
         file = f"scores/{name}.safetensors"
-        of_work = self._identity(**score_settings(self.config, self.questions.form))
+        of_work = self._identity(**SCORE_SETTINGS)
         scores = self._stored(
             file, NeuronScores, lambda s: reason_against_scores(s, task.fingerprint, of_work)
         )
@@ -209,7 +209,6 @@ class Pieces:
         else:
             checkpoint = self._checkpoint(score_label(name))
             how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
-            how["normalise"] = self.config.normalise
             scores = score_neurons(self.model, task, checkpoint=checkpoint, **how)
             self.place.save(file, scores)
             self._done(checkpoint)
@@ -241,13 +240,13 @@ class Pieces:
             file, EvaluationResult, lambda r: reason_against_result(r, {task.name: task.fingerprint}, of_work)
         )
         left = task if known is None else without(task, set(known.table["id"]))
-        if result is not None or (known is not None and not len(left)):
+        result = known if result is None and not len(left) else result
+        if result is not None:
             if callable(progress):
                 progress(len(left))
-            return result if result is not None or known is None else known
+            return result
         checkpoint = self._checkpoint(ask_label(setting, label))
         how: dict[str, Any] = {"batch_size": self.config.batch_size, "progress": progress}
-        how["normalise"] = self.config.normalise
         result = evaluate(self.model, left, ablate=neurons, checkpoint=checkpoint, **how)
         if known is not None:
             result = merged([known, result], task)

@@ -13,14 +13,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..data.neurons import SITES
+from ..data.scores import NO_COUNTRY, NeuronScores
 from ..engine.checkpoint import SAVE_EVERY
+from ..engine.cloze import encode_cloze
+from ..engine.identity import model_identity
 from ..engine.loading import check_path, looks_like_path
 from ..engine.memory import check_memory
-from ..engine.models import HookedModel, describe, load_model
+from ..engine.models import HookedModel, describe, load_model, tokenizer_of
+from ..engine.prompts import encode
 from ..method.form import choose_form
 from ..progress import StudyBar
-from ..study.config import RIVAL, TOY_CONFIG, Asking, ModelConfig, StudyConfig
-from ..study.folder import StudyFolder, read_record
+from ..study.config import RIVAL, TOY_CONFIG, Asking, Machine, ModelConfig, StudyConfig, check_config
+from ..study.folder import RECORD, StudyFolder, read_record
 from ..study.sampling import about_parts
 from ..study.study import Study
 from ..tasks import load_task
@@ -65,6 +72,7 @@ def run_study(
     """
     if model is None and looks_like_path(config.model):
         check_path(Path(config.model))  # before data sets are fetched
+    check_config(config)
     place = StudyFolder(Path(folder) if folder is not None else None, asdict(config))
     with place.opened(resume=resume, overwrite=overwrite):
         questions = Questions.load(config)
@@ -74,14 +82,17 @@ def run_study(
             questions = Questions.load(config, form["form"])
         known = _recorded(place).get(PART) or (repeats or {}).get(PART)
         questions = with_parts(questions, config, {PART: known} if known else {})
-        info = {**about_model(model), **questions.info(), "form": form, "versions": versions()}
+        rehearse(config, model, questions)
+        of_model = model_identity(model) if place.folder is not None else None
+        info = {**about_model(model, of_model), **questions.info(), "form": form, "versions": versions()}
         if questions.random:
             info[PART] = about_parts(questions.random)
         if repeats is not None:
             check_repeats(info, repeats)
         place.start(info)
         study = Study(config, info, folder=place.folder)
-        pieces = Pieces(config, questions, model, place, progress=progress, save_every=save_every)
+        how: dict[str, Any] = {"progress": progress, "save_every": save_every}
+        pieces = Pieces(config, questions, model, place, of_model, **how)
         settings = settings_of(config, rival=RIVAL in questions.scored)
         with StudyBar(cost(questions, settings), enabled=progress and place.world.first) as bar:
             for name, task in questions.scored.items():
@@ -95,9 +106,42 @@ def run_study(
                 study, pieces, settings, bar, decided=lambda: place.start(info), reported=early.report
             )
         study.left = 0
-        draw(study, place)
-        place.tidy()
+        drawn = draw(study, place)
+        place.finish([*files_of(study), *drawn])
     return study
+
+
+def rehearse(config: StudyConfig, model: HookedModel, questions: Questions) -> None:
+    """Raises now what would be raised hours later: questions without tokens, shares and countries that
+    nothing can be selected with. Everything is encoded, and selected from random scores."""
+    tokenizer, rng, about = tokenizer_of(model), np.random.default_rng(0), describe(model)
+    for task in {t.fingerprint: t for t in (*questions.asked, *questions.scored.values())}.values():
+        (encode_cloze if task.form == "cloze" else encode)(tokenizer, task.questions)
+    scores = {}
+    for name, task in questions.scored.items():
+        countries = task.countries or (NO_COUNTRY,)
+        shapes = {s: (len(countries), about.layers, about.widths[s]) for s in SITES if s in about.widths}
+        arrays = {site: rng.random(shape, dtype=np.float32) for site, shape in shapes.items()}
+        ones = (1,) * len(countries)
+        known = {"task": task.name, "form": task.form, "model": about.name, "revision": about.revision}
+        scores[name] = NeuronScores(arrays, countries, ones, (1.0,) * len(countries), 1, ones, known)
+    said = logging.getLogger("culnig_tl")
+    level = said.level
+    said.setLevel(logging.ERROR)  # what there is to say of real scores
+    try:
+        select(config, scores)
+    finally:
+        said.setLevel(level)
+
+
+def files_of(study: Study) -> list[str]:
+    """Names of the files that a finished study has in its folder."""
+    return [
+        RECORD,
+        *(f"scores/{name}.safetensors" for name in study.scores),
+        *(f"neurons/{name}.parquet" for name in study.neurons),
+        *(f"results/{name}.parquet" for name in study.results),
+    ]
 
 
 def _form_of(
@@ -120,13 +164,17 @@ def _recorded(place: StudyFolder) -> Mapping[str, Any]:
     return {} if record is None else record["info"]
 
 
-def form_for(asking: Asking, model: HookedModel, task: str, config: ModelConfig) -> Form:
-    """The form that is asked for; where it is left open, the one in which the model knows more of the
-    task."""
+def asked_as(asking: Asking, model: HookedModel, task: str, config: Machine) -> dict[str, Any]:
+    """What `load_task` is given so that questions are asked in the form that is asked for; where it is left
+    open, in the one in which the model knows more of the task."""
+    return {"form": _form_for(asking, model, task, config), "normalise": asking.normalise}
+
+
+def _form_for(asking: Asking, model: HookedModel, task: str, config: Machine) -> Form:
     if asking.form != "auto":
         return asking.form
-    how: dict[str, Any] = {"data_dir": config.data_dir, "allow_regions": asking.allow_regions}
-    whole = load_task(task.removesuffix(CONTROL), **how)
+    how: dict[str, Any] = {"wordings": asking.wordings, "allow_regions": asking.allow_regions}
+    whole = load_task(task.removesuffix(CONTROL), data_dir=config.data_dir, **how)
     found = whole if all(q.split is None for q in whole) else whole.neuron_split()
     choice = choose_form(model, found, batch_size=config.batch_size)
     log.warning("%s", choice)
@@ -161,25 +209,27 @@ class Early:
         if self.study.left > 0:
             from ..pages.report import write_report
 
-            write_report(self.study, self.pieces.place.folder / "report.html")
+            write_report(self.study, self.pieces.place.at("report.html"))
         ended = time.monotonic()
         self._next = ended + max(self.every, 20 * (ended - began))
 
 
-def draw(study: Study, place: StudyFolder) -> None:
-    """Figures and report, from what the study holds."""
+def draw(study: Study, place: StudyFolder) -> list[str]:
+    """Figures and report, from what the study holds; returns the names of their files."""
     if place.folder is None or not place.world.first:
-        return
+        return []
     from ..figures.gallery import figures_of
     from ..pages.page import write_figures
     from ..pages.report import write_report
 
-    write_figures(figures_of(study), place.folder / "figures")
-    write_report(study, place.folder / "report.html")
+    figures = figures_of(study)
+    write_figures(figures, place.at("figures"))
+    write_report(study, place.at("report.html"))
+    return ["report.html", *(f"figures/{name}.html" for name in figures)]
 
 
-def about_model(model: HookedModel) -> dict[str, Any]:
-    """What `study.json` says of the model."""
+def about_model(model: HookedModel, known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `study.json` says of the model; `known` is its identity."""
     about = describe(model)
     return {
         "model": about.name,
@@ -188,6 +238,7 @@ def about_model(model: HookedModel) -> dict[str, Any]:
         "device": about.device,
         "layers": about.layers,
         "widths": {site.value: width for site, width in about.widths.items()},
+        "identity": known,
     }
 
 

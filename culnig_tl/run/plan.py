@@ -21,16 +21,16 @@ from ..data.neurons import NeuronSet
 from ..data.results import EvaluationResult, concat
 from ..data.scores import NeuronScores
 from ..engine.checkpoint import SAVE_EVERY
-from ..engine.identity import MODEL_PARTS, identity
+from ..engine.identity import MODEL_PARTS, differing, identity, model_identity
 from ..errors import CulnigError, StudyError
 from ..method.ablation import operation_name
-from ..study.config import RIVAL, UNCHANGED, StudyConfig
-from ..study.folder import PARTS, PLAN, RECORD, StudyFolder, part_name, read_record
+from ..study.config import RIVAL, UNCHANGED, StudyConfig, check_config
+from ..study.folder import PARTS, PLAN, RECORD, StudyFolder, check_info, part_name, read_record
 from ..study.sampling import about_parts
 from ..study.study import Study
-from ..tasks.question import Form
 from .asking import EXPECTED, PART, with_parts
 from .pieces import (
+    SCORE_SETTINGS,
     Pieces,
     Questions,
     ask_label,
@@ -39,11 +39,11 @@ from .pieces import (
     reason_against_result,
     reason_against_scores,
     score_label,
-    score_settings,
     select,
     settings_of,
 )
-from .pipeline import about_model, draw, load, versions
+from .pipeline import about_model, draw, files_of, load, rehearse, versions
+from .repeat import words_of_places
 
 LISTS = {1: "1-first.txt", 2: "2-then.txt", 3: "3-last.txt"}
 """Commands that need nothing; that need the first ones; the one that needs all."""
@@ -63,9 +63,10 @@ class Piece:
     step: int
     """1 needs nothing, 2 the scores, 3 everything."""
 
-    def command(self, folder: Path) -> str:
+    def command(self, folder: Path, config: StudyConfig) -> str:
         """How a shell starts it."""
-        return f"culnig-tl run --from {shlex.quote(str(folder / RECORD))} --piece {shlex.quote(self.label)}"
+        words = ["--from", str(folder / RECORD), "--piece", self.label, *words_of_places(config)]
+        return shlex.join(["culnig-tl", "run", *words])
 
 
 def pieces_of(config: StudyConfig, asked: Sequence[str], scored: Sequence[str]) -> list[Piece]:
@@ -82,6 +83,7 @@ def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = Fal
 
     Raises `StudyError` where the folder holds another study, or the model would have to be tried first.
     """
+    check_config(config)
     form = form_asked(config)
     if form is None:
         raise StudyError("a plan cannot try the model: say --form letters or --form cloze")
@@ -95,7 +97,7 @@ def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = Fal
             place.start(info | ({PART: about_parts(questions.random)} if questions.random else {}))
         pieces = pieces_of(config, [task.name for task in questions.asked], list(questions.scored))
         for step, name in LISTS.items():
-            lines = [piece.command(place.folder or Path()) for piece in pieces if piece.step == step]
+            lines = [piece.command(place.folder or Path(), config) for piece in pieces if piece.step == step]
             place.write(f"{PLAN}/{name}", ("\n".join(lines) + "\n").encode())
     return pieces
 
@@ -144,8 +146,17 @@ def run_piece(
                 wanted = ", ".join(map(score_label, missing))
                 raise StudyError(f"the piece {label!r} needs scores that are not there yet: {wanted}")
         model = load(config)
-        pieces = Pieces(config, questions, model, place, progress=progress, save_every=save_every)
-        place.write(MODEL, json.dumps(about_model(model)).encode())
+        about = about_model(model, model_identity(model))
+        said = _model_of(place, about)
+        if said and (why := differing(about["identity"], said.get("identity"))):
+            raise StudyError(
+                f"the other pieces in {folder} are of another model ({why}): plan the study anew"
+            )
+        if task is None:
+            rehearse(config, model, questions)
+        how: dict[str, Any] = {"progress": progress, "save_every": save_every}
+        pieces = Pieces(config, questions, model, place, about["identity"], **how)
+        place.write(MODEL, json.dumps(about).encode())
         if task is None:
             return str(pieces.score(next(name for name in questions.scored if score_label(name) == label)))
         neurons = None
@@ -173,15 +184,15 @@ def gather(config: StudyConfig, folder: str | Path) -> Study:
         results = check.results(neurons)
         check.strangers()
         check.finish(place)
-        info = {**_model_of(folder, planned), **planned, "versions": versions()}
+        info = {**_model_of(place, planned), **planned, "versions": versions()}
         place.start(info)
         study = Study(config, info, scores, neurons, results, folder)
         for name, neuron_set in neurons.items():
             place.save(f"neurons/{name}.parquet", neuron_set)
         for setting, result in results.items():
             place.save(f"results/{setting}.parquet", result)
-        draw(study, place)
-        place.tidy()
+        drawn = draw(study, place)
+        place.finish([*files_of(study), *drawn])
     return study
 
 
@@ -190,7 +201,6 @@ class _Check:
 
     def __init__(self, folder: Path, config: StudyConfig, info: Mapping[str, Any]) -> None:
         self.folder, self.config, self.info = folder, config, info
-        self.form: Form = info["form"]["form"]
         parts = info.get(PART, {})
         self.prints = {name: task["fingerprint"] for name, task in info["tasks"].items()}
         self.of_random = self.prints | {name: part["fingerprint"] for name, part in parts.items()}
@@ -231,7 +241,7 @@ class _Check:
             reason = reason_against_scores(
                 scores,
                 about["fingerprint"],
-                identity(self.of_model or {}, **score_settings(self.config, self.form)),
+                identity(self.of_model or {}, **SCORE_SETTINGS),
             )
             if reason is not None:
                 self.reject(label, f"{file} does not belong: {reason}")
@@ -287,11 +297,11 @@ class _Check:
 
     def finish(self, place: StudyFolder) -> None:
         """Raises `StudyError` where something is missing or foreign."""
-        lines = [Piece(label, 0).command(self.folder.resolve()) for label in self.missing]
+        lines = [Piece(label, 0).command(self.folder.resolve(), self.config) for label in self.missing]
         if lines:
             place.write(MISSING, ("\n".join(lines) + "\n").encode())
         else:
-            (self.folder / MISSING).unlink(missing_ok=True)
+            place.remove(MISSING)
         said = []
         if self.missing:
             said.append(
@@ -315,16 +325,17 @@ def _planned(folder: Path) -> Mapping[str, Any]:
     return record["info"]
 
 
-def _model_of(folder: Path, info: Mapping[str, Any]) -> Mapping[str, Any]:
+def _model_of(place: StudyFolder, info: Mapping[str, Any]) -> dict[str, Any]:
     """What the pieces have said of their model; a study that was gathered before knows it itself."""
-    try:
-        return json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = place.at(MODEL)
+    if not path.is_file():
         if "layers" in info:
             return {}
-        raise StudyError(f"{folder / MODEL} is missing: run one of the pieces again") from None
-    except ValueError as error:
-        raise StudyError(f"{folder / MODEL} cannot be read ({error}): run one of the pieces again") from error
+        raise StudyError(f"{path} is missing: run one of the pieces again")
+    with io.reading(path, "what pieces say of their model"):
+        said = json.loads(path.read_text(encoding="utf-8"))
+        check_info({**said, "tasks": {}})
+        return said
 
 
 def _few(items: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ questions."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from ..engine.loading import has_commit
 from ..errors import StudyError
 from ..study.config import StudyConfig, config_from
 from ..study.folder import RECORD, read_record_file
+from ..tasks.registry import is_file
 from ..version import __version__
 
 log = logging.getLogger(__name__)
 
-ELSEWHERE = ("data_dir", "device", "device_map")
+ELSEWHERE = ("data_dir", "wordings", "device", "device_map")
 """What may differ where a study is repeated: where things are, not what they are."""
 
 
@@ -48,26 +50,37 @@ class Recorded:
                 raise StudyError(f"--from repeats a study as it was: leave out --{option}")
 
 
-def recorded(path: Path) -> Recorded:
+def words_of_places(config: StudyConfig) -> list[str]:
+    """Options with the folders and files that a study's questions are read from, as a command line has them.
+    A record alone does not have them read: it may be somebody else's."""
+    places = {"tasks": ",".join(config.tasks), "reading": config.reading, "rival": config.rival or ""}
+    words = ["--data-dir", config.data_dir] if config.data_dir is not None else []
+    for name, value in places.items():
+        if any(is_file(word) for word in value.split(",") if word):
+            words += [f"--{name}", value]
+    return words
+
+
+def recorded(path: Path, given: Sequence[str] = ()) -> Recorded:
     """Reads a study's record, from study.json or the folder that holds it.
+
+    Args:
+        given: options of the command line: places that questions are read from are taken from there alone.
 
     Raises:
         StudyError: there is none, or it cannot be read.
     """
     file = path / RECORD if path.is_dir() else path
     record = read_record_file(file)
-    stored, info = record["config"], record["info"]
-    tasks = stored.get("tasks")
-    scalar = (str, int, float, type(None))
-    if (
-        not isinstance(tasks, list)
-        or not all(isinstance(task, str) for task in tasks)
-        or not all(isinstance(value, scalar) for name, value in stored.items() if name != "tasks")
-    ):
-        raise StudyError(
-            f"{path} is not a study's record: its arguments are not of the types that a study has"
-        )
-    config = config_from(stored)
+    config, info = config_from(record["config"]), record["info"]
+    named = words_of_places(config)
+    for option in named[::2]:
+        if option not in given:
+            said = f"{file} has questions read from elsewhere: where you trust it, say {shlex.join(named)}"
+            if option != "--data-dir":
+                raise StudyError(said)
+            log.warning("%s", said)
+            config = replace(config, data_dir=None)
     if config.revision is None and config.model != TOY and has_commit(config.model):
         config = replace(config, revision=info.get("revision"))  # the commit of then, not the branch of now
     return Recorded(file.parent, config, info, record.get("version"))

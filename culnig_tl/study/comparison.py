@@ -92,9 +92,9 @@ def compare(
                     f"results to compare are of one model: {key} is {base.metadata.get(key)!r} and"
                     f" {result.metadata.get(key)!r}"
                 )
-    of_random = random_sets[0].table[["task", "id"]]
+    of_random = random_sets[0].asked
     if (
-        not _same(ablated, base.table[["task", "id"]])
+        not _same(ablated, base.asked)
         or not all(_same(result, of_random) for result in random_sets)
         or not _same(base.shared_with(random_sets[0]), of_random)
     ):
@@ -106,7 +106,7 @@ def compare(
 
 
 def _same(result: EvaluationResult, asked: pd.DataFrame) -> bool:
-    return result.table[["task", "id"]].reset_index(drop=True).equals(asked.reset_index(drop=True))
+    return result.asked.reset_index(drop=True).equals(asked.reset_index(drop=True))
 
 
 def task_drop(

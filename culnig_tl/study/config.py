@@ -3,17 +3,21 @@ and `study.json`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import PurePath
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..defaults import DROP_READING, MIN_Z, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
+from ..defaults import DROP_READING, MIN_Z, PAPER_TASKS, RANDOM_SETS, TOP_ATTN, TOP_MLP, TOP_SPECIFIC, TOY
 from ..errors import StudyError
+from ..tasks.rows import is_unicode
+from ..tasks.wordings import PAPER as PAPER_WORDINGS
 
 UNCHANGED, GENERAL, SPECIFIC, RIVAL = "unchanged", "culture-general", "culture-specific", "rival"
 RANDOM = {"count": "random", "layer": "random by layer"}
 """How random sets are matched -> their name in tables."""
+MOST_SHARE = 0.5
+"""Of the neurons: random sets of more would be those that were selected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,9 @@ class Machine:
     """auto, cuda, cuda:0, mps or cpu."""
     dtype: str = "auto"
     """auto, bfloat16, float32 or float64."""
-    batch_size: int | Literal["auto"] = "auto"
-    """Questions per batch, or auto."""
+    batch_size: int | Literal["auto", "even"] = "auto"
+    """Questions per batch; auto: as many as fit; even: as many as fit of one length each, without padding, so
+    that a bfloat16 model says the same of a question as alone."""
     data_dir: str | None = None
     """Local mirror of the Hub's data sets, FOLDER/<org>/<name>; by default CULNIG_DATA_DIR's."""
 
@@ -64,6 +69,9 @@ class Asking:
     nothing, or its length."""
     allow_regions: bool = False
     """Of your own files: take a name in the column country that is no country's for a region."""
+    wordings: str | None = None
+    """TOML file of instruction wordings that replace the package's, for the tasks that it names; or paper:
+    the package's in the form of the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +91,11 @@ class StudyConfig(Shares, Asking, ModelConfig):
     """Everything that determines a study's result."""
 
     tasks: tuple[str, ...] = ("blend", "commonsenseqa", "qnli", "mrpc")
-    """Tasks to ask; the neurons are found on the first one that has cultural questions with a control."""
+    """Tasks to ask; the neurons are found on the first one that has cultural questions with a control.
+    lm_eval:NAME is a task of lm-evaluation-harness."""
+    split: Literal["auto", "neuron", "test", "all"] = "auto"
+    """Which questions are asked. auto: all, as in the paper, but the test split alone of a task that neurons
+    were found on (the tasks of culture, reading and rival); or neuron, test, all of every task."""
     reading: str = "countryrc"
     """Country reading comprehension: neurons that serve it are removed."""
     rival: str | None = "commonsenseqa"
@@ -106,7 +118,9 @@ class StudyConfig(Shares, Asking, ModelConfig):
     @property
     def rival_task(self) -> str | None:
         """The rival's name as a task: a file's is its stem."""
-        return None if self.rival is None else PurePath(self.rival).stem if "." in self.rival else self.rival
+        from ..tasks.question import task_name  # slower than what the command line waits for
+
+        return None if self.rival is None else task_name(self.rival)
 
     @property
     def shares(self) -> Shares:
@@ -128,18 +142,76 @@ any result of suppressing neurons in the shipped model was seen. It answers at o
 asked all questions."""
 
 
-def defaults_for(model: str) -> StudyConfig:
+PAPER_CONFIG = StudyConfig(
+    tasks=PAPER_TASKS,
+    reading="countryrc-paper",
+    wordings=PAPER_WORDINGS,
+    split="auto",
+    random_questions="all",
+)
+"""The paper's protocol: its tasks, rows, thresholds, number of random sets, and form of wordings, in this
+project's words. What still differs is listed in docs/methods.md."""
+
+
+def defaults_for(model: str, preset: str | None = None) -> StudyConfig:
     """What holds for a model where nothing else is said: the toy's own tasks and shares, or those of the
-    paper."""
-    return TOY_CONFIG if model == TOY else StudyConfig(model=model)
+    paper; with the preset "paper" the whole of its protocol.
+
+    Raises `StudyError` for the toy with that preset, and for another preset.
+    """
+    if preset is None:
+        return TOY_CONFIG if model == TOY else StudyConfig(model=model)
+    if preset != "paper":
+        raise StudyError(f"unknown preset {preset!r}: there is paper")
+    if model == TOY:
+        raise StudyError("--preset paper needs --model: the embedded model knows its own tasks only")
+    return replace(PAPER_CONFIG, model=model)
 
 
 def config_from(stored: Mapping[str, Any]) -> StudyConfig:
     """The configuration in a `study.json`. Raises `StudyError` for an argument that this version does not
-    know."""
-    known = {f.name for f in fields(StudyConfig)}
-    unknown = set(stored) - known
+    know, or of another type."""
+    kinds = get_type_hints(StudyConfig)
+    unknown = set(stored) - set(kinds)
     if unknown:
         raise StudyError(f"study.json has an argument that this version does not know: {sorted(unknown)[0]}")
-    given: dict[str, Any] = {**stored, "tasks": tuple(stored["tasks"])}
+    tasks = stored["tasks"]
+    given: dict[str, Any] = {**stored, "tasks": tuple(tasks) if isinstance(tasks, (list, tuple)) else tasks}
+    for name, value in given.items():
+        if not _is_a(value, kinds[name]):
+            raise StudyError(f"study.json says {name} = {str(value)[:60]!r}, which is of another type")
     return StudyConfig(**given)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type that a field's annotation names."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in parts and isinstance(value, str)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(part, parts[0]) for part in value)
+    if parts:
+        return any(_is_a(value, part) for part in parts)
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def check_config(config: StudyConfig) -> None:
+    """Raises `StudyError` where a study could not end, whatever its model and questions are."""
+    for name in ("top_mlp", "top_attn", "top_specific", "drop_reading"):
+        share = getattr(config, name)
+        if not 0 <= share <= MOST_SHARE or (share == 0 and name == "top_mlp"):
+            option = name.replace("_", "-")
+            raise StudyError(f"--{option} is a share from 0 to {MOST_SHARE} (1% is 0.01), not {share}")
+    for name, least in (("limit", 1), ("batch_size", 1), ("random_sets", 1), ("seed", 0)):
+        count = getattr(config, name)
+        if isinstance(count, int) and not least <= count < 2**32:
+            raise StudyError(f"--{name.replace('_', '-')} is a whole number from {least}, not {count}")
+    if not math.isfinite(config.z):
+        raise StudyError(f"--z is a number, not {config.z}")
+    if not config.tasks:
+        raise StudyError("no task is named: say --tasks blend, or another with cultural questions")
+    for text in (config.model, *config.tasks, config.reading, config.rival or "", config.data_dir or ""):
+        if not is_unicode(text):
+            raise StudyError(f"{text!r} holds half a character (a lone surrogate): write it in UTF-8")

@@ -42,7 +42,7 @@ class Finding:
     """One test of the claim, and what the numbers say."""
 
     name: str
-    """"ability", "random", "culture alone", "rival", "other culture", "countries" or "sample"."""
+    """"ability", "random", "culture alone", "rival", "other culture", "countries", "sample" or "seen"."""
     holds: Holds
     title: str
     """In a few words, without a number."""
@@ -88,6 +88,8 @@ class Findings:
     """Rank-1 share of the country x neuron matrix, 0 to 1, where countries were scored."""
     limit: int | None = None
     """Questions per task that were asked at most."""
+    split: str = "test"
+    """Which of the questions of `task` were asked: the test split, or others too."""
 
     def claims(self) -> list[Finding]:
         """Every finding; what does not hold comes first."""
@@ -99,6 +101,7 @@ class Findings:
             self._other_culture(),
             self._countries(),
             self._sample(),
+            self._seen(),
         ]
         return sorted((f for f in found if f is not None), key=lambda finding: _ORDER.index(finding.holds))
 
@@ -393,6 +396,16 @@ class Findings:
         return Finding(
             "sample", Holds.CAUTION, "Only a part of the questions was asked", text, {"limit": self.limit}
         )
+
+    def _seen(self) -> Finding | None:
+        if self.split == "test":
+            return None
+        which = "were all asked" if self.split == "all" else "alone were asked"
+        text = (
+            f"The questions of {self.task} that the neurons were found on {which}: there the drop says less"
+            " than on questions of other topics. --split auto leaves them out."
+        )
+        return Finding("seen", Holds.CAUTION, "Neurons were asked what they were found on", text)
 
 
 # ------------------------------------------------------------------------------------------- numbers in words

@@ -3,18 +3,23 @@ own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.results import concat
+import pandas as pd
+
+from .. import io
+from ..data.results import EvaluationResult, concat
 from ..engine.models import HookedModel, describe, load_model
 from ..errors import StudyError
 from ..method.evaluation import evaluate
 from ..method.selection import select_random
 from ..progress import progress_bar
-from ..tasks import Task, load_task
-from .config import GENERAL, RANDOM
+from ..tasks import Task, load_task, load_tasks
+from .asked import asked_tasks
+from .config import GENERAL, RANDOM, UNCHANGED
 from .sampling import parts_known
 from .study import Study
 
@@ -26,13 +31,28 @@ class OpenStudy:
     study: Study
     model: HookedModel
     tasks: tuple[Task, ...]
-    """Test splits, as the study asked them."""
+    """The questions that the study asked."""
     random: tuple[Task, ...]
     """The parts of them that its random sets were asked."""
     culture: Task
     """Neuron split that the study's neurons were found on."""
     reading: Task
     """Neuron split of country reading comprehension."""
+
+    def unchanged(self, tasks: Sequence[Task]) -> EvaluationResult | None:
+        """The unchanged model's answers to these tasks, which the study holds: they need not be asked again.
+
+        None where it does not hold all of them, or the model runs in another dtype now.
+        """
+        known = self.study.results[UNCHANGED]
+        if describe(self.model).dtype != self.study.info.get("dtype"):
+            return None
+        asked = pd.MultiIndex.from_tuples([(q.task, q.id) for task in tasks for q in task])
+        rows = known.table.set_index(pd.MultiIndex.from_frame(known.asked))
+        if not asked.isin(rows.index).all():
+            return None
+        prints = {"fingerprints": {task.name: task.fingerprint for task in tasks}}
+        return EvaluationResult(rows.loc[asked].reset_index(drop=True), {**known.metadata, **prints})
 
 
 def study_of(study: Study | OpenStudy | str | Path) -> Study:
@@ -57,27 +77,26 @@ def open_study(
         data_dir: local mirror of the Hub's data sets; the study's own by default.
 
     Raises:
-        StudyError: no study in the folder, its model or questions have changed since, or its cloze questions
-            were normalised in another way than what continues from it would do.
+        StudyError: no study in the folder, or its model or questions have changed since.
     """
     if isinstance(study, OpenStudy):
         return study
     done = study_of(study)
     config, where = done.config, data_dir or done.config.data_dir
     label = "the study" if done.folder is None else f"the study in {done.folder}"
-    if done.form == "cloze" and config.normalise != "unconditional":
-        raise StudyError(
-            f"{label} was asked with normalise={config.normalise!r}: only 'unconditional' can be continued"
-        )
-    how: dict[str, Any] = {"form": done.form, "data_dir": where, "allow_regions": config.allow_regions}
-    loaded = [load_task(word, **how) for word in dict.fromkeys(config.tasks)]
+    how: dict[str, Any] = {"data_dir": where, "wordings": config.wordings, **done.asked_as}
+    how["allow_regions"] = config.allow_regions
+    loaded = load_tasks(config.tasks, **how)
     whole = {task.name: task for task in loaded}
-    tasks = tuple(task.test_split().rows(config.rows).limit(config.limit) for task in whole.values())
     culture = whole[done.culture_task].neuron_split().rows(config.rows).limit(config.limit)
     reading = load_task(config.reading, **how)
     reading = reading.filter(lambda q: q.split in (None, "neuron")).rows(config.rows).limit(config.limit)
-    for task, known in ((culture, done.scores["neuron"]), (reading, done.scores["reading"])):
-        if task.fingerprint != known.metadata["fingerprint"]:
+    tasks = asked_tasks(config, loaded, culture, reading)
+    known = [(task, done.info["tasks"][task.name]["fingerprint"]) for task in tasks]
+    known += [(culture, done.scores["neuron"].metadata["fingerprint"])]
+    known += [(reading, done.scores["reading"].metadata["fingerprint"])]
+    for task, fingerprint in known:
+        if task.fingerprint != fingerprint:
             raise StudyError(
                 f"the questions of {task.name} are not those of {label}: run it again with --overwrite"
             )
@@ -114,5 +133,5 @@ def more_random_sets(
             ]
             study.neurons[name], study.results[name] = neurons, concat(answers)
             if study.folder is not None:
-                neurons.save(study.folder / "neurons" / f"{name}.parquet")
-                study.results[name].save(study.folder / "results" / f"{name}.parquet")
+                neurons.save(io.inside(study.folder, f"neurons/{name}.parquet"))
+                study.results[name].save(io.inside(study.folder, f"results/{name}.parquet"))

@@ -3,22 +3,24 @@ folder."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .. import io
 from ..data.neurons import NeuronSet
 from ..data.results import EvaluationResult, on_all_questions
 from ..data.scores import NeuronScores
 from ..data.statistics import Drop
+from ..engine.identity import MODEL_PARTS, differing, digest_of
 from ..errors import StudyError
 from ..tasks.question import Form
 from .comparison import in_first_half, task_drop
 from .config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig, config_from
 from .findings import Findings, TaskDrops
-from .folder import read_record
+from .folder import own_files, read_record
 
 
 @dataclass
@@ -49,6 +51,11 @@ class Study:
     def form(self) -> Form:
         """How its questions were answered: "letters" or "cloze"."""
         return self.info.get("form", {}).get("form", "letters")
+
+    @property
+    def asked_as(self) -> dict[str, Any]:
+        """What `load_task` is given so that questions are asked as the study asked them."""
+        return {"form": self.form, "normalise": self.config.normalise}
 
     def random_settings(self, match: str) -> list[str]:
         """Names of the random sets of one kind that were evaluated."""
@@ -174,6 +181,7 @@ class Study:
             rival=self.config.rival_task if has_rival else None,
             shared_pattern=specific.provenance.shared_pattern if specific is not None else None,
             limit=self.config.limit,
+            split=self.info["tasks"][self.culture_task].get("split", "test"),
         )
 
     def sentence(self) -> str:
@@ -198,18 +206,23 @@ class Study:
 
     @classmethod
     def load(cls, folder: str | Path) -> Study:
-        """Reads a study's folder. Raises `StudyError` where it holds none, or an unfinished one."""
+        """Reads a study's folder. Raises `StudyError` where it holds none, an unfinished one, or parts of
+        several; `FileError` where a file is damaged or a link leads out of it."""
         folder = Path(folder)
         record = read_record(folder)
         if record is None:
             raise StudyError(f"{folder} holds no study: no study.json in it")
-        study = cls(config_from(record["config"]), record["info"], folder=folder)
-        for path in sorted((folder / "scores").glob("*.safetensors")):
-            study.scores[path.stem] = NeuronScores.load(path)
-        for path in sorted((folder / "neurons").glob("*.parquet")):
-            study.neurons[path.stem] = NeuronSet.load(path)
-        for path in sorted((folder / "results").glob("*.parquet")):
-            study.results[path.stem] = EvaluationResult.load(path)
+        config = replace(config_from(record["config"]), data_dir=None)  # a place is named by who is here
+        study = cls(config, record["info"], folder=folder)
+        for path in own_files(folder):
+            if path.suffix == io.TEMPORARY:
+                continue
+            if path.parent == folder / "scores":
+                study.scores[path.stem] = NeuronScores.load(path)
+            elif path.parent == folder / "neurons":
+                study.neurons[path.stem] = NeuronSet.load(path)
+            elif path.parent == folder / "results":
+                study.results[path.stem] = EvaluationResult.load(path)
         missing = (
             [n for n in ("neuron",) if n not in study.scores]
             + [n for n in (GENERAL,) if n not in study.neurons]
@@ -220,7 +233,46 @@ class Study:
                 f"the study in {folder} is not finished ({', '.join(missing)} missing): run it again with"
                 " --resume"
             )
+        reason = study._mixed()
+        if reason is not None:
+            raise StudyError(f"{folder} holds parts of several studies: {reason}; run it again with --resume")
         return study
+
+    def _mixed(self) -> str | None:
+        """Which of its parts are not of the model, the questions and the neurons that the others are of."""
+        said = self.info.get("identity") or self.scores["neuron"].metadata.get("identity") or {}
+        of_model = {part: said.get(part) for part in MODEL_PARTS}
+        first = self.scores["neuron"]
+        shape = (self.info.get("layers", first.layers), {s.value: w for s, w in first.widths.items()})
+        for name, scores in self.scores.items():
+            theirs = scores.metadata.get("identity") or {}
+            if reason := differing(of_model, {part: theirs.get(part) for part in MODEL_PARTS}):
+                return f"in scores/{name} the {reason}"
+            known = self.info.get("scored", {}).get(name, {}).get("fingerprint")
+            if known not in (None, scores.metadata.get("fingerprint")):
+                return f"scores/{name} are of other questions"
+            if shape != (scores.layers, {s.value: w for s, w in scores.widths.items()}):
+                return f"scores/{name} are of a model of another shape"
+        for name, neurons in self.neurons.items():
+            known = neurons.provenance
+            if known.identity not in (None, digest_of(of_model)):
+                return f"neurons/{name} are of another model"
+            reach: Any = neurons.table.groupby("site")[["layer", "neuron"]].max()
+            for site, layer, neuron in reach.itertuples():
+                if layer >= shape[0] or neuron >= shape[1].get(site, 0):
+                    return f"neurons/{name} are of a model of another shape"
+        for name, result in self.results.items():
+            theirs = result.metadata.get("identity") or {}
+            if reason := differing(of_model, {part: theirs.get(part) for part in MODEL_PARTS}):
+                return f"in results/{name} the {reason}"
+            neurons = None if name == UNCHANGED else self.neurons.get(name)
+            hashed = None if neurons is None else neurons.hash
+            known = name == UNCHANGED or neurons is not None
+            if known and theirs and theirs.get("neurons") != hashed:
+                return f"results/{name} are of other neurons"
+            if {*result.table["task"].unique()} != {*self.info["tasks"]}:
+                return f"results/{name} are of other tasks"
+        return None
 
 
 def _always_one_label(result: EvaluationResult, task: str) -> float | None:

@@ -7,7 +7,7 @@ later, by `neuron_split()`, `test_split()`, `control()` and `limit(64)`.
 
 from .countries import COUNTRIES, SPECIFIC_COUNTRIES
 from .question import Question, Split, Task, alignment, letters, seeded_random
-from .registry import TASKS, TaskInfo, TaskRow, list_tasks, load_task
+from .registry import TASKS, TaskInfo, TaskRow, list_tasks, load_task, load_tasks
 from .wordings import Wording
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "letters",
     "list_tasks",
     "load_task",
+    "load_tasks",
     "seeded_random",
 ]

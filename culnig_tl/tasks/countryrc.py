@@ -19,7 +19,9 @@ from .rows import read_file
 from .wordings import Wording, check_blanks
 from .wordings import wordings as package_wordings
 
-NAME = "countryrc"
+NAME, PAPER_NAME = "countryrc", "countryrc-paper"
+PAPER_HALF = 25
+"""Passages in each half of the paper's file."""
 NESTED = frozenset({"Indonesia", "West Java"})
 """One is part of the other, so they never appear in the same question."""
 _OPENING = re.compile(r"(?:^|[.!?][\"'”]?\s+)[\"'“]?(?=\{(?:country|distractor)\})")
@@ -37,9 +39,12 @@ class Passage:
     def has_distractor(self) -> bool:
         return "{distractor}" in self.text
 
-    def tell(self, country: str, distractor: str) -> str:
-        """The text with its blanks filled in, grammatically: ``The USA was the only place ...``"""
-        blanks = {"country": in_sentence(country), "distractor": in_sentence(distractor)}
+    def tell(self, country: str, distractor: str, *, articles: bool = True) -> str:
+        """The text with its blanks filled in, grammatically: ``The USA was the only place ...``; or the bare
+        names, without `articles`."""
+        blanks = {"country": country, "distractor": distractor}
+        if articles:
+            blanks = {key: in_sentence(name) for key, name in blanks.items()}
         opening = {key: value[0].upper() + value[1:] for key, value in blanks.items()}
         starts = {match.end() for match in _OPENING.finditer(self.text)}
         return re.sub(
@@ -51,11 +56,30 @@ class Passage:
 
 def load(*, wordings: tuple[Wording, ...] | None = None, path: str | Path | None = None) -> Task:
     """The task; `path` names a file of passages in the authors' format."""
-    passages = own_passages() if path is None else read_passages(path)
+    return _load(NAME, own_passages() if path is None else read_passages(path), wordings, path)
+
+
+def load_paper(*, wordings: tuple[Wording, ...] | None = None, path: str | Path | None = None) -> Task:
+    """The task with wrong options, names and number of rows as in the authors' scripts.
+
+    The wrong options are three of all 15 other countries, so that the options alone give the answer away more
+    often (only eight countries are ever right, and two of the three may be parts of one another); names have
+    no article; and of the package's passages, 25 are in each half.
+    """
+    if path is not None:
+        return _load(PAPER_NAME, read_passages(path), wordings, path)
+    own = own_passages()
+    half = len(own) // 2
+    return _load(PAPER_NAME, (*own[:PAPER_HALF], *own[half : half + PAPER_HALF]), wordings, None)
+
+
+def _load(
+    name: str, passages: Sequence[Passage], wordings: tuple[Wording, ...] | None, path: str | Path | None
+) -> Task:
     given = wordings or package_wordings(NAME)
-    check_blanks(NAME, given, frozenset({"passage", "question", "options"}))
+    check_blanks(name, given, frozenset({"passage", "question", "options"}))
     source, licence = ("package", "MIT") if path is None else (str(path), "")
-    return Task(NAME, tuple(questions_of(passages, given)), source=source, licence=licence)
+    return Task(name, tuple(questions_of(name, passages, given)), source=source, licence=licence)
 
 
 def own_passages() -> tuple[Passage, ...]:
@@ -77,12 +101,13 @@ def read_passages(path: str | Path) -> tuple[Passage, ...]:
     return tuple(passages)
 
 
-def questions_of(passages: Sequence[Passage], wordings: tuple[Wording, ...]) -> Iterator[Question]:
-    """Every passage about each of the eight countries, in every wording."""
+def questions_of(name: str, passages: Sequence[Passage], wordings: tuple[Wording, ...]) -> Iterator[Question]:
+    """Every passage about each of the eight countries, in every wording, for the task of that name."""
+    draw = wrong_countries if name == NAME else any_wrong_countries
     for number, passage in enumerate(passages):
         for country in SPECIFIC_COUNTRIES:
-            wrong = wrong_countries(passage.id, country)
-            told = passage.tell(country, wrong[0])
+            wrong = draw(passage.id, country)
+            told = passage.tell(country, wrong[0], articles=name == NAME)
             yield from choice_questions(
                 wordings,
                 row_id=f"{passage.id}/{country}",
@@ -91,7 +116,7 @@ def questions_of(passages: Sequence[Passage], wordings: tuple[Wording, ...]) -> 
                 answer=0,
                 blanks={"passage": told},
                 stem=f"{told} {passage.question}",
-                task=NAME,
+                task=name,
                 cluster=passage.id,
                 country=country,
                 group="two countries" if passage.has_distractor else "one country",
@@ -113,3 +138,11 @@ def wrong_countries(passage_id: str, country: str) -> tuple[str, str, str]:
         wrong.append(rng.choice([c for c in pool if c not in barred]))
     rng.shuffle(wrong)
     return wrong[0], wrong[1], wrong[2]
+
+
+def any_wrong_countries(passage_id: str, country: str) -> tuple[str, str, str]:
+    """Three wrong options among BLEnD's other 15, as in the authors' scripts."""
+    first, second, third = seeded_random(PAPER_NAME, passage_id, country).sample(
+        [c for c in COUNTRIES if c != country], 3
+    )
+    return first, second, third

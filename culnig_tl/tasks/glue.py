@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import TaskError
 from .question import Question, Task, seeded_random
@@ -33,6 +33,10 @@ ASKED = {
 LICENCE = "other"  # GLUE's data sets keep their own
 TRAINING_ROWS = {"qnli": 10_000, "mrpc": 3_668}
 """Rows to fine-tune on: sampled from QNLI's 104,743 as in CULNIG, and all of MRPC's."""
+PAPER_SHUFFLED, PAPER_SEED = {"qnli": True, "mrpc": False}, 42
+"""Whether the authors' script shuffles a task's rows before it takes the first of them, and by which seed."""
+Draw = Literal["spread", "paper"]
+"""How rows to fine-tune on are drawn: see `load_training`."""
 
 
 def load(
@@ -53,24 +57,45 @@ def load(
     return Task(name, tuple(questions_of(name, rows, given)), source=rows.origin, licence=LICENCE)
 
 
-def load_training(name: str, *, data_dir: str | Path | None = None, count: int | None = None) -> Task:
+def load_training(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    count: int | None = None,
+    draw: Draw = "spread",
+    wordings: tuple[Wording, ...] | None = None,
+) -> Task:
     """Rows to fine-tune on, from the Hub's split "train": `count`, or `TRAINING_ROWS` for None.
 
-    Each row is asked in one of the wordings. Its own hash decides whether it is taken, and in which wording.
+    Each row is asked in one of the wordings. Its own hash decides whether it is taken, and in which wording;
+    or, with `draw` "paper", the rows and their order are those of the authors' script, all in the first
+    wording.
     """
     rows = read(replace(SOURCES[name], split="train", files=(f"{name}/train-*.parquet",)), data_dir)
     rows.need("idx")
-    drawn = [seeded_random("train", name, row_id).random() for row_id in rows.ids("idx")]
     wanted = TRAINING_ROWS[name] if count is None else count
+    given = wordings or package_wordings(name)
+    if draw == "paper":
+        shuffled = PAPER_SHUFFLED[name]
+        order = shuffled_rows(len(rows))[:wanted] if shuffled else range(min(wanted, len(rows)))
+        questions = tuple(questions_of(name, rows, given[:1]))
+        return Task(name, tuple(questions[i] for i in order), source=rows.origin, licence=LICENCE)
+    drawn = [seeded_random("train", name, row_id).random() for row_id in rows.ids("idx")]
     last = sorted(drawn)[min(wanted, len(drawn)) - 1]
     rows = rows.pick([number <= last for number in drawn])
-    given = package_wordings(name)
     questions = (
         q
         for q in questions_of(name, rows, given)
         if q.template == seeded_random("wording", name, q.cluster).randrange(len(given))
     )
     return Task(name, tuple(questions), source=rows.origin, licence=LICENCE)
+
+
+def shuffled_rows(count: int) -> list[int]:
+    """The order in which ``Dataset.shuffle(seed=42)`` puts rows, which the authors draw QNLI's from."""
+    import numpy as np
+
+    return np.random.default_rng(PAPER_SEED).permutation(count).tolist()
 
 
 def load_qnli(**options: Any) -> Task:

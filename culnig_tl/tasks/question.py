@@ -11,7 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, overload
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 from ..errors import TaskError
 
@@ -21,14 +22,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Split = Literal["neuron", "test"]
+Part = Literal["auto", "neuron", "test", "all"]
+"""Which of a task's questions are asked (see `Task.part`)."""
 Metric = Literal["accuracy", "alignment"]
 Form = Literal["letters", "cloze"]
+Normalise = Literal["unconditional", "sum", "length"]
+"""What an option's log-likelihood is held against in the cloze form: see `culnig_tl.method.cloze`."""
+NORMALISATIONS: tuple[str, ...] = get_args(Normalise)
 CONTROL = ":control"
 """End of a control task's name, for people to read; what a task is, `Task.is_control` says."""
+HARNESS = "lm_eval:"
+"""Beginning of the name of a task of lm-evaluation-harness (see `culnig_tl.tasks.harness`)."""
+HARNESS_FILES = (".yaml", ".yml")
 
 _LATER = frozenset({"accepted", "language"})
 """Fields of `Question` that were added after fingerprints had been written to files."""
-_OF_CLOZE = frozenset({"stem", "texts", "form"})
+_OF_CLOZE = frozenset({"stem", "texts", "form", "normalise"})
 """Fields that decide nothing where a question is answered with a label."""
 
 
@@ -77,6 +86,8 @@ class Question:
     """The options' words, in the order of `options`."""
     form: Form = "letters"
     """Whether a label answers it, or the likelihood of the options' words (see `Task.cloze`)."""
+    normalise: Normalise = "unconditional"
+    """Of the cloze form: what an option's log-likelihood is held against."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,17 @@ class Task:
         return len({q.cluster for q in self.questions})
 
     @property
+    def row_count(self) -> int:
+        """Number of distinct rows of the data set: one row in several wordings counts once."""
+        return len({q.id.removesuffix(f"/{q.template}") for q in self.questions})
+
+    @property
+    def split(self) -> str:
+        """ "neuron" or "test" where all its questions are of that split; otherwise "all"."""
+        splits = {q.split for q in self.questions}
+        return str(next(iter(splits)) or "all") if len(splits) == 1 else "all"
+
+    @property
     def has_control(self) -> bool:
         """Whether `control` works."""
         return bool(self.questions) and all(q.control is not None for q in self.questions)
@@ -170,6 +192,8 @@ class Task:
                 left_out = frozenset() if question.form == "cloze" else _OF_CLOZE
                 values = {name: getattr(question, name) for name in names if name not in left_out}
                 said = {name: value for name, value in values.items() if value or name not in _LATER}
+                if question.normalise == "unconditional":  # the only one at first
+                    said.pop("normalise", None)
                 digest.update(json.dumps(said, ensure_ascii=False).encode())
             self._fingerprint.append(digest.hexdigest()[:16])
         return self._fingerprint[0]
@@ -185,6 +209,20 @@ class Task:
     def test_split(self) -> Task:
         """The questions to test neurons on; the whole task if it has a single split."""
         return self._split("test")
+
+    def part(self, which: Part = "auto", *, found_on: bool) -> Task:
+        """The questions to ask of neurons.
+
+        Args:
+            which: "auto" for all of them, as in the paper, but the test split alone where neurons were found
+                on this task; or a split, or "all", whatever neurons were found on.
+            found_on: whether neurons were found on this task.
+
+        Raises `TaskError` where the task has no such split; "test" is the whole task if it has a single one.
+        """
+        if which == "auto":
+            which = "test" if found_on else "all"
+        return {"neuron": self.neuron_split, "test": self.test_split, "all": lambda: self}[which]()
 
     def _split(self, split: Split) -> Task:
         if all(q.split is None for q in self.questions):
@@ -222,7 +260,27 @@ class Task:
         """ "letters": a label answers the questions; "cloze": the likelihood of the options' words."""
         return self.questions[0].form if self.questions else "letters"
 
-    def cloze(self, prompt: str = CLOZE_PROMPT, control: str = CLOZE_CONTROL) -> Task:
+    @property
+    def normalise(self) -> Normalise:
+        """Of cloze questions, what an option's log-likelihood is held against."""
+        return self.questions[0].normalise if self.questions else "unconditional"
+
+    def normalised(self, normalise: Normalise) -> Task:
+        """The same cloze questions, with log-likelihoods held against something else; letters stay as they
+        are. Raises `TaskError` for a normalisation that there is not."""
+        if normalise not in NORMALISATIONS:
+            raise TaskError(f"unknown normalise {normalise!r}: use {', '.join(NORMALISATIONS)}")
+        if self.form == "letters":
+            return self
+        return replace(self, questions=tuple(replace(q, normalise=normalise) for q in self.questions))
+
+    def cloze(
+        self,
+        prompt: str = CLOZE_PROMPT,
+        control: str = CLOZE_CONTROL,
+        *,
+        normalise: Normalise = "unconditional",
+    ) -> Task:
         """The same questions, asked by the likelihood of their options' words after a plain prompt.
 
         Questions that differ in their instruction alone are one: the first stays.
@@ -230,6 +288,8 @@ class Task:
         Args:
             prompt: with a blank ``{question}``; the options' texts stand after a space.
             control: what the words' own likelihood is taken after.
+            normalise: what an option's log-likelihood is held against: that of its words after the control,
+                nothing ("sum"), or its number of characters ("length").
 
         A question with two options of the same text cannot be asked so: it is left out, named in the log, and
         counted in `skipped`. Raises `TaskError` where the options are no words of their own, and for an
@@ -238,6 +298,10 @@ class Task:
         if self.is_control:
             raise TaskError(
                 f"task {self.name!r} has its questions left out already: first cloze(), then control()"
+            )
+        if self.name.startswith(HARNESS):
+            raise TaskError(
+                f"task {self.name!r} is asked in the words of lm-evaluation-harness, and no others"
             )
         kept: dict[tuple[object, ...], Question] = {}
         twice: dict[tuple[object, ...], str] = {}  # what they ask -> id
@@ -274,7 +338,8 @@ class Task:
                 len(twice),
                 named,
             )
-        return replace(self, questions=tuple(kept.values()), skipped=self.skipped + len(twice))
+        asked = replace(self, questions=tuple(kept.values()), skipped=self.skipped + len(twice))
+        return asked.normalised(normalise)
 
     def rows(self, count: int | None) -> Task:
         """At most `count` rows of the same question, in the task's order; all for None.
@@ -374,6 +439,13 @@ def alignment(question: Question, answer: str) -> float:
         return 0.0
     scale, label = [int(option) for option in question.options], int(question.answer)
     return 100 * (1 - abs(int(answer) - label) / max(abs(min(scale) - label), abs(max(scale) - label)))
+
+
+def task_name(given: str) -> str:
+    """What a task is called that is asked for by this name or path: a file's name is its stem."""
+    rest = given.removeprefix(HARNESS)
+    is_file = "." in rest if rest == given else rest.endswith(HARNESS_FILES)
+    return given.removesuffix(rest) + PurePath(rest).stem if is_file else given
 
 
 def _digest(*parts: object) -> bytes:

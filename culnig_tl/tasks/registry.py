@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import TaskError
-from .question import CLOZE_CONTROL, CONTROL, Form, Task
-from .rows import FILE_TYPES
+from .question import CLOZE_CONTROL, CONTROL, HARNESS, Form, Normalise, Task
+from .rows import FILE_TYPES, is_unicode
 from .sources import data_folder
 from .wordings import Wording, check_blanks, read_wordings
 
@@ -117,6 +117,17 @@ TASKS: dict[str, TaskInfo] = {
             splits=_BOTH,
             options=("path",),
             tables=("countryrc",),
+        ),
+        _info(
+            "countryrc-paper",
+            "countryrc with wrong options and number of rows as in the paper",
+            "package",
+            "MIT",
+            module="countryrc",
+            loader="load_paper",
+            splits=_BOTH,
+            options=("path",),
+            tables=("countryrc-paper", "countryrc"),
         ),
         _info(
             "culturalbench",
@@ -240,6 +251,7 @@ def load_task(
     rows: int | None = None,
     limit: int | None = None,
     form: Form = "letters",
+    normalise: Normalise = "unconditional",
     data_dir: str | Path | None = None,
     wordings: str | Path | None = None,
     language: str | None = None,
@@ -247,10 +259,12 @@ def load_task(
     rows_from: str | None = None,
     allow_regions: bool = False,
 ) -> Task:
-    """A task by name, or from a user's own JSONL, CSV, Excel or Parquet file (see `culnig_tl.tasks.custom`).
+    """A task by name, from a user's own JSONL, CSV, Excel or Parquet file (see `culnig_tl.tasks.custom`), or
+    of lm-evaluation-harness (see `culnig_tl.tasks.harness`).
 
         load_task("blend", split="neuron", control=True, limit=64)
         load_task("blend").neuron_split().limit(64).control()  # the same
+        load_task("lm_eval:hellaswag"); load_task("lm_eval:./my_task.yaml")
 
     Args:
         split: "neuron" for the questions to find neurons with, "test" for those to test them on; None for
@@ -258,13 +272,16 @@ def load_task(
         control: leave the question out: instruction and options only. The name "blend:control" asks for the
             same.
         form: "letters" to answer with a label, as in the paper; "cloze" for the likelihood of the options'
-            words (see `Task.cloze`; a table ``cloze`` of `wordings` replaces its prompt).
+            words (see `Task.cloze`; a table ``cloze`` of `wordings` replaces its prompt). Tasks of
+            lm-evaluation-harness are cloze questions whatever is said here.
+        normalise: of the form "cloze", see `Task.cloze`.
         rows: at most this many rows of the same question, which differ in their wrong options alone.
         limit: this many questions, spread evenly over countries and templates.
         data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable
             ``CULNIG_DATA_DIR`` names one for all tasks. Without either, rows come from the Hub. The package's
             own tasks need none.
-        wordings: a TOML file of instruction wordings that replace the package's, for the tasks that it names.
+        wordings: a TOML file of instruction wordings that replace the package's, for the tasks that it names;
+            or "paper" for the package's wordings in the paper's form.
         language: "local" asks `blend` in each region's own language, "en" asks `blend-saq` in English.
         path: the user's own files: passages of `countryrc`, the survey of `worldvaluesbench`.
         rows_from: another of the Hub's splits of `qnli` or `mrpc`, e.g. "train" to fine-tune on.
@@ -277,7 +294,7 @@ def load_task(
     """
     if split not in (None, *_BOTH):
         raise TaskError(f"split {split!r} is unknown; splits are {' and '.join(_BOTH)}")
-    if isinstance(name, str) and name.endswith(CONTROL) and not _is_file(name):
+    if isinstance(name, str) and name.endswith(CONTROL) and not is_file(name):
         name, control = name.removesuffix(CONTROL), True
     given = {} if wordings is None else read_wordings(wordings)
     for table in given:
@@ -285,20 +302,50 @@ def load_task(
             raise TaskError(f"{wordings}: wordings for {table!r}, which is no task{_suggest(table)}")
     asked = {"language": language, "path": path, "rows_from": rows_from}
     options = {option: value for option, value in asked.items() if value is not None}
-    if _is_file(name):
+    theirs = str(name).startswith(HARNESS)
+    if theirs:
+        task = _load_harness(str(name), options).normalised(normalise)
+    elif is_file(name):
         task = _load_file(name, given, options, allow_regions)
     else:
         task = _load_known(str(name), given, options, data_dir)
     if form not in get_args(Form):
         raise TaskError(f"form {form!r} is unknown; forms are {' and '.join(get_args(Form))}")
-    if form == "cloze":
+    if form == "cloze" and not theirs:
         worded = given.get(CLOZE_TABLE, ())[:1]
         check_blanks(CLOZE_TABLE, worded, frozenset({"question"}))
-        task = task.cloze(*[worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else [])
+        given_words = [worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else []
+        task = task.cloze(*given_words, normalise=normalise)
     if split is not None:
         task = task.neuron_split() if split == "neuron" else task.test_split()
     task = task.rows(rows).limit(limit)
     return task.control() if control else task
+
+
+def _load_harness(name: str, options: Mapping[str, object]) -> Task:
+    from . import harness
+
+    if options:
+        raise TaskError(f"a task of lm-evaluation-harness takes no {next(iter(options))!r}")
+    return harness.load(name)
+
+
+def load_tasks(names: Iterable[str], *, beside: Iterable[str | None] = (), **how: Any) -> list[Task]:
+    """Several tasks by name or file, each once, as `load_task` gives them.
+
+    Args:
+        beside: further names or files, which are not loaded here.
+        how: arguments of `load_task`.
+
+    Raises `TaskError` where two of all these files have one name: their answers would be taken for one
+    another's.
+    """
+    wanted = list(dict.fromkeys(names))
+    files: dict[str, str] = {}
+    for word in dict.fromkeys((*wanted, *beside)):
+        if word is not None and is_file(word) and files.setdefault(Path(word).stem, word) != word:
+            raise TaskError(f"{files[Path(word).stem]} and {word} would be one task: rename one of the files")
+    return [load_task(name, **how) for name in wanted]
 
 
 def _load_file(
@@ -311,6 +358,8 @@ def _load_file(
 
     if options:
         raise TaskError(f"a task from a file takes no {next(iter(options))!r}")
+    if not is_unicode(str(path)):
+        raise TaskError(f"{str(path)!r} is no name in UTF-8: rename the file")
     if Path(path).stem in TASKS:
         raise TaskError(f"{path}: rename the file: {Path(path).stem} is the name of a task of the package")
     return custom.load(path, wordings=wordings.get("choice"), allow_regions=allow_regions)
@@ -325,7 +374,7 @@ def _load_known(
     if name not in TASKS:
         raise TaskError(
             f"task {name!r} is unknown{_suggest(name)}; tasks are {', '.join(TASKS)}, "
-            f"or a file ending in {', '.join(FILE_TYPES)}"
+            f"a file ending in {', '.join(FILE_TYPES)}, or {HARNESS}NAME for one of lm-evaluation-harness"
         )
     info = TASKS[name]
     if name in wordings and not info.tables:
@@ -402,7 +451,8 @@ def _row(info: TaskInfo, folder: Path | None) -> TaskRow:
     )
 
 
-def _is_file(name: str | Path) -> bool:
+def is_file(name: str | Path) -> bool:
+    """Whether a task's name is that of a file of questions."""
     return (
         isinstance(name, Path)
         or name.lower().endswith(FILE_TYPES)

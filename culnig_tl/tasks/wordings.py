@@ -19,6 +19,8 @@ except ModuleNotFoundError:  # Python 3.10
 
 DATA = files("culnig_tl.tasks") / "data"
 """The package's own data."""
+PAPER = "paper"
+"""In a file's place: the package's wordings in the form of the paper's, in ``data/wordings_paper.toml``."""
 ANSWER_PREFIX = '{"answer_choice":"'
 LETTERS = "ABCDEFGHIJ"
 _BLANK = re.compile(r"\{(\w+)\}")
@@ -35,7 +37,8 @@ class Wording:
     system: str | None = None
     """The system turn, if any."""
     answer_prefix: str = ANSWER_PREFIX
-    """What the assistant turn begins with; a tokenizer must not merge the label into its end."""
+    """What the assistant turn begins with, "" for nothing; a tokenizer must not merge the label into its
+    end."""
     labels: str = LETTERS
     """One character per label, in the order of the options."""
 
@@ -59,12 +62,13 @@ def wordings(task: str) -> tuple[Wording, ...]:
 
 
 def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
-    """A user's wordings by task, from a TOML file in the form of ``data/wordings.toml``.
+    """A user's wordings by task, from a TOML file in the form of ``data/wordings.toml``; or `PAPER`.
 
     Raises `TaskError` naming the file and the table that is wrong.
     """
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        file = DATA / "wordings_paper.toml" if path == PAPER else Path(path)
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TaskError(
             f"{path}: not a readable TOML file of wordings ({str(error).splitlines()[0]})"
@@ -80,7 +84,10 @@ def read_wordings(path: str | Path) -> dict[str, tuple[Wording, ...]]:
                 raise TaskError(
                     f"{here}: unknown key {unknown[0]!r}, the keys are {', '.join(sorted(known))}"
                 )
-            if wrong := sorted(key for key, value in row.items() if not isinstance(value, str) or not value):
+            empty = {"answer_prefix"}  # nothing starts the answer: the label is its first token
+            if wrong := sorted(
+                k for k, v in row.items() if not isinstance(v, str) or not v and k not in empty
+            ):
                 raise TaskError(f"{here}: {wrong[0]!r} must be text")
             if "prompt" not in row:
                 raise TaskError(f"{here}: 'prompt' is missing")

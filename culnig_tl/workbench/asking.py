@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 
 from ..data.neurons import NeuronSet
-from ..engine.cloze import ClozePrompt, encode_cloze, log_likelihoods
+from ..engine.cloze import ClozePrompt, encode_cloze, one_row
 from ..engine.models import HookedModel, describe, device_of, frozen, last_logits, tokenizer_of
 from ..engine.prompts import context_length, encode, tokenize, written
 from ..errors import NeuronError, PromptError, ScoreError
 from ..method.ablation import ablate
-from ..method.cloze import Normalise, priors, probabilities
+from ..method.asking import asking
 from ..study.config import UNCHANGED
 from ..tasks.question import Form, Question, Task, letters
 
@@ -91,7 +91,7 @@ def text_of(question: Question) -> str:
     """A task's question as a person would type it: the prompt, or a cloze question with its options on
     lines."""
     if question.form == "cloze":
-        return f"{question.stem}\n{letters(question.texts, ''.join(question.options))}"
+        return f"{question.stem or question.prompt}\n{letters(question.texts, ''.join(question.options))}"
     return question.prompt.strip()
 
 
@@ -164,15 +164,11 @@ def ask(
     question: Question,
     neurons: NeuronSet,
     operation: str = UNCHANGED,
-    normalise: Normalise = "unconditional",
 ) -> Answers:
     """Asks a question with the model unchanged, and with neurons suppressed or enhanced.
 
     The prompt is encoded like every task's: chat template, one BOS, labels as the tokens that follow in
     context; of a cloze question the plain prompt and each option's words.
-
-    Args:
-        normalise: of a cloze question, see `culnig_tl.method.cloze`.
 
     Raises:
         PromptError: a label that is not one token, an option that becomes none, or a prompt longer than the
@@ -183,7 +179,7 @@ def ask(
     if operation not in OPERATIONS:
         raise NeuronError(f"unknown operation {operation!r}: use one of {', '.join(OPERATIONS)}")
     try:
-        tokens, answered = _asked(model, question, normalise)
+        tokens, answered = _asked(model, question)
     except PromptError as error:  # a person need not be told that the question is the one that was typed
         raise PromptError(re.sub(rf"^task '{TYPED}'(, question '{TYPED}')?: ", "", str(error))) from error
     longest = context_length(model)
@@ -211,14 +207,12 @@ def ask(
     )
 
 
-def _asked(
-    model: HookedModel, question: Question, normalise: Normalise
-) -> tuple[Sequence[int], Callable[[], Answered]]:
+def _asked(model: HookedModel, question: Question) -> tuple[Sequence[int], Callable[[], Answered]]:
     """The question's tokens (of a cloze question the longest row), and what asks it."""
     tokenizer = tokenizer_of(model)
     if question.form == "cloze":
         (cloze,) = encode_cloze(tokenizer, [question])
-        return cloze.tokens, lambda: _weighed(model, cloze, normalise)
+        return cloze.tokens, lambda: _weighed(model, cloze)
     if question.options:
         (prompt,) = encode(tokenizer, [question])
         return prompt.tokens, lambda: _answered(model, prompt.tokens, prompt.option_tokens)
@@ -226,10 +220,9 @@ def _asked(
     return row, lambda: _answered(model, row, ())
 
 
-def _weighed(model: HookedModel, prompt: ClozePrompt, normalise: Normalise) -> Answered:
+def _weighed(model: HookedModel, prompt: ClozePrompt) -> Answered:
     """P of every option's words among the options'."""
-    ll = log_likelihoods(model, prompt.rows, prompt.texts)[None]
-    p = probabilities(ll, priors(model, [prompt]).to(ll), [prompt], normalise)[0].cpu()
+    p = asking(model, one_row(model, [prompt])).ask().p[0].cpu()
     if p.isnan().any():
         raise ScoreError(f"the model's answer is NaN in {describe(model).dtype}")
     return Answered(labels=tuple(p.tolist()), top=())

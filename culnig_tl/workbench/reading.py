@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from ..data.neurons import NeuronSet, Site
+from ..engine.cloze import asked_of
 from ..engine.hooks import Reading, SiteHooks
-from ..engine.models import HookedModel, device_of, tokenizer_of
-from ..engine.prompts import encode, pad
+from ..engine.models import HookedModel, tokenizer_of
 from ..figures.prompts import Part, prompt_parts
-from ..method.closeup import question_scores, score_prompt
-from ..method.cloze import Normalise
+from ..method.asking import asking
+from ..method.closeup import question_scores
 from ..tasks.question import Question, Task
 
 Key = tuple[str, int, int]
@@ -38,16 +37,9 @@ class TopQuestion:
 class Reader:
     """Reads a task's questions for some neurons: a few questions per step, none twice."""
 
-    def __init__(
-        self,
-        model: HookedModel,
-        task: Task,
-        neurons: NeuronSet,
-        normalise: Normalise = "unconditional",
-    ) -> None:
-        """The set holds every neuron once; `normalise` is of cloze questions (see `question_scores`)."""
+    def __init__(self, model: HookedModel, task: Task, neurons: NeuronSet) -> None:
+        """The set holds every neuron once."""
         self.model, self.task, self.neurons = model, task, neurons
-        self.normalise: Normalise = normalise
         table = neurons.table
         self._column = {key: i for i, key in enumerate(zip(table["site"], table["layer"], table["neuron"]))}
         self._questions: list[Question] = []
@@ -66,7 +58,7 @@ class Reader:
     def step(self) -> None:
         """Reads the next questions."""
         part = self.task[self.done : self.done + STEP]
-        scores = question_scores(self.model, part, self.neurons, normalise=self.normalise, progress=False)
+        scores = question_scores(self.model, part, self.neurons, progress=False)
         self._questions += scores.task.questions
         self._weighted.append(scores.weighted)
         self._p_answer.append(scores.p_answer)
@@ -102,38 +94,22 @@ class TokenScores:
         return [(name, slice(start, end)) for (name, start), end in zip(starts, ends)]
 
 
-def token_scores(
-    model: HookedModel, questions: Sequence[TopQuestion], key: Key, normalise: Normalise = "unconditional"
-) -> list[TokenScores]:
-    """`score_prompt` of a few questions for one neuron, in one forward and one backward pass; of cloze
-    questions, which are several rows each, in passes of their own."""
+def token_scores(model: HookedModel, questions: Sequence[TopQuestion], key: Key) -> list[TokenScores]:
+    """`score_prompt` of a few questions for one neuron, in one forward and one backward pass."""
     site, layer, neuron = Site.parse(key[0]), key[1], key[2]
-    if questions and questions[0].question.form == "cloze":
-        found = [score_prompt(model, top.question, sites=[site], normalise=normalise) for top in questions]
-        return [
-            TokenScores(
-                top, scores.tokens, scores.arrays[site][layer, :, neuron], prompt_parts(model, top.question)
-            )
-            for top, scores in zip(questions, found)
-        ]
-    tokenizer, device = tokenizer_of(model), device_of(model)
-    prompts = encode(tokenizer, [top.question for top in questions])
-    tokens, mask = pad(prompts, tokenizer, device)
-    answers = torch.tensor([prompt.answer_token for prompt in prompts], device=device)
-    products = torch.zeros(tokens.shape)
-
-    def objective(logits: Tensor) -> Tensor:
-        return logits.softmax(-1).gather(1, answers[:, None]).sum()
+    asked = asked_of(model, Task("shown", tuple(top.question for top in questions)))
+    asks = asking(model, asked.prompts)
+    products = torch.zeros(asks.real.shape)
 
     def keep(_: Site, at: int, reading: Reading) -> None:
-        if at == layer and reading.products is not None:
-            products.copy_(reading.products[:, :, neuron])
+        if at == layer and (found := asks.reading(reading).products) is not None:
+            products.copy_(found[:, :, neuron])
 
     hooks = SiteHooks(model, backward=[site])
     with hooks.installed():
-        hooks.run(tokens, mask, objective, keep)
-    texts = [tuple(tokenizer.convert_ids_to_tokens(list(prompt.tokens))) for prompt in prompts]
+        hooks.run(lambda: asks.ask().p_right.sum(), keep)
+    texts = [tuple(tokenizer_of(model).convert_ids_to_tokens(list(p.counted))) for p in asked.prompts]
     return [
-        TokenScores(top, text, row[len(row) - len(text) :].numpy())
+        TokenScores(top, text, row[len(row) - len(text) :].numpy(), prompt_parts(model, top.question))
         for top, text, row in zip(questions, texts, products)
     ]

@@ -16,10 +16,9 @@ from ..defaults import TOY
 from ..engine.models import HookedModel, describe, load_model
 from ..errors import ModelError, NeuronError, ScoreError, TaskError
 from ..figures.values import per_cluster
-from ..method.cloze import Normalise
 from ..study.study import Study
 from ..tasks import Question, Task, load_task
-from ..tasks.question import Form
+from ..tasks.question import Form, Normalise
 from ..tasks.registry import TASKS
 from .reading import Key, Reader
 from .twin import twin
@@ -53,6 +52,7 @@ class Source:
     given_model: HookedModel | None = None
     given_task: Task | None = None
     data_dir: str | None = None
+    wordings: str | None = None
     limit: int | None = None
     """Of the study's questions."""
     questions: int = 200
@@ -77,6 +77,7 @@ class Source:
             study, scores = given, given.scores["neuron"]
             source = cls(scores, study.scores.get("control"), {**extra, **study.neurons})
             source.data_dir, source.limit = study.config.data_dir, study.config.limit
+            source.wordings = study.config.wordings
         else:
             source = cls(given, None, extra)
         source.given_model, source.given_task, source.questions = model, task, questions
@@ -323,7 +324,12 @@ class Source:
         task = self.given_task
         if task is None:
             try:
-                task = load_task(self._task_name, form=self.form, data_dir=self.data_dir)
+                how: dict[str, Any] = {
+                    "form": self.form,
+                    "data_dir": self.data_dir,
+                    "wordings": self.wordings,
+                }
+                task = load_task(self._task_name, **how)
             except TaskError as error:
                 raise TaskError(
                     f"the questions are missing: explore(..., task=load_task(...)); {error}"
@@ -332,19 +338,19 @@ class Source:
                 task = task.neuron_split().limit(self.limit)
         if not len(task):
             raise TaskError(f"task {task.name!r} holds no question")
-        return task.limit(self.questions)
+        return task.normalised(self.normalise).limit(self.questions)
 
     @cached_property
     def examples(self) -> tuple[Question, ...]:
         """A few questions to start with; none where they would have to be fetched."""
         task, name = self.given_task, self._task_name
         if task is None and name in TASKS and TASKS[name].source == "package":
-            task = load_task(name, form=self.form)
+            task = load_task(name, form=self.form, wordings=self.wordings)
         if task is None:
             return ()
         if any(q.split == "test" for q in task):
             task = task.test_split()
-        return tuple(task.limit(EXAMPLES))
+        return tuple(task.normalised(self.normalise).limit(EXAMPLES))
 
     def reader(self, key: Key, choice: Choice, selection: NeuronSet) -> Reader:
         """What reads questions for a neuron, and for the others that are read with it; kept."""
@@ -361,5 +367,5 @@ class Source:
             keys = sorted(
                 chosen.keys() - {known for reader in self._readers for known in reader.neurons.keys()}
             )
-        self._readers.append(Reader(self.model, self.task, NeuronSet.from_indices(keys), self.normalise))
+        self._readers.append(Reader(self.model, self.task, NeuronSet.from_indices(keys)))
         return self._readers[-1]

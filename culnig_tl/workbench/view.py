@@ -10,6 +10,7 @@ import html
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -96,7 +97,7 @@ class Workbench(w.VBox):
 
         def job() -> Iterator[Show]:
             yield from self._load()
-            answers = ask(self.source.model, self._typed(*typed), neurons, operation, self.source.normalise)
+            answers = ask(self.source.model, self._typed(*typed), neurons, operation)
             yield lambda: self._show_answers(answers)
 
         self._submit(self._models, "asking", job)
@@ -234,7 +235,7 @@ class Workbench(w.VBox):
             while not reader.finished:
                 reader.step()
                 yield lambda: self._say(f"reading questions: {reader.done} of {len(reader.task)}")
-            found = token_scores(self.source.model, reader.top(key, SHOWN), key, self.source.normalise)
+            found = token_scores(self.source.model, reader.top(key, SHOWN), key)
             text = page.questions(found, f"of {len(reader.task):,} read")
             yield lambda: self._show_questions(text, [scores.top.question for scores in found])
 
@@ -290,7 +291,9 @@ class Workbench(w.VBox):
     def _typed(self, text: str, labels: str, answer_prefix: str) -> Question:
         """What is typed, as a question; the task's own question if it is one of them word for word."""
         if self.source.form == "cloze":
-            return self._known.get((text.strip(), (), "")) or read_question(text, form="cloze")
+            asked = self._known.get((text.strip(), (), "")) or read_question(text, form="cloze")
+            same = asked.normalise == self.source.normalise
+            return asked if same else replace(asked, normalise=self.source.normalise)
         parts = labels.split(",") if "," in labels else labels.split()
         given = tuple(part.strip() for part in parts if part.strip())
         typed = read_question(text, labels=given, answer_prefix=answer_prefix)

@@ -95,7 +95,7 @@ def test_a_real_study_opens_from_disk_and_draws_every_figure(page, real_study):
     opened = Opened(page, real_study.folder / "report.html")
     assert opened.said == []
     assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
-    assert opened.plots == list(figures_of(real_study)) and len(opened.plots) >= 9
+    assert opened.plots == list(figures_of(real_study)) and len(opened.plots) >= 7
     for name in opened.plots:
         assert page.locator(f"#{name}").locator(MARKS).count() > 0, f"{name} has no marks"
         box = page.locator(f"#{name} .main-svg").first.bounding_box()
@@ -108,8 +108,8 @@ def test_marks_are_those_of_the_numbers(opened, made):
     assert opened.page.evaluate("document.getElementById('layer_distribution').data.length") == 1 + len(
         made.neurons[GENERAL].counts("site")
     )
-    bars = opened.page.locator("#accuracy .bars .point")
-    assert bars.count() == 5 * 3, "unchanged, culture-general, rival and two random sets on three tasks"
+    ends = opened.page.locator("#country_accuracy .scatterlayer .point")
+    assert ends.count() == 2 * 3, "three countries, before and after"
     assert opened.page.locator("#drops .scatterlayer .point").count() == 3 + 3 + 3
 
 
@@ -134,12 +134,13 @@ def test_hovering_names_the_neuron(opened, made):
 
 
 def _column(page: Any, name: str) -> list[str]:
-    names = page.locator("[data-table] thead th").all_inner_texts()
+    names = page.locator("[data-table].neurons thead th").all_inner_texts()
     at = next(i for i, text in enumerate(names) if text.split()[0] == name)
     return [
         row[at]
         for row in page.eval_on_selector_all(
-            "[data-table] tbody tr", "rows => rows.map((r) => [...r.children].map((c) => c.textContent))"
+            "[data-table].neurons tbody tr",
+            "rows => rows.map((r) => [...r.children].map((c) => c.textContent))",
         )
     ]
 
@@ -147,17 +148,17 @@ def _column(page: Any, name: str) -> list[str]:
 def test_the_table_sorts_by_mouse_and_keyboard(opened, made):
     page = opened.page
     sorts = "heads => heads.map((h) => h.getAttribute('aria-sort'))"
-    assert page.eval_on_selector_all("[data-table] thead th", sorts) == ["none"] * 4 + ["descending"]
+    assert page.eval_on_selector_all("[data-table].neurons thead th", sorts) == ["none"] * 4 + ["descending"]
     scores = [float(value) for value in _column(page, "score")]
-    assert scores == sorted(scores, reverse=True) and len(scores) == 50
+    assert scores == sorted(scores, reverse=True) and len(scores) == 10
     page.get_by_role("button", name="layer").click()
     layers = [int(value) for value in _column(page, "layer")]
     assert layers == sorted(layers) and layers[0] == 0
-    assert page.eval_on_selector_all("[data-table] thead th", sorts)[2] == "ascending"
+    assert page.eval_on_selector_all("[data-table].neurons thead th", sorts)[2] == "ascending"
     page.keyboard.press("Enter")
     layers = [int(value) for value in _column(page, "layer")]
     assert layers == sorted(layers, reverse=True) and layers[0] == 3
-    assert page.eval_on_selector_all("[data-table] thead th", sorts)[2] == "descending"
+    assert page.eval_on_selector_all("[data-table].neurons thead th", sorts)[2] == "descending"
     page.get_by_role("button", name="neuron").click()
     assert [int(v) for v in _column(page, "neuron")] == sorted(int(v) for v in _column(page, "neuron")), (
         "numbers sort as numbers"
@@ -166,20 +167,22 @@ def test_the_table_sorts_by_mouse_and_keyboard(opened, made):
 
 def test_the_table_turns_pages_and_filters(opened, made):
     page, total = opened.page, len(made.neurons[GENERAL]) + len(made.neurons[SPECIFIC])
-    status = page.locator("[data-table] [role=status]")
-    assert status.inner_text() == f"Rows 1 to 50 of {total}"
-    page.get_by_role("button", name="Next").click()
-    assert status.inner_text().startswith("Rows 51 to")
+    status = page.locator("[data-table].neurons [role=status]")
+    assert status.inner_text() == f"Rows 1 to 10 of {total}"
+    page.locator(".neurons [data-go=next]").click()
+    assert status.inner_text().startswith("Rows 11 to")
     page.get_by_label("set", exact=True).select_option("Spain")
     spain = len(made.neurons[SPECIFIC].for_country("Spain"))
-    assert status.inner_text() == f"Rows 1 to {spain} of {spain}" and set(_column(page, "set")) == {"Spain"}
-    assert page.get_by_role("button", name="Next").is_disabled()
+    assert status.inner_text() == f"Rows 1 to 10 of {spain}" and set(_column(page, "set")) == {"Spain"}
+    for _ in range(-(-spain // 10) - 1):
+        page.locator(".neurons [data-go=next]").click()
+    assert page.locator(".neurons [data-go=next]").is_disabled()
 
 
 def test_the_download_has_the_rows(opened, made):
     page = opened.page
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download these rows as CSV").click()
+        page.locator(".neurons [data-download]").click()
     assert waiting.value.suggested_filename == "neurons.csv"
     rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
     general = [row for row in rows if row["set"] == GENERAL]
@@ -191,7 +194,7 @@ def test_the_download_has_the_rows(opened, made):
     assert float(general[0]["score"]) == pytest.approx(best["score"], rel=1e-4)
     page.get_by_label("site", exact=True).select_option("attn.v")
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download these rows as CSV").click()
+        page.locator(".neurons [data-download]").click()
     chosen = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
     assert {row["site"] for row in chosen} == {"attn.v"} and 0 < len(chosen) < len(rows)
 
@@ -256,6 +259,49 @@ def test_a_phone_scrolls_only_down(browser, reports):
     context.close()
 
 
+def test_a_row_and_a_cell_open_the_same_neurons_card(opened):
+    page = opened.page
+    site, layer, neuron = (_column(page, name)[0] for name in ("site", "layer", "neuron"))
+    title = f"{site}, layer {layer}, neuron {neuron}"
+    page.locator(".neurons tbody tr").first.click()
+    assert page.locator("#card-title").inner_text() == title
+    by_row = page.locator("#card").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.locator("#card").is_visible()
+    page.evaluate("(text) => named({hovertext: text})", f"layer 1, mlp.gate 0 to 9\n{title}: 0.1")
+    assert page.locator("#card").inner_text() == by_row
+
+
+def test_flipped_questions_are_filtered_by_country(opened, made):
+    page = opened.page
+    page.locator(".flips select[name=country]").select_option("Spain")
+    rows = page.eval_on_selector_all(
+        ".flips tbody tr", "rows => rows.map((r) => [...r.children].map((c) => c.textContent))"
+    )
+    assert rows and {row[0] for row in rows} == {"Spain"} and all(row[4] != row[5] for row in rows)
+
+
+def test_a_finger_scrolls_over_figures_that_fit_a_phone(browser, reports):
+    context = browser.new_context(viewport={"width": 390, "height": 740}, has_touch=True, is_mobile=True)
+    page = Opened(context.new_page(), reports("shown")).page
+    for name in page.eval_on_selector_all(".plot", "all => all.map((one) => one.id)"):
+        box = page.locator(f"#{name} .main-svg").first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390, name
+        assert page.evaluate(f"document.getElementById('{name}')._fullLayout.dragmode") is False
+    assert page.locator(".modebar").count() == 0
+    context.close()
+
+
+def test_a_dark_system_has_a_dark_page_and_dark_figures(browser, reports):
+    context = browser.new_context(color_scheme="dark")
+    page = Opened(context.new_page(), reports("shown")).page
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    figure = page.evaluate("document.getElementById('drops')._fullLayout.paper_bgcolor")
+    assert back == "rgb(21, 25, 30)" and figure == "#15191E"
+    assert min(page.evaluate(CONTRAST))[0] >= 4.5
+    context.close()
+
+
 def test_printing_shows_every_figure_and_no_controls(opened):
     page = opened.page
     page.emulate_media(media="print")
@@ -264,7 +310,7 @@ def test_printing_shows_every_figure_and_no_controls(opened):
         ".plot .main-svg", "all => all.map((one) => Number(one.getAttribute('width')))"
     )
     assert set(widths) == {680}, "figures fit the width of a sheet"
-    assert not page.locator("nav").is_visible() and not page.get_by_role("button", name="Next").is_visible()
+    assert not page.locator("nav").is_visible() and not page.locator(".neurons [data-go=next]").is_visible()
     assert page.locator("#drops .scatterlayer .point").count() == 9
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.locator("#drops .main-svg").first.evaluate("(one) => Number(one.getAttribute('width'))") > 900

@@ -9,6 +9,7 @@ import pytest
 from culnig_tl import figures
 from culnig_tl.data.neurons import Site
 from culnig_tl.data.scores import NO_COUNTRY
+from culnig_tl.data.statistics import share_interval
 from culnig_tl.errors import NeuronError, ScoreError
 
 from .builders import COUNTRIES, WIDTHS, make_result, make_scores, make_set, make_specific, notes, sweep
@@ -122,7 +123,10 @@ def test_accuracy_bars_are_the_results_accuracies_with_their_intervals():
     for trace, result in zip(figure.data, results.values()):
         table = result.accuracy("task")
         assert list(trace.y) == pytest.approx(table["accuracy"].tolist())
-        assert list(trace.error_y.array) == pytest.approx((1.96 * table["se"]).tolist())
+        columns = (table[name].to_numpy() for name in ("accuracy", "se", "questions", "clusters"))
+        low, high = share_interval(*columns)
+        assert list(trace.error_y.array) == pytest.approx((high - table["accuracy"]).tolist())
+        assert list(trace.error_y.arrayminus) == pytest.approx((table["accuracy"] - low).tolist())
     assert [x.partition("<br>")[0] for x in figure.data[0].x] == [
         "blend",
         "commonsenseqa",
@@ -131,6 +135,41 @@ def test_accuracy_bars_are_the_results_accuracies_with_their_intervals():
     assert list(by_country.data[1].y) == pytest.approx(
         results["suppressed"].accuracy("country")["accuracy"].tolist()
     )
+
+
+def test_changes_are_sorted_by_loss_with_a_line_from_before_to_after():
+    figure = figures.accuracy_changes(base(), without("Spain"))
+    assert figure.layout.yaxis.ticktext[0] == "Spain (8)"
+    first = figure.data[0]
+    table = {name: r.accuracy("country").loc["Spain", "accuracy"] for name, r in
+             (("before", base()), ("after", without("Spain")))}  # fmt: skip
+    assert list(first.x) == [table["before"], table["after"]] and list(first.y) == [0, 0]
+    words = [trace for trace in figure.data if trace.mode == "text"][0].text
+    assert words[0].strip() == f"−{table['before'] - table['after']:.1f}" and words[-1].strip() == "0.0"
+
+
+def test_groups_of_few_questions_are_muted():
+    figure = figures.accuracy_changes(base(), without("Spain"))  # 8 questions a country
+    assert figure.data[0].opacity < 1
+    assert "pale: n under 20" in notes(figure)
+    many = [make_result(lambda *_: True, tasks=("blend",), questions=90)] * 2
+    assert "pale" not in notes(figures.accuracy_changes(*many))
+
+
+def test_country_columns_can_be_compared_each_on_its_own_scale():
+    z = np.asarray(figures.country_heatmap(make_scores(), scale="column").data[0].z)
+    assert np.abs(z).max(axis=0) == pytest.approx([100] * 3)
+
+
+def test_one_layer_does_not_drown_the_others():
+    scores = make_scores()
+    for array in scores.arrays.values():
+        array[:] = np.abs(array)
+        array[:, 0] *= 100
+    figure = figures.country_heatmap(scores)
+    z, axis = np.asarray(figure.data[0].z), figure.layout.coloraxis
+    assert axis.cmin == 0 and axis.cmax == pytest.approx(z[1:].max()) and z[0].min() > 3 * axis.cmax
+    assert "colours end at" in notes(figure)
 
 
 def test_tasks_that_a_setting_was_not_asked_stay_empty():
@@ -160,9 +199,8 @@ def test_threshold_curves_go_through_the_points_in_order():
         lines["blend suppressed"].y
     ) == pytest.approx([39.5, 39, 38])
     band = next(trace for trace in figure.data if trace.fill == "toself")
-    assert list(band.y) == pytest.approx(
-        [39.5 + 3.92, 39 + 3.92, 38 + 3.92, 38 - 3.92, 39 - 3.92, 39.5 - 3.92]
-    )
+    low, high = share_interval(*np.array([[39.5, 39, 38], [2.0] * 3, [np.inf] * 3, [np.inf] * 3]))
+    assert list(band.y) == pytest.approx([*high, *low[::-1]])
     marks = [(shape.x0, shape.xref) for shape in figure.layout.shapes]
     assert marks == [(1.0, "x"), (0.5, "x2")]  # the paper's 1% and z of 0.5
     assert "10 neurons" in lines["blend suppressed"].hovertext[1]

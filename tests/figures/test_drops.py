@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,16 +27,21 @@ def test_drops_are_drawn_as_changes_with_their_intervals():
     np.testing.assert_allclose(own.x[0] - own.error_x.arrayminus[0], -drops["food"].high)
     np.testing.assert_allclose(own.x[0] + own.error_x.array[0], -drops["food"].low)
     np.testing.assert_allclose(random.x, [-d.random_mean for d in drops.values()])
-    assert list(rival.x) == [-found.drops["food"].rival.random_mean] and rival.name == "neurons of sense"
+    other = found.drops["food"].rival
+    assert list(rival.x) == [-other.random_mean] and rival.name == "neurons of sense"
+    np.testing.assert_allclose(rival.x[0] - rival.error_x.arrayminus[0], -other.random_high)
     assert figure.layout.yaxis.ticktext == ("food (culture)", "sense", "pairs")
-    assert (
-        "−" not in own.hovertext[0]
-        and "-50.00 points" in own.hovertext[0]
-        and "100.00% to 50.00%" in own.hovertext[0]
-    )
-    assert "n = 10 random sets" in notes(figure)
+    assert "−50.00 points" in own.hovertext[0] and "100.00% to 50.00%" in own.hovertext[0]
+    nothing = [text.splitlines()[0] for text in random.hovertext if re.search("[-−]0.00", text)]
+    assert nothing == [] and "random sets: 0.00 points" in random.hovertext[1]
+    assert "n = 10 random sets" in notes(figure) and "two standard deviations" in notes(figure)
     with pytest.raises(ScoreError, match="no drops"):
         figures.drop_chart({})
+
+
+def test_a_study_draws_itself():
+    study = made_study(**CASES["shown"])
+    assert figures.drop_chart(study).to_json() == figures.plot(study).to_json()
 
 
 def test_unknown_intervals_draw_no_bars():

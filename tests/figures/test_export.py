@@ -26,7 +26,7 @@ HEADS = {"png": b"\x89PNG\r\n", "svg": b"<svg", "pdf": b"%PDF"}
 
 
 def test_html_holds_plotly_itself(tmp_path):
-    path = figures.save_figure(figures.layer_distribution(make_set()), tmp_path / "new" / "layers.html")
+    path = figures.save_figure(figures.layer_distribution(make_set()), tmp_path / "new" / "layers.html").path
     text = path.read_text(encoding="utf-8")
     assert (
         len(text) > 1_000_000
@@ -42,7 +42,7 @@ def test_images_are_written(tmp_path, suffix):
     if BROWSER is None:
         pytest.skip("no Chrome or Chromium")
     figure = figures.layer_heatmap(make_set())
-    path = figures.save_figure(figure, tmp_path / f"heat.{suffix}", width=500, scale=1)
+    path = figures.save_figure(figure, tmp_path / f"heat.{suffix}", width=500, scale=1).path
     assert path.read_bytes().startswith(HEADS[suffix])
     assert len(figure.layout.updatemenus) == 1  # only the picture is without its menu
 

@@ -82,7 +82,9 @@ def test_a_bin_of_scores_shows_its_strongest_neuron_whatever_its_sign():
         assert z[:, b] == pytest.approx(np.take_along_axis(part, np.abs(part).argmax(1)[:, None], 1)[:, 0])
     named = figure.data[0].hovertext[1][17].split("<br>")[1:]
     order = np.argsort(-np.abs(total[1, 51:54]))
-    assert named == [f"mlp.gate, layer 1, neuron {51 + i}: {total[1, 51 + i]:.4g}" for i in order]
+    assert named == [
+        f"mlp.gate, layer 1, neuron {51 + i}: {total[1, 51 + i]:.4g}".replace("-", "−") for i in order
+    ]
     assert figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax
 
 
@@ -109,8 +111,8 @@ def test_the_menu_zooms_into_single_neurons_of_each_layer():
     for place, site in enumerate(WIDTHS):
         assert change["y"][place] == pytest.approx((scores.total(site)[2] / 17)[change["x"][place]].tolist())
     assert sum(map(len, change["x"])) == sum(WIDTHS.values())
-    low, high = next(value for key, value in axis.items() if key.endswith("range"))
-    assert low < min(min(y) for y in change["y"]) and high > max(max(y) for y in change["y"])
+    ranges = [value for key, value in axis.items() if key.endswith("range")]
+    assert all(low < min(0, *y) and high > max(0, *y) for (low, high), y in zip(ranges, change["y"]))
 
 
 def test_one_layer_alone_shows_every_neuron_up_to_the_limit():
@@ -200,3 +202,14 @@ def test_neurons_of_several_countries_count_once_per_country_and_the_figure_says
     figure = figures.layer_distribution(neurons)
     assert sum(y.sum() for y in bars(figure).values()) == len(neurons)
     assert "once per country (3 countries)" in notes(figure)
+
+
+def test_layers_that_a_set_does_not_know_can_be_given():
+    unknown = NeuronSet.from_indices([("mlp.gate", 1, 0)])
+    (gate,) = bars(figures.layer_distribution(unknown, layers=6)).values()
+    assert gate.tolist() == [0, 1, 0, 0, 0, 0]
+
+
+def test_too_few_layers_are_refused():
+    with pytest.raises(NeuronError, match="neurons in layer 1: layers must be 2 or more"):
+        figures.layer_distribution(NeuronSet.from_indices([("mlp.gate", 1, 0)]), layers=1)

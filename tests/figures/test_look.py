@@ -75,7 +75,7 @@ def test_titles_tell_n_and_axes_have_names():
             assert re.search(r"\bn = \d", notes(figure)), name
         for axes in (list(figure.select_xaxes()), list(figure.select_yaxes())):
             assert name == "neuron_card" or any(axis.title.text for axis in axes), name
-        if figure.layout.coloraxis.colorscale:
+        if figure.layout.coloraxis.colorscale and figure.layout.coloraxis.showscale is not False:
             assert figure.layout.coloraxis.colorbar.title.text, name
 
 

@@ -54,6 +54,7 @@ def forgotten():
 DRAW = {
     "accuracy_bars": lambda: figures.accuracy_bars({NAME: result()}),
     "accuracy_bars by country": lambda: figures.accuracy_bars(result(), by="country"),
+    "accuracy_changes": lambda: figures.accuracy_changes(result(), result()),
     "checkpoint_heatmap": lambda: figures.checkpoint_heatmap({NAME: make_set()}),
     "checkpoint_heatmap of scores": lambda: figures.checkpoint_heatmap({NAME: scores()}),
     "country_heatmap": lambda: figures.country_heatmap(make_specific(countries=(NAME, "Spain"))),

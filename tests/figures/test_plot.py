@@ -70,7 +70,7 @@ def test_a_result_is_drawn_under_the_name_of_its_file(make, name):
 def test_a_study_is_drawn_whole():
     study = made_study(**CASES["shown"])
     drawn = figures.plots(study)
-    assert {"drops", "accuracy", "score_histogram"} <= set(drawn)
+    assert {"drops", "country_accuracy", "score_histogram"} <= set(drawn)
     assert figures.plot(study).to_json() == drawn["drops"].to_json()
 
 

@@ -15,6 +15,7 @@ from culnig_tl.engine.cloze import encode_cloze
 from culnig_tl.engine.models import last_logits
 from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import NeuronError, ScoreError
+from culnig_tl.figures import theme
 from culnig_tl.figures.prompts import prompt_parts, shown
 from culnig_tl.method.closeup import question_scores, score_prompt
 from culnig_tl.method.score import score_neurons
@@ -107,7 +108,7 @@ def test_a_card_shows_the_neurons_scores_and_tables():
         ["higher", "up"],
         ["3", "1"],
         ["down", ""],
-        ["-2", ""],
+        ["−2", ""],
     ]
     values = {s: (scores.total(s) - control.total(s)) / 17 for s in WIDTHS if s.pool == "attn"}
     rank = 1 + sum(int((v > values[Site.ATTN_Q][2, 5]).sum()) for v in values.values())
@@ -203,7 +204,7 @@ def test_top_questions_are_a_countrys_scores_question_by_question(loaded):
     own = table.groupby("country")["score"].sum()
     assert own["Spain"] == pytest.approx(float(whole.of("Spain")[Site.ATTN_V][2, 5]), rel=1e-4)
     card = figures.neuron_card(whole, ("attn.v", 2, 5), questions=scores)
-    assert card.data[1].cells.values[1][0] == f"{table['score'][0]:.4g}"
+    assert card.data[1].cells.values[1][0] == theme.number(table["score"][0])
     with pytest.raises(NeuronError, match="none of the 2 that were scored"):
         figures.top_questions(scores, ("attn.v", 2, 4))
 
@@ -229,8 +230,8 @@ def test_parts_begin_where_their_tokens_do(loaded, cloze, family):
     parts = prompt_parts(model, cloze[0])
     assert [name for name, _ in parts] == ["question", *"ABC", "control", *"ABC"]
     rows = [encoded.context, *encoded.texts, encoded.bare, *encoded.bare_texts]
-    ends = [start for _, start in parts[1:]] + [len(encoded.counted_with_prior)]
-    assert [encoded.counted_with_prior[start:end] for (_, start), end in zip(parts, ends)] == rows
+    ends = [start for _, start in parts[1:]] + [len(encoded.counted)]
+    assert [encoded.counted[start:end] for (_, start), end in zip(parts, ends)] == rows
     assert prompt_parts(model, replace(cloze[0], form="letters")) == ()
 
 
@@ -269,11 +270,9 @@ def test_a_window_of_the_map_marks_its_own_parts(loaded, cloze):
     assert names_at(figure) == list(zip(starts, "ABC"))
 
 
-def test_parts_beyond_the_tokens_are_left_out(loaded, cloze):
-    model = loaded("llama")
-    figure = figures.token_heatmap(
-        score_prompt(model, cloze[0], normalise="sum"), parts=prompt_parts(model, cloze[0])
-    )
+def test_without_a_prior_there_is_no_control_to_mark(loaded, cloze):
+    model, summed = loaded("llama"), replace(cloze[0], normalise="sum")
+    figure = figures.token_heatmap(score_prompt(model, summed), parts=prompt_parts(model, summed))
     assert [name for _, name in names_at(figure)] == ["question", *"ABC"]
     assert "control" not in notes(figure)
 
@@ -317,7 +316,7 @@ def test_tokens_fire_in_the_prompt_and_the_right_options_words(loaded, cloze):
     largest = -np.inf
     for prompt in encode_cloze(model.tokenizer, cloze.questions):
         with torch.no_grad():
-            _, cache = model.run_with_cache(torch.tensor([prompt.rows[1]]))
+            _, cache = model.run_with_cache(torch.tensor([prompt.options[1]]))
         largest = max(largest, float(cache[Site.MLP_GATE.hook_name(1)][0, :, 3].max()))
     assert table["activation"][0] == pytest.approx(largest, rel=1e-4)
     assert table["activation"].is_monotonic_decreasing

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from culnig_tl import describe, evaluate
+from culnig_tl import NeuronSet, describe, evaluate, exact_effects
 from culnig_tl.data.neurons import SITES, Site
 from culnig_tl.method.cloze_answers import renormalised
 from culnig_tl.tasks.question import Task
 
 from ..builders import questions_with_texts
-from ..helpers import largest_error, plain_model, score
+from ..helpers import difference, largest_error, plain_model, score
 from . import cloze
 
 FAMILIES = ("llama", "qwen3", "phi3", "gemma3-text", "gpt2", "gpt-neox")
@@ -82,7 +82,7 @@ def test_both_attention_kernels_give_the_literal_scores(native, loaded, checkpoi
 def test_each_aggregation_and_normalisation(method, normalise, loaded, checkpoints, task):
     model, plain = loaded("qwen3"), plain_model(checkpoints("qwen3"))
     expected = cloze.scores(plain, model.tokenizer, task, how=METHODS[method], normalise=normalise)
-    found = score(model, task, method=method, normalise=normalise, sites=list(describe(model).widths))
+    found = score(model, task.normalised(normalise), method=method, sites=list(describe(model).widths))
     assert largest_error(found, tensors(expected)) < 1e-4
 
 
@@ -130,11 +130,11 @@ def test_likelihoods_equal_the_literal_ones(family, loaded, checkpoints, task):
 def test_probabilities_equal_the_literal_ones(normalise, loaded, checkpoints, task):
     model, plain = loaded("llama"), plain_model(checkpoints("llama"))
     expected = [cloze.question(plain, model.tokenizer, q, normalise)[1] for q in task]
-    result = evaluate(model, task, normalise=normalise, progress=False)
+    result = evaluate(model, task.normalised(normalise), progress=False)
     assert result.table["p_answer"].to_numpy() == pytest.approx(expected, abs=1e-5)
     other = renormalised(evaluate(model, task, progress=False), normalise)
     assert other.table["p_answer"].to_numpy() == pytest.approx(expected, abs=1e-5)
-    assert score(model, task, normalise=normalise).p_answer == pytest.approx(
+    assert score(model, task.normalised(normalise)).p_answer == pytest.approx(
         [sum(p for p, q in zip(expected, task) if q.country == c) for c in sorted(task.countries)], abs=1e-4
     )
 
@@ -147,3 +147,77 @@ def test_an_option_that_is_the_right_one_elsewhere_changes_p(loaded, checkpoints
     expected = tensors(cloze.scores(plain, tokenizer, turned))
     found = score(loaded("llama"), turned, sites=list(describe(loaded("llama")).widths))
     assert largest_error(found, expected) < 1e-4
+
+
+# -------------------------------------------------------------------------------------- methods that are not CULNIG
+
+
+def summed(found):
+    """(site, layer) -> a vector of neurons, over countries."""
+    return {
+        (site.value, layer): array[:, layer].sum(0)
+        for site, array in found.arrays.items()
+        for layer in range(array.shape[1])
+    }
+
+
+def assert_close(mine, theirs, tolerance):
+    for place, vector in theirs.items():
+        vector = vector.detach().numpy()
+        assert np.abs(mine[place] - vector).max() <= tolerance * np.abs(vector).max(), place
+
+
+@pytest.mark.parametrize("family", ("llama", "phi3", "gemma3-text"))
+def test_exact_effects_equal_the_literal_ones(family, loaded, checkpoints, task):
+    model, plain = loaded(family), plain_model(checkpoints(family))
+    few = [("mlp.gate", 0, 5), ("mlp.gate", 1, 2), ("attn.q", 1, 7), ("attn.k", 0, 3), ("attn.v", 2, 3)]
+    found = exact_effects(model, task[:2], NeuronSet.from_indices(few), progress=False)
+    for (site, layer, neuron), column in found.neurons.columns.items():
+        for row, question in zip(found.drops, task):
+            expected = cloze.exact_effect(plain, model.tokenizer, question, site, layer, neuron)
+            assert row[column] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("method", "everywhere"), [("ig", False), ("ig-all", True)])
+def test_integrated_gradients_equal_the_literal_ones(method, everywhere, loaded, checkpoints, task):
+    model, plain = loaded("llama"), plain_model(checkpoints("llama"))
+    found = summed(score(model, task[1:2], method=method))
+    for site, path in {
+        "mlp.gate": "mlp.down_proj",
+        "attn.q": "self_attn.q_proj",
+        "attn.v": "self_attn.v_proj",
+    }.items():
+        expected = cloze.integrated_gradients(
+            plain, model.tokenizer, task[1], f"model.layers.1.{path}",
+            reads_input=site == "mlp.gate", everywhere=everywhere,
+        )  # fmt: skip
+        assert_close(found, {(site, 1): expected}, 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "literal"),
+    [("mean-difference", cloze.mean_difference), ("atp", cloze.attribution_patching)],
+)
+@pytest.mark.parametrize("family", ("llama", "phi3", "gpt2"))
+def test_methods_that_compare_with_the_control_equal_the_literal_ones(
+    method, literal, family, loaded, checkpoints, task
+):
+    model, plain = loaded(family), plain_model(checkpoints(family))
+    expected: dict = {}
+    for question in task:
+        for place, vector in literal(plain, model.tokenizer, question).items():
+            expected[place] = expected.get(place, 0) + vector
+    for size in (1, len(task)):
+        found = score(model, task, method=method, sites=list(describe(model).widths), batch_size=size)
+        assert_close(summed(found), expected, 2e-4)
+
+
+@pytest.mark.parametrize("method", ["culnig", "atp", "mean-difference"])
+@pytest.mark.parametrize("normalise", ["unconditional", "sum"])
+def test_a_row_for_every_option_gives_the_same(method, normalise, loaded, task, monkeypatch):
+    """What models are asked that do not keep to masks or positions."""
+    model, asked = loaded("llama"), task.normalised(normalise)
+    together = score(model, asked, method=method)
+    monkeypatch.setattr("culnig_tl.engine.cloze._not_in_one_row", lambda *_: "it is a test")
+    apart = score(model, asked, method=method)
+    assert difference(apart, together) < 1e-4

@@ -11,7 +11,7 @@ import pytest
 
 from culnig_tl.errors import TaskError
 from culnig_tl.tasks import COUNTRIES, SPECIFIC_COUNTRIES, load_task
-from culnig_tl.tasks.countryrc import NESTED, Passage, own_passages, wrong_countries
+from culnig_tl.tasks.countryrc import NESTED, Passage, any_wrong_countries, own_passages, wrong_countries
 
 PASSAGES = own_passages()
 TASK = load_task("countryrc")
@@ -204,3 +204,32 @@ def test_wrong_passages_are_named(tmp_path, rows, message):
     file.write_text(json.dumps(rows))
     with pytest.raises(TaskError, match=re.escape(message)):
         load_task("countryrc", path=file)
+
+
+# -------------------------------------------------------------------------------------------- as in the paper
+
+PAPER = load_task("countryrc-paper")
+
+
+def test_the_papers_rows():
+    assert [len(part) for part in (PAPER.neuron_split(), PAPER.test_split())] == [25 * 8 * 4] * 2
+
+
+def test_the_papers_wrong_options_are_of_all_other_countries():
+    drawn = Counter(
+        wrong for p in PASSAGES for c in SPECIFIC_COUNTRIES for wrong in any_wrong_countries(p.id, c)
+    )
+    assert set(drawn) == set(COUNTRIES)
+    rare = [drawn[c] for c in COUNTRIES if c not in SPECIFIC_COUNTRIES]  # 3 in 15 of 576 questions: 115 each
+    assert all(85 <= count <= 145 for count in rare)
+
+
+def test_the_papers_names_have_no_article():
+    of_usa = [q for q in PAPER if q.country == "USA"]
+    assert all("USA" in q.prompt and "the USA" not in q.prompt.replace("The USA", "the USA") for q in of_usa)
+
+
+def test_the_papers_form_of_wordings():
+    task = load_task("countryrc-paper", wordings="paper")
+    assert {q.answer_prefix for q in task} == {""} and not any("JSON" in q.prompt for q in task)
+    assert {q.options for q in task} == {tuple("ABCD"), tuple("1234")}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from culnig_tl.errors import TaskError
-from culnig_tl.tasks import load_task
+from culnig_tl.tasks import load_task, load_tasks
 
 from .builders import write_csv, write_jsonl
 
@@ -258,3 +258,19 @@ def test_missing_columns_and_files(tmp_path):
     for option in ("language", "path", "rows_from"):
         with pytest.raises(TaskError, match=f"takes no '{option}'"):
             load_task(write_jsonl(tmp_path / "t.jsonl", ROWS), **{option: "x"})
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+    files = [str(write_jsonl(tmp_path / place / "mine.jsonl", [])) for place in ("a", "b")]
+    with pytest.raises(TaskError, match=r"a/mine.jsonl and .*b/mine.jsonl would be one task: rename one"):
+        load_tasks(files)
+    with pytest.raises(TaskError, match="would be one task"):
+        load_tasks(files[:1], beside=files[1:])
+
+
+def test_a_file_that_is_called_a_control_is_none(tmp_path):
+    row = {"question": "What?", "options": ["a", "b"], "answer": "a", "country": None}
+    task = load_task(write_jsonl(tmp_path / "x:control.jsonl", [row]))
+    assert task.name == "x:control" and not task.is_control

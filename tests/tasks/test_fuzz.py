@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +25,13 @@ from culnig_tl.tasks.wordings import read_wordings, wordings
 
 from .builders import blend_row, culturalbench_rows, normad_rows, survey, write_survey
 
+TIMES = int(os.environ.get("CULNIG_FUZZ", "1"))
+"""`make fuzz` tries ten times as many examples; they are the same in every run."""
 quick = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60 * TIMES,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -100,7 +106,7 @@ def test_any_bytes_as_a_file(suffix, content):
 
 
 @pytest.mark.parametrize("suffix", FILE_TYPES)
-@settings(quick, max_examples=50)
+@settings(quick, max_examples=50 * TIMES)
 @given(data=st.data())
 def test_a_good_file_with_some_bytes_changed(suffix, data):
     content = bytearray(VALID[suffix])
@@ -218,7 +224,7 @@ def test_any_file_of_wordings(text):
         read_wordings(root / "w.toml")
 
 
-@settings(quick, max_examples=40)
+@settings(quick, max_examples=40 * TIMES)
 @given(data=st.data())
 def test_a_survey_with_some_bytes_changed(data):
     with folder() as root, only_task_errors():
@@ -233,7 +239,7 @@ def test_a_survey_with_some_bytes_changed(data):
         load_task("worldvaluesbench", path=root)
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=60 * TIMES)
 @given(table=st.dictionaries(st.sampled_from(["Q1", "Q2", "Q50"]), values, max_size=3) | values)
 def test_any_metadata(table):
     with folder() as root, only_task_errors():

@@ -207,3 +207,16 @@ def test_offline_for_real():
     """The tests run with the Hub switched off: what a user without a network sees."""
     with pytest.raises(TaskError, match=r"cannot read akhilayerukola/NormAd from the Hub .* CULNIG_DATA_DIR"):
         load_task("normad")
+
+
+def test_a_script_that_comes_with_a_data_set_is_not_run(tmp_path):
+    folder = tmp_path / "org" / "name"
+    folder.mkdir(parents=True)
+    (folder / "name.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w').close()\nimport datasets\n")
+    with pytest.raises(TaskError):
+        read(Source("org/name", None, "test", ("*.jsonl",)), tmp_path)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_the_version_of_datasets_runs_no_scripts():
+    assert int(datasets.__version__.partition(".")[0]) >= 4

@@ -63,3 +63,27 @@ def test_other_tasks_are_trained_on_their_neuron_split(tmp_path):
 def test_what_is_trained_on_is_not_what_is_tested():
     tests = {q.prompt for q in load_task("minisynonyms").test_split()}
     assert not tests & {q.prompt for q in load_training("minisynonyms")}
+
+
+# ------------------------------------------------------------------------------------------- as in the paper
+
+
+def test_the_papers_rows_of_qnli_are_those_that_datasets_shuffles_to_the_front(tmp_path):
+    from datasets import Dataset
+
+    mirror = glue(tmp_path, "qnli", "train", 300)
+    task = load_training("qnli", data_dir=mirror, limit=40, draw="paper")
+    wanted = Dataset.from_dict({"idx": range(300)}).shuffle(seed=42).select(range(40))["idx"]
+    assert [q.cluster for q in task] == [str(idx) for idx in wanted]
+    assert {q.template for q in task} == {0}
+
+
+def test_the_papers_rows_of_mrpc_are_all_in_the_files_order(tmp_path):
+    task = load_training("mrpc", data_dir=glue(tmp_path, "mrpc", "train", 20), draw="paper")
+    assert [q.cluster for q in task] == [str(i) for i in range(20)] and {q.template for q in task} == {0}
+
+
+def test_the_papers_form_of_wordings_starts_no_answer(tmp_path):
+    mirror = glue(tmp_path, "qnli", "train", 8)
+    task = load_training("qnli", data_dir=mirror, draw="paper", wordings="paper")
+    assert {q.answer_prefix for q in task} == {""}

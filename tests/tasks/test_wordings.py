@@ -96,6 +96,12 @@ def test_wrong_files_of_wordings_are_named(tmp_path, text, message):
     assert str(error.value).startswith(str(file))
 
 
+def test_an_answer_can_start_with_nothing(tmp_path):
+    file = tmp_path / "w.toml"
+    file.write_text("[[countryrc]]\nprompt = '{passage} {question} {options}'\nanswer_prefix = ''")
+    assert {q.answer_prefix for q in load_task("countryrc", wordings=file)} == {""}
+
+
 def test_a_missing_blank_is_said_before_any_row_is_asked(tmp_path):
     file = tmp_path / "w.toml"
     file.write_text("[[countryrc]]\nprompt = '{passage} {options}'")

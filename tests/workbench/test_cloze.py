@@ -102,7 +102,7 @@ def test_answers_as_a_table_hold_the_words(suppressed, cloze):
 
 @pytest.mark.parametrize("normalise", ["sum", "length"])
 def test_questions_are_asked_as_the_scores_were_normalised(normalise, model, cloze):
-    made = score_neurons(model, cloze[:4], normalise=normalise, progress=False)
+    made = score_neurons(model, cloze[:4].normalised(normalise), progress=False)
     view = explore(made, model=model, task=cloze)
     view._put(cloze[1])
     view.ask()
@@ -256,7 +256,7 @@ def test_parts_hold_the_prompt_and_each_options_words_twice(read):
 
 
 def test_no_control_is_shown_where_nothing_is_subtracted(model, cloze):
-    (alone,) = token_scores(model, [TopQuestion(cloze[0], 0.0, 0.0)], KEY, "sum")
+    (alone,) = token_scores(model, [TopQuestion(replace(cloze[0], normalise="sum"), 0.0, 0.0)], KEY)
     assert [name for name, _ in alone.rows()] == ["question", *"ABCD"]
     shown = page.questions([alone], "")
     assert "after the control" not in shown and "is subtracted" not in shown

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ... import io
 from ...data.neurons import NeuronMeans, NeuronSet
 from ...data.results import COLUMNS, EvaluationResult
 from ...engine.checkpoint import Checkpoint
@@ -131,7 +132,7 @@ def ask_in_folder(
     how: dict[str, Any] = {"scale": scale, "max_new_tokens": max_new_tokens, "analysers": analysers}
     results = {}
     for name, neurons in sets.items():
-        file = folder / f"{name}.parquet"
+        file = folder / f"{io.file_name(name)}.parquet"
         operation = operation_name(scale)
         wanted = identity(of_model, neurons=neurons, operation=operation, max_new_tokens=max_new_tokens)
         stored = _stored(file, task, wanted)
@@ -142,7 +143,7 @@ def ask_in_folder(
             said = stored.table["predicted"].tolist()
             results[name] = compare_answers(kept, said, metadata=stored.metadata, matcher=Matcher(analysers))
             continue
-        checkpoint = Checkpoint(folder / f"{name}.state", model=of_model)
+        checkpoint = Checkpoint(file.with_suffix(".state"), model=of_model)
         how |= {"batch_size": batch_size, "progress": progress, "checkpoint": checkpoint}
         results[name] = ask_short_answers(model, task, ablate=neurons, **how)
         results[name].save(file)

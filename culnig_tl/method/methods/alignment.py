@@ -9,7 +9,7 @@ activation is the mean over the corrupted prompt's common suffix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ...engine.prompts import Prompt
 
+Row = Sequence[int]
+"""Tokens."""
 MEAN = -1
 """Counterpart of a clean position that has none."""
 
@@ -57,6 +59,36 @@ class Alignment:
             )
             real[row, shift:] = True
             suffixes[row, other - suffix if suffix else shift :] = True
+        return cls(index.to(device), real.to(device), suffixes.to(device))
+
+    @classmethod
+    def within(
+        cls, prompts: Sequence[Iterable[tuple[Row, Sequence[Row]]]], device: torch.device
+    ) -> Alignment:
+        """Of cloze questions, whose rows hold their control: the prompt's slots are aligned with those of the
+        control's prompt, each option's with the same option's, and the control's with themselves.
+
+        Args:
+            prompts: of each question (prompt, texts) and the same of its control.
+        """
+        both = [[[start, *texts] for start, texts in parts] for parts in prompts]
+        width = max(sum(map(len, clean + bare)) for clean, bare in both)
+        index = torch.arange(width).repeat(len(both), 1)
+        real = torch.zeros(len(both), width, dtype=torch.bool)
+        suffixes = real.clone()
+        for row, (clean, bare) in enumerate(both):
+            first = width - sum(map(len, bare))  # of the control
+            at, other = width - sum(map(len, clean + bare)), first
+            real[row, first:] = suffixes[row, first:] = True
+            suffixes[row, first : first + len(bare[0])] = False
+            for number, (one, two) in enumerate(zip(clean, bare)):
+                positions, suffix = align(one, two)
+                index[row, at : at + len(one)] = torch.tensor(
+                    [p if p == MEAN else p + other for p in positions]
+                )
+                at, other = at + len(one), other + len(two)
+                if number == 0:
+                    suffixes[row, other - suffix : other] = True
         return cls(index.to(device), real.to(device), suffixes.to(device))
 
     def place(self, corrupted: Float[Tensor, "batch corrupted neuron"]) -> Float[Tensor, "batch pos neuron"]:

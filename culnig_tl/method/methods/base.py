@@ -75,8 +75,8 @@ class Job:
 
     @property
     def tokens(self) -> Float[Tensor, " row"]:
-        """Tokens of all prompts of each row."""
-        lengths = self.rows.new_tensor([len(p.counted) for p in self.prompts])
+        """Tokens of all questions of each row, without their controls."""
+        lengths = self.rows.new_tensor([len(p.clean) for p in self.prompts])
         return self.rows.double() @ lengths.double()
 
 
@@ -100,8 +100,7 @@ class Method:
     costly: ClassVar[bool] = False
     """Takes tens of passes or more per question."""
     cloze: ClassVar[bool] = False
-    """Scores cloze questions too; else it reads what one prompt's last position shows, or compares prompts
-    token by token."""
+    """Scores cloze questions too."""
     weighted: ClassVar[bool] = False
     """Each question's term is multiplied by P(y|x)."""
     builds_on: ClassVar[tuple[str, ...]] = ()

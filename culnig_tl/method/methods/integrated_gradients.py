@@ -14,7 +14,8 @@ that layer costs (completeness), and a single neuron's is its share of that. As 
 read behind the activation function (``mlp.post``); attention's neurons, which the paper leaves out, at their
 own sites.
 
-    ig      scales the last position alone, as the paper does at the mask
+    ig      scales the last position alone, as the paper does at the mask; of a cloze question the positions
+            that predict the options' tokens, after the prompt and after the control
     ig-all  scales all positions at once, and sums the attribution over them
 
 A country's score is the plain sum over its questions; the paper's threshold per prompt and its sharing among
@@ -35,8 +36,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...data.neurons import Site
-from ...engine.models import device_of
-from ..fanout import Edit, fans_out, logits_of_rows, rows_that_fit
+from ..asking import Asking, asking, asking_one
+from ..fanout import Edit, ask_rows, fans_out, rows_that_fit
 from .base import Job, OwnMethod, PromptScorer, Values
 
 STEPS = 20
@@ -49,7 +50,7 @@ class IntegratedGradients(OwnMethod):
 
     name, family = "ig", "ig"
     about = "integrated gradients from 0 in 20 steps, last position (knowledge neurons)"
-    contrast, costly, aggregation = True, True, "ig"
+    contrast, costly, cloze, aggregation = True, True, True, "ig"
     variant: ClassVar[Variant] = "last"
 
     def reads(self, site: Site) -> Site:
@@ -79,33 +80,34 @@ class Integration(PromptScorer):
         self.job, self.sites, self.steps = job, job.sites, steps
         self.read = {site: Site.MLP_POST if site == Site.MLP_GATE else site for site in job.sites}
         self.groups = [(name, site, variant) for site in job.sites for name, variant in variants.items()]
-        shortest = min(job.prompts, key=lambda p: len(p.tokens)).tokens
-        self.early = fans_out(job.model, shortest, tuple(self.read.values()))
+        shortest = min(job.prompts, key=lambda p: len(p.tokens))
+        one = asking_one(job.model, shortest, "integrating gradients")
+        self.early = fans_out(one, tuple(self.read.values()))
 
     def score(self, at: int) -> tuple[dict[str, Values], float]:
         job, values, p_answer = self.job, {name: {} for name, _, _ in self.groups}, float("nan")
-        tokens = torch.tensor([job.prompts[at].tokens], device=device_of(job.model))
-        most = max(1, (rows_that_fit(job.model, tokens.shape[1]) - 1) // self.steps)
+        one = asking(job.model, [job.prompts[at]])
+        most = max(1, (rows_that_fit(job.model, job.prompts[at]) - 1) // self.steps)
         with torch.enable_grad():
             for layer in range(job.info.layers):
                 groups = [group for group in self.groups if job.info.width(self.read[group[1]], layer)]
                 for start in range(0, len(groups), most):
                     part = groups[start : start + most]
                     read = [(self.read[site], variant) for _, site, variant in part]
-                    found, p_answer = _one_layer(job, at, tokens, layer, read, self.steps, self.early)
+                    found, p_answer = _one_layer(one, layer, read, self.steps, self.early)
                     for (name, site, _), value in zip(part, found):
                         values[name][site, layer] = value
         return values, p_answer
 
 
 def _one_layer(
-    job: Job, at: int, tokens: Tensor, layer: int, groups: Sequence[tuple[Site, str]], steps: int, early: bool
+    one: Asking, layer: int, groups: Sequence[tuple[Site, str]], steps: int, early: bool
 ) -> tuple[list[Float[Tensor, " neuron"]], float]:
     """The attribution of one prompt and layer, a vector per (site, variant), and P(y|x): each has `steps`
     rows, and the last row stays as it is."""
     rows = steps * len(groups) + 1
-    scaled: dict[int, Tensor] = {}  # group -> what was put in, [step, pos or 1, neuron]
-    given: dict[int, Tensor] = {}  # group -> the unchanged activation there, [pos or 1, neuron]
+    scaled: dict[int, Tensor] = {}  # group -> what was put in, [step, scaled, neuron]
+    given: dict[int, Tensor] = {}  # group -> the unchanged activation there, [scaled, neuron]
 
     def edit(site: Site) -> Edit:
         def scale(activation: Float[Tensor, "row pos neuron"]) -> Float[Tensor, "row pos neuron"]:
@@ -117,18 +119,18 @@ def _one_layer(
             for number, (read, variant) in enumerate(groups):
                 if read != site:
                     continue
-                first = activation.shape[1] - 1 if variant == "last" else 0
-                given[number] = activation[-1, first:].detach()
+                at = one.answering if variant == "last" else torch.arange(activation.shape[1])
+                at = at.to(activation.device)
+                given[number] = activation[-1, at].detach()
                 scaled[number] = (parts * given[number]).requires_grad_(True)
-                changed[number * steps : (number + 1) * steps, first:] = scaled[number]
+                changed[number * steps : (number + 1) * steps, at] = scaled[number]
             return changed
 
         return scale
 
     edits = {site: edit(site) for site in dict.fromkeys(site for site, _ in groups)}
-    logits = logits_of_rows(job.model, tokens, layer, rows, edits, early=early)
+    right = ask_rows(one, layer, rows, edits, early=early).p_right
     order = range(len(groups))
-    right = logits.softmax(-1)[:, job.prompts[at].answer_token]
     gradients = torch.autograd.grad(right[:-1].sum(), [scaled[number] for number in order])
     found = [
         (given[number] * gradient.sum(0) / steps)

@@ -3,7 +3,8 @@
     D(n; x, x') = mean over the tokens of x of n_i(x) - mean over the tokens of x' of n_i(x')
 
 with the control prompt as x', summed over the questions of a country. Signed: neurons that fire more come
-first. The answer plays no part.
+first. The answer plays no part. Of a cloze question the tokens of x are the prompt's and all options', those
+of x' the control's and all options'.
 
 Cost: two forward passes, shared with LAPE and CAPE.
 """
@@ -23,7 +24,7 @@ class MeanDifference(Method):
 
     name = "mean-difference"
     about = "mean activation on the question less that on its control"
-    corrupted, aggregation = True, "mean-difference"
+    corrupted, cloze, aggregation = True, True, "mean-difference"
 
     def term(self, seen: Seen) -> Float[Tensor, "batch neuron"]:
         assert seen.activation is not None and seen.corrupted is not None and seen.alignment is not None

@@ -7,7 +7,8 @@ corrupted prompt x':
 
 so that a positive score means that the clean activation helps the answer. The corruption is the control
 prompt, which is shorter: `alignment` says which of its positions stands for which. A country's score is the
-plain sum over its questions.
+plain sum over its questions. In a cloze question each option's tokens are patched with those of the same
+option after the control; the control's own are not patched.
 
 Cost: two forward passes and one backward pass; the backward pass is shared with CULNIG's.
 """
@@ -25,7 +26,7 @@ class AttributionPatching(Method):
 
     name = "atp"
     about = "attribution patching: (clean - control activation) x gradient, summed over tokens"
-    gradient, corrupted, aggregation = True, True, "atp"
+    gradient, corrupted, cloze, aggregation = True, True, True, "atp"
 
     def term(self, seen: Seen) -> Float[Tensor, "batch neuron"]:
         assert seen.products is not None and seen.gradient is not None

@@ -30,6 +30,7 @@ from ...data.neurons import Site
 from ...engine.hooks import HookPlace, SiteHooks
 from ...engine.models import device_of, frozen, hook_name, last_logits
 from ...errors import ScoreError
+from ..asking import asking
 from ..fanout import Edit, edit_hooks, fans_out
 from .alignment import Alignment
 from .base import Job, OwnMethod, PromptScorer, Values
@@ -38,6 +39,8 @@ from .base import Job, OwnMethod, PromptScorer, Values
 class AttributionPatchingQK(OwnMethod):
     """Attribution patching, the attention pattern recomputed for q and k."""
 
+    # Not cloze: it patches a whole prompt's keys at once, and in a cloze question's row the control's keys,
+    # which are not to be patched, stand beside those of the question.
     name, family = "atp-qk", "atp-qk"
     about = "atp with AtP*'s correction: the softmax is recomputed for q and k"
     corrupted, costly, aggregation = True, True, "atp-qk"
@@ -54,8 +57,8 @@ class Correction(PromptScorer):
     def __init__(self, job: Job) -> None:
         self.job = job
         self.sites = tuple(site for site in (Site.ATTN_Q, Site.ATTN_K) if site in job.sites)
-        shortest = min(job.prompts, key=lambda p: len(p.tokens)).tokens
-        self.early = fans_out(job.model, shortest, self.sites) if self.sites else True
+        shortest = min(job.prompts, key=lambda p: len(p.tokens))
+        self.early = fans_out(asking(job.model, [shortest]), self.sites) if self.sites else True
 
     def score(self, at: int) -> tuple[dict[str, Values], float]:
         if not self.sites:
@@ -105,15 +108,15 @@ def _corrected(job: Job, at: int, sites: list[Site], early: bool) -> tuple[Value
     back = [(name, keep(slopes, layer)) for layer, name in names.items()]
     p_answer = float("nan")
 
-    def objective(logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, ""]:
+    def objective() -> Float[Tensor, ""]:
         nonlocal p_answer
-        right = logits.softmax(-1)[0, clean.answer_token]
+        right = asking(job.model, [clean]).ask().p_right.sum()
         p_answer = float(right.detach())
         return right
 
     hooks = SiteHooks(job.model, backward=sites)
     with hooks.installed(), job.model.hooks(fwd_hooks=forward, bwd_hooks=back):
-        hooks.run(tokens, torch.ones_like(tokens), objective, lambda *seen: None)
+        hooks.run(objective, lambda *seen: None)
     if len(slopes) < len(layers):
         raise ScoreError(
             "no gradient reached attention's pattern: this model does not compute it as TransformerLens"
