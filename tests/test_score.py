@@ -166,10 +166,13 @@ def test_batches_of_one_length_give_bfloat16_scores_of_single_questions(family, 
         np.testing.assert_array_equal(array, alone.arrays[site])
 
 
-def test_batches_of_one_length_are_not_for_cloze_questions(loaded):
-    task = load_task("miniculture", form="cloze", limit=4)
+def test_batches_of_one_length_are_for_cloze_questions_in_one_row(loaded, monkeypatch):
+    task, model = load_task("miniculture", form="cloze", limit=8), loaded("llama")
+    even, alone = score(model, task, batch_size="even"), score(model, task, batch_size=1)
+    assert difference(even, alone) < 1e-6
+    monkeypatch.setattr("culnig_tl.engine.cloze._not_in_one_row", lambda *_: "it is a test")
     with pytest.raises(ScoreError, match="'even' is for the form 'letters'"):
-        score(loaded("llama"), task, batch_size="even")
+        score(model, task, batch_size="even")
 
 
 # ------------------------------------------------------------------------------------------------ invariances

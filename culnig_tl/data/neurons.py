@@ -395,7 +395,10 @@ class NeuronSet:
                 rows += [(name, Site.MLP_GATE.value, number, neuron) for neuron in index.tolist()]
         counts = {len(layers) for layers in found}
         table = pd.DataFrame(rows, columns=["country", *_COLUMNS[:3]])
-        return cls(table, Provenance(kind="LAPE", layers=counts.pop() if len(counts) == 1 else None))
+        try:
+            return cls(table, Provenance(kind="LAPE", layers=counts.pop() if len(counts) == 1 else None))
+        except NeuronError as error:
+            raise NeuronError(f"{path}: {error}") from None
 
     @classmethod
     def _from_sheet(cls, lines: list[list[Any]]) -> NeuronSet:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import PromptError
+from ..io import first_line
 from ..tasks.question import Question
 
 log = logging.getLogger(__name__)
@@ -35,15 +36,20 @@ def write(tokenizer: Any, question: Question) -> str:
     messages = [{"role": "user", "content": user}]
     if system:
         messages.insert(0, {"role": "system", "content": system})
-    try:
-        text = _applied(tokenizer, messages)
-    except Exception as error:  # Jinja raises whatever the template's author wrote
-        if not system:
-            raise PromptError(f"the chat template fails on question {question.id!r}: {error}") from error
-        # Templates without a system role (Gemma 2) refuse it: put it before the prompt.
-        messages = [{"role": "user", "content": f"{system}\n\n{user}"}]
-        text = _applied(tokenizer, messages)
-    return text + _closing(tokenizer, messages, text) + question.answer_prefix
+    ways = [messages]
+    if system:  # templates without a system role (Gemma 2) refuse it: put it before the prompt
+        ways.append([{"role": "user", "content": f"{system}\n\n{user}"}])
+    failed: Exception | None = None
+    for messages in ways:
+        try:
+            text = _applied(tokenizer, messages)
+            return text + _closing(tokenizer, messages, text) + question.answer_prefix
+        except Exception as error:  # Jinja raises whatever the template's author wrote
+            failed = error
+    assert failed is not None
+    raise PromptError(
+        f"the chat template fails on question {question.id!r}: {first_line(failed)}"
+    ) from failed
 
 
 def _applied(tokenizer: Any, messages: Sequence[dict[str, str]], *, answer: bool = True) -> str:

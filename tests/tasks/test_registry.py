@@ -164,7 +164,7 @@ def test_the_list_without_a_mirror_asks_no_network():
 def test_an_unknown_name_gets_the_closest(name, meant):
     with pytest.raises(
         TaskError,
-        match=f"task '{name}' is unknown, did you mean '{meant}'\\?; tasks are blend, .*, or a file ending",
+        match=f"task '{name}' is unknown, did you mean '{meant}'\\?; tasks are blend, .*, a file ending",
     ):
         load_task(name)
 
