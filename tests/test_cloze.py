@@ -244,7 +244,7 @@ def test_a_model_told_the_wrong_masks_or_positions_has_rows_of_their_own(
         return {"attention_mask": whole[:, None]}
 
     monkeypatch.setattr("culnig_tl.engine.cloze._attended", careless)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="culnig_tl")
     found = evaluate(model, task, progress=False)
     assert "options are run as rows of their own, which takes longer: logits differ" in caplog.text
     for mine, theirs in zip(found.table["log_likelihoods"], right.table["log_likelihoods"]):

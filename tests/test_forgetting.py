@@ -168,7 +168,7 @@ def test_a_mark_per_seed_and_a_line_at_the_mean(found):
     assert list(marks) == ["top", "matched"] and len(lines) == 2
     assert [y for x, y in zip(marks["top"].x, marks["top"].y) if round(x) == 1] == [-50, -75]
     assert lines[0].y[3] == lines[0].y[4] == -62.5 and lines[0].y[5] is None
-    assert "seed 1, culture<br>100.0% to 25.0% (-75.0 points)" in "".join(marks["top"].hovertext)
+    assert "seed 1, culture<br>100.0% to 25.0% (−75.0 points)" in "".join(marks["top"].hovertext)
 
 
 def test_the_trained_task_comes_first_in_the_figure(found):

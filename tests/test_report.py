@@ -92,7 +92,7 @@ def test_what_does_not_hold_stands_first(pages):
     ):
         _, page = pages[name]
         after = page.text.split("What was found", 1)[1].split()
-        badge = "shown" if name == "shown" else "does not hold"
+        badge = "holds on this model" if name == "shown" else "does not hold"
         assert " ".join(after).startswith(f"{badge} {start}"), name
 
 

@@ -269,7 +269,7 @@ def bare():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("culnig_tl.study.sampling.LEAST", 30)
         patch.setattr("culnig_tl.study.sampling.LEAST_CLUSTERS", 4)
-        patch.setattr(pipeline, "draw", lambda *_: None)
+        patch.setattr(pipeline, "draw", lambda *_: [])
         patch.setattr(pipeline.Early, "report", lambda _: None)
         yield
 

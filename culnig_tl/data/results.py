@@ -61,6 +61,16 @@ class EvaluationResult:
     table: pd.DataFrame
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # pandas 3 has a type of its own for text that comes from lists; from a file it is an object
+        words = [name for name, kind in self.table.dtypes.items() if isinstance(kind, pd.StringDtype)]
+        if words:
+            texts = self.table[words].astype(object)
+            plain = self.table.assign(
+                **{name: texts[name].where(texts[name].notna(), None) for name in words}
+            )
+            object.__setattr__(self, "table", self.table.assign(**plain))
+
     def __len__(self) -> int:
         return len(self.table)
 

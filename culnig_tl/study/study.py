@@ -262,8 +262,8 @@ class Study:
                 if layer >= shape[0] or neuron >= shape[1].get(site, 0):
                     return f"neurons/{name} are of a model of another shape"
         for name, result in self.results.items():
-            theirs = result.metadata.get("identity") or {}
-            if reason := differing(of_model, {part: theirs.get(part) for part in MODEL_PARTS}):
+            theirs = result.metadata.get("identity") or {}  # none in what an analysis asked more
+            if theirs and (reason := differing(of_model, {part: theirs.get(part) for part in MODEL_PARTS})):
                 return f"in results/{name} the {reason}"
             neurons = None if name == UNCHANGED else self.neurons.get(name)
             hashed = None if neurons is None else neurons.hash
