@@ -8,9 +8,8 @@ import shutil
 import pytest
 import torch
 
-from culnig_tl import NeuronSet, ablate, bake, describe, load_model
+from culnig_tl import NeuronSet, ablate, bake, describe, hub, load_model
 from culnig_tl.data.neurons import Provenance
-from culnig_tl.engine import loading
 from culnig_tl.engine.identity import model_identity
 from culnig_tl.engine.memory import check_memory
 from culnig_tl.errors import ModelError
@@ -195,8 +194,8 @@ def test_a_hub_that_does_not_answer_is_asked_twice(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(utils, "get_session", Nobody)
-    loading._hub_answers.cache_clear()
+    hub._hub_answers.cache_clear()
     with pytest.raises(ModelError, match="not in the local cache while the Hub cannot be reached"):
         load_model("org/nothing-of-this-name")
     assert len(asked) == 2 and constants.HF_HUB_OFFLINE is False
-    loading._hub_answers.cache_clear()
+    hub._hub_answers.cache_clear()

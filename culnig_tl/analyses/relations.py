@@ -10,7 +10,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import TaskError
+from ..errors import TaskError, which
 
 SOURCES: Mapping[str, str] = {
     "family": (
@@ -60,8 +60,8 @@ def relation_groups(relation: str, table: str | Path | None = None) -> dict[str,
     if table is None:
         if relation not in SOURCES:
             raise TaskError(
-                f"unknown relation {relation!r}: there are {', '.join(SOURCES)}; others come with a table of"
-                " your own"
+                f"unknown relation {relation!r}{which(relation, SOURCES)}; others come with a"
+                " table of your own"
             )
         column = list(SOURCES).index(relation)
         return {country: group for country, groups in _TABLE.items() if (group := groups[column])}

@@ -13,14 +13,13 @@ understood.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ..errors import CulnigError
+from ..errors import CulnigError, nearest
 from ..version import __version__
 
 COMMANDS = {
@@ -58,6 +57,36 @@ COMMANDS = {
     },
 }
 """Module of this package -> command -> what it does."""
+EXAMPLES = {
+    "run": "culnig-tl run --model Qwen/Qwen3-0.6B --tasks blend,commonsenseqa --limit 500",
+    "report": "culnig-tl report runs/toy",
+    "compare": "culnig-tl compare runs/base runs/sft",
+    "score": "culnig-tl score --model toy --task miniculture -o culture.safetensors",
+    "select": "culnig-tl select general --scores culture.safetensors --control control.safetensors"
+    " -o general.parquet",
+    "evaluate": "culnig-tl evaluate --model toy --tasks miniculture --neurons general.parquet",
+    "claim": "culnig-tl claim runs/toy --random-sets 200",
+    "countries": "culnig-tl countries runs/toy",
+    "sweep": "culnig-tl sweep runs/toy --top 0.01,0.02,0.05",
+    "parts": "culnig-tl parts runs/toy",
+    "stability": "culnig-tl stability runs/toy --replicates 20",
+    "enhance": "culnig-tl enhance runs/toy --factors 1.5,2",
+    "language": "culnig-tl language --model Qwen/Qwen3-0.6B --limit 500",
+    "values": "culnig-tl values --model Qwen/Qwen3-0.6B --limit 500",
+    "methods": "culnig-tl methods --model toy --methods culnig,culnig-sum,atp",
+    "truth": "culnig-tl truth --model toy --sample 16",
+    "tasks": "culnig-tl tasks --data-dir ./mirror",
+    "tasks show": "culnig-tl tasks show miniculture --limit 2",
+    "tasks export": "culnig-tl tasks export miniculture --to exported --model toy",
+    "models": "culnig-tl models",
+    "answers ask": "culnig-tl answers ask --model Qwen/Qwen3-0.6B --limit 20",
+    "answers check": "culnig-tl answers check --languages ko,zh",
+    "finetune": "culnig-tl finetune --model toy --modules top,matched --seeds 0,1",
+    "bake": "culnig-tl bake toy --neurons runs/toy/neurons/culture-general.parquet --output-dir suppressed",
+}
+"""Command -> how it is called; a panel's example is that of its first command."""
+LIBRARIES = ("huggingface_hub", "datasets", "transformers", "httpx", "urllib3", "fsspec")
+"""Libraries whose warnings are for those who want to hear everything."""
 SHARED = ("run", "score", "evaluate", "finetune")
 """Commands that several processes, started by torchrun, can share."""
 GLOBAL = {
@@ -118,7 +147,7 @@ def run_command(words: Sequence[str]) -> None:
     from .parsing import parse
 
     function = getattr(import_module(f".{module}", __name__), name.replace(" ", "_"))
-    call = parse(function, rest, name)
+    call = parse(function, rest, name, EXAMPLES[name])
     if processes > 1:
         from ..engine.world import start
 
@@ -140,7 +169,8 @@ def overview(beginning: str = "") -> str:
     for panel, commands in COMMANDS.items():
         chosen = {name: said for name, said in commands.items() if name.startswith(beginning)}
         if chosen:
-            lines += [panel.capitalize(), *(f"  {name:<15}{said}" for name, said in chosen.items()), ""]
+            lines += [panel.capitalize(), *(f"  {name:<15}{said}" for name, said in chosen.items())]
+            lines += [f"  e.g. {EXAMPLES[next(iter(chosen))]}", ""]
     if not beginning:
         lines += ["Options", *(f"  {name:<15}{said}" for name, said in GLOBAL.items()), ""]
     return "\n".join([*lines, "culnig-tl COMMAND --help says what a command takes."])
@@ -158,8 +188,8 @@ def _command(words: Sequence[str]) -> tuple[str, str]:
             print(overview(group))
             raise SystemExit(0)
         words = [" ".join(words[:2])]
-    near = difflib.get_close_matches(words[0], modules, n=1)
-    hint = f": did you mean {near[0]}?" if near else "; culnig-tl --help lists the commands"
+    near = nearest(words[0], modules)
+    hint = f": did you mean {near}?" if near else "; culnig-tl --help lists the commands"
     raise CulnigError(f"there is no command {words[0]!r}{hint}")
 
 
@@ -171,6 +201,13 @@ def _log(verbose: bool) -> None:
     handlers = [RichHandler(console=err, show_path=False, show_time=False)]
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True, handlers=handlers)
     logging.getLogger("culnig_tl").setLevel(logging.INFO if verbose else logging.WARNING)
+    if not verbose:
+        for library in LIBRARIES:
+            logging.getLogger(library).setLevel(logging.ERROR)
+        # they set their own levels when they are imported
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+        os.environ.setdefault("DATASETS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def _share(name: str) -> int:

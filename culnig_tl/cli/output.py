@@ -59,8 +59,10 @@ def show(
         say(f"Drawn: {', '.join(map(str, drawings))}")
 
 
-def show_frame(frame: pd.DataFrame) -> None:
-    """Prints a table; a wide one runs over the terminal's edge rather than lose digits."""
+def show_frame(frame: pd.DataFrame, heading: str | None = None) -> None:
+    """Prints a table under a heading; a wide one runs over the terminal's edge rather than lose digits."""
+    if heading is not None:
+        say(heading)
     named = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
     shown = Table()
     for column in named.columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -33,8 +34,9 @@ _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 _IN_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", NoneType: "none"}
 
 
-def parse(function: Callable[..., None], words: Sequence[str], name: str) -> Callable[[], None]:
-    """What is left to be called, once the words are understood. `--help` prints and raises `SystemExit(0)`.
+def parse(function: Callable[..., None], words: Sequence[str], name: str, example: str) -> Callable[[], None]:
+    """What is left to be called, once the words are understood. `--help` prints, with the example, and raises
+    `SystemExit(0)`.
 
     Raises:
         CulnigError: words that the command does not understand; the message says what it takes.
@@ -46,10 +48,14 @@ def parse(function: Callable[..., None], words: Sequence[str], name: str) -> Cal
 
     defaults = getattr(function, "defaults", lambda words: {})(words)
     command = functools.partial(bound, **defaults) if defaults else bound
+    about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
+    about = "\n\n".join(" ".join(part.split()) for part in about.split("\n\n"))
+    how: dict[str, Any] = {"description": f"{about}\n\nExample: {example}"}
+    how |= {"config": _CONFIG, "registry": _RULES}
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(command, prog=f"culnig-tl {name}", args=words, config=_CONFIG, registry=_RULES)
+            return tyro.cli(command, prog=f"culnig-tl {name}", args=words, **how)
     except SystemExit as end:
         if end.code:
             raise CulnigError(f"{_one_line(said.getvalue())}; see culnig-tl {name} --help") from None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..defaults import MIN_Z, TOP_SPECIFIC
 from ..errors import StudyError
 from ..study.config import Asking, ModelConfig, Shares
 from .output import say, show_frame
 from .parsing import MaybeOutput, Output, Positional
+
+if TYPE_CHECKING:
+    from ..data.scores import NeuronScores
 
 PAPER_SITES = ("mlp.gate", "attn.q", "attn.k", "attn.v")
 
@@ -81,7 +84,17 @@ def score(
             world().on_first(lambda scores=scores, file=file: scores.save(file))
     for scores in scored.values():
         say(scores)
-        show_frame(scores.top(20))
+        show_frame(scores.top(20), _unit(scores))
+
+
+def _unit(scores: NeuronScores) -> str:
+    """What a number in the column "score" is."""
+    from ..method.methods.registry import METHODS
+
+    if METHODS[scores.method].weighted:
+        counted = f"summed over {sum(scores.questions):,} questions"
+        return f"score: P(answer) times the estimated loss of P(answer) without the neuron, {counted}"
+    return f"score: {METHODS[scores.method].about}"
 
 
 def select(
@@ -128,7 +141,8 @@ def select(
         chosen = select_random(NeuronSet.load(matching), culture, seed=seed, match=match)
     chosen.save(output)
     say(chosen)
-    show_frame(chosen.top(20))
+    unit = "score: of one question on average, less that of its control where one is given"
+    show_frame(chosen.top(20), unit if kind == "general" else None)
 
 
 def evaluate(

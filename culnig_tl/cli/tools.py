@@ -18,36 +18,37 @@ from .parsing import MaybeOutput, Positional, defaults_from, given
 
 
 def tasks(*, data_dir: str | None = None) -> None:
-    """Lists the tasks: source, licence, rows, splits, and where their rows were found.
+    """Lists the tasks, one a line: rows as published, questions that are here, splits, control, licence, and
+    where the rows come from.
 
     Args:
         data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
     """
-    from rich.markup import escape
-    from rich.table import Table
+    import pandas as pd
 
     from ..tasks import list_tasks
 
-    shown = Table()
-    for column in (
-        "task",
-        "rows",
-        "questions",
-        "splits",
-        "control",
-        "licence",
-        "source and where it was found",
-    ):
-        justify = "right" if column in ("rows", "questions") else "left"
-        shown.add_column(column, justify=justify, no_wrap=column == "task", overflow="fold")
+    listed, problems = [], {}
     for row in list_tasks(data_dir=data_dir):
-        numbers = (f"{n:,}" if n is not None else "-" for n in (row.published, row.questions))
-        where = row.source if row.found in (row.source, None) else f"{row.source}: {row.found}"
+        listed.append(
+            {
+                "task": row.name,
+                "rows": _count(row.published),
+                "questions": _count(row.questions),
+                "splits": ", ".join(row.splits),
+                "control": "yes" if row.control else "no",
+                "licence": row.licence,
+                "source": row.source,
+            }
+        )
         if row.problem is not None:
-            where += f" ({row.problem.split(';')[0]})"
-        control = "yes" if row.control else "no"
-        shown.add_row(row.name, *numbers, ", ".join(row.splits), control, row.licence, escape(where))
-    out.print(shown)
+            problems.setdefault(row.problem.split(";")[0], []).append(row.name)
+    show_frame(pd.DataFrame(listed), "rows: as published; questions: those that are on this machine")
+    say(*(f"{', '.join(names)}: {problem}" for problem, names in problems.items()))
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
 
 
 def tasks_show(
@@ -73,14 +74,15 @@ def tasks_show(
     """
     from rich.markup import escape
 
-    from ..engine.loading import load_tokenizer
+    from ..engine.loading import check_name, load_tokenizer
     from ..engine.prompts import render
     from ..tasks import load_task
     from ..toy import FOLDER
 
     how: dict[str, Any] = {"form": form, "allow_regions": allow_regions, "data_dir": data_dir}
-    questions = load_task(task, control=control, limit=limit, **how)
+    check_name(model)
     tokenizer = load_tokenizer(str(FOLDER) if model == TOY else model)
+    questions = load_task(task, control=control, limit=limit, **how)
     for question in questions:
         about = (question.id, question.split, question.country, question.group)
         out.rule(escape(", ".join(str(part) for part in about if part)), align="left")
@@ -115,12 +117,14 @@ def tasks_export(
         limit: Questions, spread evenly over countries and wordings; none exports all of them.
         data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
     """
-    from ..engine.loading import load_tokenizer
+    from ..engine.loading import check_name, load_tokenizer
     from ..lm_eval.export import export_task
     from ..tasks import load_task
     from ..toy import FOLDER
 
     which = None if split == "all" else split
+    if model is not None:
+        check_name(model)
     questions = load_task(task, split=which, limit=limit, form=form, data_dir=data_dir)
     tokenizer = load_tokenizer(str(FOLDER) if model == TOY else model) if model is not None else None
     file = export_task(questions, to, tokenizer=tokenizer)
@@ -256,10 +260,12 @@ def finetune(
         overwrite: Make what the folder holds anew.
     """
     from ..data.neurons import NeuronSet
+    from ..engine.loading import check_name
     from ..finetuning import measure_forgetting
 
     parsed: dict[str, Any] = {**vars(config), "training": TrainingConfig(**vars(config.training))}
     plain = ForgettingConfig(**parsed)
+    check_name(plain.model)
     folder = output_dir or Path("runs") / f"finetune-{Path(plain.model).name}-{Path(plain.task).stem}"
     chosen = NeuronSet.load(neurons) if neurons else None
     found = measure_forgetting(plain, folder=folder, neurons=chosen, resume=resume, overwrite=overwrite)
@@ -283,7 +289,9 @@ def bake(model: Positional[str], *, neurons: Path, output_dir: Path) -> None:
         output_dir: New folder of the checkpoint.
     """
     from ..data.neurons import NeuronSet
+    from ..engine.loading import check_name
     from ..finetuning.baking import bake as write
 
+    check_name(model)
     chosen = NeuronSet.load(neurons)
     say(chosen, f"The suppressed model: {write(model, chosen, output_dir)}")

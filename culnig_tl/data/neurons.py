@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from .. import io
 from ..defaults import PAPER_MODELS
-from ..errors import FileError, NeuronError, TaskError
+from ..errors import FileError, NeuronError, TaskError, which
 from ..tasks.question import CONTROL
 from ..tasks.rows import SHEETS, read_sheet
 
@@ -60,7 +60,7 @@ class Site(str, Enum):
             return cls(name)
         except ValueError:
             raise NeuronError(
-                f"unknown site {str(name)!r}: sites are {', '.join(s.value for s in cls)}"
+                f"unknown site {str(name)!r}{which(name, [s.value for s in cls], 'sites are')}"
             ) from None
 
 
@@ -228,7 +228,13 @@ class NeuronSet:
         return {key: i for i, key in enumerate(zip(table["site"], table["layer"], table["neuron"]))}
 
     def counts(self, by: str | list[str] = "site") -> pd.Series:
-        """Number of neurons by "site", "layer" or "country", or by several of them."""
+        """Number of neurons by "site", "layer" or "country", or by several of them. Raises `NeuronError` for
+        any other column, and for "country" where the set has none."""
+        for column in [by] if isinstance(by, str) else by:
+            if column not in self.table.columns:
+                raise NeuronError(
+                    f"no column {column!r} to count by{which(column, self.table.columns.drop('score'))}"
+                )
         return pd.Series(self.table.groupby(by, sort=True).size())
 
     def top(self, count: int = 20) -> pd.DataFrame:
@@ -244,10 +250,10 @@ class NeuronSet:
 
     def for_country(self, country: str) -> NeuronSet:
         """One country's neurons of a culture-specific set. Raises `NeuronError` for any other country."""
-        if country not in self.countries and country not in self.provenance.by_country:
-            raise NeuronError(
-                f"no neurons of {country!r}: this set has {', '.join(self.countries) or 'no countries'}"
-            )
+        known = dict.fromkeys((*self.countries, *self.provenance.by_country))
+        if country not in known:
+            ending = which(country, known, "this set has") if known else ": this set has no countries"
+            raise NeuronError(f"no neurons of {country!r}{ending}")
         rows = self.table.loc[self.table["country"] == country].drop(columns="country")
         counts = self.provenance.by_country.get(country, {})
         return NeuronSet(

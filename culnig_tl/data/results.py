@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import io
-from ..errors import ScoreError
+from ..errors import ScoreError, which
 from ..tasks.question import Task
 from .statistics import clustered_mean
 
@@ -142,7 +142,7 @@ class EvaluationResult:
             unknown = [key for key in keys if key not in self.table.columns]
             if unknown:
                 raise ScoreError(
-                    f"no column {unknown[0]!r} to group by: there are {', '.join(self.table.columns)}"
+                    f"no column {unknown[0]!r} to group by{which(unknown[0], self.table.columns)}"
                 )
             groups = self.table.groupby(keys[0] if len(keys) == 1 else keys, sort=False, dropna=True)
         rows: dict[Any, tuple[Any, ...]] = {}

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from .. import io
-from ..errors import ScoreError
+from ..errors import ScoreError, which
 from .neurons import Site
 
 NO_COUNTRY = "-"
@@ -87,15 +87,22 @@ class NeuronScores:
         """Key of the method that scored it, e.g. "culnig"."""
         return str(self.metadata.get("method", "?"))
 
-    def total(self, site: Site) -> Float[np.ndarray, "layer neuron"]:
-        """Sum over the countries, computed in float64."""
-        return self.arrays[site].sum(axis=0, dtype=np.float64).astype(np.float32)
+    def total(self, site: Site | str) -> Float[np.ndarray, "layer neuron"]:
+        """Sum over the countries, computed in float64. Raises `ScoreError` for a site that was not scored."""
+        return self._at(site).sum(axis=0, dtype=np.float64).astype(np.float32)
+
+    def _at(self, site: Site | str) -> Float[np.ndarray, "country layer neuron"]:
+        """A site's scores. Raises `ScoreError` for a site that was not scored."""
+        wanted = Site.parse(site)
+        if wanted not in self.arrays:
+            raise ScoreError(f"no scores of {wanted} in {self.task}{which(wanted, self.sites, 'sites are')}")
+        return self.arrays[wanted]
 
     def of(self, country: str) -> dict[Site, Float[np.ndarray, "layer neuron"]]:
         """One country's scores. Raises `ScoreError` for a country that was not scored."""
         if country not in self.countries:
             raise ScoreError(
-                f"no scores of {country!r} in {self.task}: countries are {', '.join(self.countries)}"
+                f"no scores of {country!r} in {self.task}{which(country, self.countries, 'countries are')}"
             )
         row = self.countries.index(country)
         return {site: array[row] for site, array in self.arrays.items()}
@@ -166,7 +173,7 @@ class NeuronScores:
         """One row per neuron of one site or of all: site, layer, neuron, and a column per country."""
         parts: list[pd.DataFrame] = []
         for each in self.sites if site is None else [Site.parse(site)]:
-            array = self.arrays[each]
+            array = self._at(each)
             layer, neuron = np.indices(array.shape[1:]).reshape(2, -1)
             flat = array.reshape(len(self.countries), -1)
             parts.append(

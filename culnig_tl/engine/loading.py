@@ -11,17 +11,17 @@ import hashlib
 import json
 import logging
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import ModelError
+from ..defaults import PAPER_MODELS, TOY
+from ..errors import ModelError, nearest
+from ..hub import cache_where_offline
 from ..io import first_line
 from . import gguf
 
@@ -32,8 +32,6 @@ SUFFIXES = tuple(pattern[1:] for pattern in WEIGHTS)
 ADAPTER = "adapter_config.json"
 POINTER = b"version https://git-lfs.github.com/spec/"
 """What a file begins with that Git LFS has not fetched."""
-REACHED_WITHIN, REMEMBERED = 10, 60
-"""Seconds in which the Hub has to answer, and for which it is remembered that it did not."""
 CONVERT = (
     'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T;'
     " [K.from_pretrained('{source}').save_pretrained('converted') for K in (M, T)]\""
@@ -84,37 +82,6 @@ def pretrained(kind: Any, source: str | Path, *, trust_remote_code: bool = False
     """
     with cache_where_offline(wanted=not Path(source).is_dir()):
         return kind.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
-
-
-@contextmanager
-def cache_where_offline(*, wanted: bool = True) -> Iterator[None]:
-    """While it lasts, nothing is asked of a Hub that does not answer twice in a row: what is there is read
-    from the cache, and what is not is an error at once."""
-    from huggingface_hub import constants
-
-    if not wanted or constants.HF_HUB_OFFLINE or _hub_answers(int(time.monotonic() // REMEMBERED)):
-        yield
-        return
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = False
-
-
-@lru_cache(maxsize=1)
-def _hub_answers(now: int) -> bool:
-    """Whether the Hub can be reached, at the second try at the latest; asked once in a while (`now`)."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    for _ in range(2):
-        try:
-            get_session().head(constants.ENDPOINT, timeout=REACHED_WITHIN)
-            return True
-        except Exception as error:  # the client is another in every version, and so are its errors
-            log.info("%s does not answer: %s", constants.ENDPOINT, first_line(error))
-    return False
 
 
 def without_weights(config: Any) -> Any:
@@ -362,6 +329,48 @@ def has_commit(source: str) -> bool:
     return not (looks_like_path(source) or gguf.is_gguf(source) or Path(source).is_dir())
 
 
+def check_name(source: str, *, revision: str | None = None) -> None:
+    """Refuses a model that is not there, before questions are fetched or weights are read.
+
+    Only a configuration is fetched for that, or the whole of a GGUF file, which is one file.
+
+    Raises:
+        ModelError: no such folder or file, or a name that the Hub does not know, or does not let in; with
+            what was probably meant.
+    """
+    if source == TOY or Path(source).is_dir():
+        return
+    if looks_like_path(source):
+        check_path(Path(source).expanduser())
+        return
+    if "/" not in source and nearest(source, [TOY]):
+        raise ModelError(no_model(source))  # such a name is not asked for on the network
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        with cache_where_offline():
+            if gguf.on_hub(source):
+                gguf.local_file(source, revision=revision)
+            else:
+                hf_hub_download(source, "config.json", revision=revision)
+    except errors.RemoteEntryNotFoundError as error:
+        if gguf.on_hub(source):
+            raise ModelError(explain(error, source, revision, "cannot load")) from error
+        # the repository is there: loading says what it lacks
+    except CAUSES as error:
+        raise ModelError(explain(error, source, revision, "cannot load")) from error
+
+
+def no_model(source: str) -> str:
+    """That there is no such model, in one line, with what was probably meant."""
+    near = nearest(source, [TOY] if "/" not in source else PAPER_MODELS)
+    if near is not None and near != source:
+        return f"no model {source!r}: did you mean {near}?"
+    return (
+        f"no model {source!r}: neither a folder nor a name on the Hub (a private one needs `hf auth login`)"
+    )
+
+
 def revision_of(source: str, hf_model: Any, *, revision: str | None = None) -> str | None:
     """The Hub's commit, or a hash: of the folder's weights and configuration, or of the GGUF file."""
     if gguf.is_gguf(source):
@@ -399,17 +408,16 @@ def explain(error: BaseException, source: str, revision: str | None, doing: str)
     if is_a(hub.RevisionNotFoundError):
         return f"{source!r} has no revision {revision!r}: give a branch, tag or commit of its Hub page"
     if is_a(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) or "couldn't connect to" in str(error):
+        near = nearest(source, PAPER_MODELS)
+        meant = f" (did you mean {near}?)" if near is not None and near != source else ""
         return (
             f"{source!r} is no folder, and not in the local cache while the Hub cannot be reached: check the"
-            " name and the network"
+            f" name{meant} and the network"
         )
     if is_a(hub.RepositoryNotFoundError, hub.HFValidationError) or "not a valid model identifier" in str(
         error
     ):
-        return (
-            f"no model {source!r}: neither a folder nor a name on the Hub (a private one needs `hf auth"
-            " login`)"
-        )
+        return no_model(source)
     if "model.safetensors" in str(error):
         return (
             f"{doing} {source!r}: it has no weights in safetensors, and pickled ones (.bin), which can run"

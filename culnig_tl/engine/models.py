@@ -24,11 +24,12 @@ from torch import Tensor
 from ..data.neurons import SITES, Site
 from ..defaults import TOY
 from ..errors import ModelError, ScoreError
+from ..hub import cache_where_offline
 from ..io import first_line
 from .loading import (
     ADAPTER,
     adapter_base,
-    cache_where_offline,
+    check_name,
     check_path,
     hash_of_files,
     is_adapter,
@@ -198,6 +199,8 @@ def load_model(
             hf_model, label = _unwrapped(hf_model, label)
         elif Path(source).is_dir() or looks_like_path(source):
             check_path(Path(source))
+        else:
+            check_name(source, revision=revision)
         if tokenizer is None:
             tokenizer = load_tokenizer(source, **options)
         if hf_model is None:

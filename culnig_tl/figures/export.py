@@ -10,7 +10,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from .. import io
-from ..errors import CulnigError
+from ..errors import CulnigError, which
 from .fit import caption_of, fit
 
 IMAGES = ("png", "svg", "pdf")
@@ -80,7 +80,7 @@ def save_figure(
     path, caption = Path(path), caption_of(figure)
     if preset is not None:
         if preset not in PRESETS:
-            raise CulnigError(f"unknown preset {preset!r}: use {', '.join(PRESETS)}")
+            raise CulnigError(f"unknown preset {preset!r}{which(preset, PRESETS)}")
         chosen = PRESETS[preset]
         across = chosen.inches * PIXEL
         up = None if chosen.ratio is None else across / chosen.ratio

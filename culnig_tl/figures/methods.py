@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..data.neurons import Site
-from ..errors import ScoreError
+from ..errors import ScoreError, which
 from . import theme
 from .values import checked
 
@@ -35,7 +35,7 @@ def method_agreement(table: pd.DataFrame, *, measure: str = "spearman") -> go.Fi
         ScoreError: an unknown measure, columns missing, no rows.
     """
     if measure not in MEASURES:
-        raise ScoreError(f"unknown measure {measure!r}: use {', '.join(MEASURES)}")
+        raise ScoreError(f"unknown measure {measure!r}{which(measure, MEASURES)}")
     rows = checked(table, ("method", "site", "layer", "neurons", measure))
     rows = rows.loc[rows["layer"].astype(str) == EVERYTHING]
     methods = list(dict.fromkeys(rows["method"]))

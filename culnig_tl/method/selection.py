@@ -31,7 +31,7 @@ from ..data.pools import NeuronPool, ranked, share_count, sites_of
 from ..data.scores import NeuronScores
 from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
 from ..engine.identity import digest_of
-from ..errors import NeuronError
+from ..errors import NeuronError, which
 from ..tasks.countries import COUNTRIES, SPECIFIC_COUNTRIES
 from ..version import __version__
 from .specificity import Normalise, SharedPattern, divisor, per_question, shared_pattern
@@ -298,7 +298,7 @@ def _countries(
     asked = [c for c in SPECIFIC_COUNTRIES if c in every]
     asked = asked if countries is None else list(dict.fromkeys(countries))
     if unknown := [c for c in asked if c not in every]:
-        raise NeuronError(f"no scores of {unknown[0]!r}: the countries are {', '.join(every)}")
+        raise NeuronError(f"no scores of {unknown[0]!r}{which(unknown[0], every, 'the countries are')}")
     if not asked:
         raise NeuronError(f"no country is named: the countries are {', '.join(every)}")
     if control is not None and (lacking := [c for c in every if c not in control.countries]):
@@ -355,7 +355,7 @@ def select_random(
         NeuronError: an empty set, or scores of another model.
     """
     if match not in ("count", "layer"):
-        raise NeuronError(f'unknown match {match!r}: use "count" or "layer"')
+        raise NeuronError(f"unknown match {match!r}{which(match, ('count', 'layer'))}")
     _check_fits(neurons, scores)
     rng = np.random.default_rng(seed)
     sites = _pool_sites(neurons, scores)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from ..data.neurons import Site
 from ..data.pools import NeuronPool, sites_of
 from ..data.scores import NO_COUNTRY, NeuronScores
-from ..errors import NeuronError
+from ..errors import NeuronError, which
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,9 @@ def shared_pattern(
     if not names:
         raise NeuronError(f"{scores.task} has no scores by country")
     if unknown := [c for c in names if c not in scores.countries]:
-        raise NeuronError(f"no scores of {unknown[0]!r}: the countries are {', '.join(scores.countries)}")
+        raise NeuronError(
+            f"no scores of {unknown[0]!r}{which(unknown[0], scores.countries, 'the countries are')}"
+        )
 
     def scaled(some: NeuronScores) -> tuple[list[int], np.ndarray]:
         factors = [1 / divisor(some, c, normalise) for c in names]

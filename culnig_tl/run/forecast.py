@@ -23,7 +23,7 @@ from ..study.config import RIVAL, StudyConfig
 from ..study.sampling import part_of
 from ..tasks import Task
 from .asking import EXPECTED, with_parts
-from .pieces import Questions, is_random, settings_of
+from .pieces import Questions, check_model, is_random, settings_of
 from .pipeline import load
 
 TIMED = {"cpu": (192, 3), "cuda": (65_536, 4), "mps": (8_192, 3)}
@@ -115,6 +115,7 @@ class Forecast:
 
 def forecast_study(config: StudyConfig) -> Forecast:
     """Loads a study's questions and model, and forecasts what it will take."""
+    check_model(config)
     questions = Questions.load(config)
     return forecast(config, load(config), questions)
 

@@ -13,10 +13,12 @@ from typing import Any
 from ..data.neurons import SITES, NeuronSet
 from ..data.results import EvaluationResult, concat, merged
 from ..data.scores import NeuronScores
+from ..defaults import TOY
 from ..engine.checkpoint import SAVE_EVERY, Checkpoint
 from ..engine.identity import differing, identity
+from ..engine.loading import check_name
 from ..engine.models import HookedModel
-from ..errors import StudyError
+from ..errors import StudyError, TaskError
 from ..method.ablation import operation_name
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
@@ -29,10 +31,16 @@ from ..study.folder import StudyFolder, part_name
 from ..study.sampling import without
 from ..tasks import Task, load_task, load_tasks
 from ..tasks.question import Form
+from ..tasks.registry import TASKS
 
 log = logging.getLogger(__name__)
 
 NEURON, CONTROL, READING = "neuron", "control", "reading"
+LOOKED_AT = 20
+"""Questions of a task whose words are looked up in the embedded model's vocabulary."""
+UNKNOWN = 0.2
+"""Share of a prompt's tokens that may be unknown to it: of its own tasks' tokens none is, of those of tasks
+for real models 37% or more are."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,36 @@ class Questions:
                 for name, t in self.scored.items()
             },
         }
+
+
+def check_model(config: StudyConfig) -> None:
+    """What can be said of a study's model before anything is loaded.
+
+    Raises:
+        ModelError: there is no such model.
+        TaskError: tasks of the package in words that the embedded model does not know.
+    """
+    check_name(config.model, revision=config.revision)
+    if config.model != TOY:
+        return
+    for name in (*config.tasks, config.reading, config.rival):
+        if name in TASKS and not TASKS[name].toy:
+            raise TaskError(_unknown_words(name))
+
+
+def check_words(tokenizer: Any, task: Task) -> None:
+    """Raises `TaskError` where the embedded model's tokenizer does not know the words of a task."""
+    tokens = [token for q in task.questions[:LOOKED_AT] for token in tokenizer(q.prompt)["input_ids"]]
+    if tokens.count(tokenizer.unk_token_id) > UNKNOWN * len(tokens):
+        raise TaskError(_unknown_words(task.name))
+
+
+def _unknown_words(task: str) -> str:
+    known = ", ".join(name for name, info in TASKS.items() if info.toy)
+    return (
+        f"the embedded model does not know the words of {task!r}: it knows those of {known};"
+        " ask these, or name another model with --model"
+    )
 
 
 def form_asked(config: StudyConfig) -> Form | None:

@@ -17,10 +17,11 @@ import numpy as np
 
 from ..data.neurons import SITES
 from ..data.scores import NO_COUNTRY, NeuronScores
+from ..defaults import TOY
 from ..engine.checkpoint import SAVE_EVERY
 from ..engine.cloze import encode_cloze
 from ..engine.identity import model_identity
-from ..engine.loading import check_path, looks_like_path
+from ..engine.loading import check_name
 from ..engine.memory import check_memory
 from ..engine.models import HookedModel, describe, load_model, tokenizer_of
 from ..engine.prompts import encode
@@ -34,7 +35,7 @@ from ..tasks import load_task
 from ..tasks.question import CONTROL, Form
 from ..version import __version__
 from .asking import PART, SCORING, ask_settings, cost, each, with_parts
-from .pieces import NEURON, Pieces, Questions, form_asked, select, settings_of
+from .pieces import NEURON, Pieces, Questions, check_model, check_words, form_asked, select, settings_of
 from .repeat import check_repeats
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,8 @@ def run_study(
             a model or questions that are not those of the study to be repeated.
         ScoreError: a question that gives NaN; the work before it is kept.
     """
-    if model is None and looks_like_path(config.model):
-        check_path(Path(config.model))  # before data sets are fetched
+    if model is None:
+        check_model(config)  # before data sets are fetched
     check_config(config)
     place = StudyFolder(Path(folder) if folder is not None else None, asdict(config))
     with place.opened(resume=resume, overwrite=overwrite):
@@ -117,6 +118,8 @@ def rehearse(config: StudyConfig, model: HookedModel, questions: Questions) -> N
     tokenizer, rng, about = tokenizer_of(model), np.random.default_rng(0), describe(model)
     for task in {t.fingerprint: t for t in (*questions.asked, *questions.scored.values())}.values():
         (encode_cloze if task.form == "cloze" else encode)(tokenizer, task.questions)
+        if about.name == TOY:
+            check_words(tokenizer, task)
     scores = {}
     for name, task in questions.scored.items():
         countries = task.countries or (NO_COUNTRY,)
@@ -187,6 +190,7 @@ def load(config: ModelConfig) -> HookedModel:
     where: dict[str, Any] = {
         name: getattr(config, name) for name in ("device", "device_map", "dtype", "revision")
     }
+    check_name(config.model, revision=config.revision)
     check_memory(config.model, **where)
     return load_model(config.model, **where)
 

@@ -34,6 +34,7 @@ from .pieces import (
     Pieces,
     Questions,
     ask_label,
+    check_model,
     form_asked,
     is_random,
     reason_against_result,
@@ -84,6 +85,7 @@ def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = Fal
     Raises `StudyError` where the folder holds another study, or the model would have to be tried first.
     """
     check_config(config)
+    check_model(config)
     form = form_asked(config)
     if form is None:
         raise StudyError("a plan cannot try the model: say --form letters or --form cloze")

@@ -15,7 +15,7 @@ from ..data.results import EvaluationResult, on_all_questions
 from ..data.scores import NeuronScores
 from ..data.statistics import Drop
 from ..engine.identity import MODEL_PARTS, differing, digest_of
-from ..errors import StudyError
+from ..errors import Named, StudyError, which
 from ..tasks.question import Form
 from .comparison import in_first_half, task_drop
 from .config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig, config_from
@@ -39,6 +39,11 @@ class Study:
     folder: Path | None = None
     left: int = 0
     """Answers that are still to come: while a study runs, all that it says is preliminary."""
+
+    def __post_init__(self) -> None:
+        self.scores = Named("scores", self.scores.items())
+        self.neurons = Named("set of neurons", self.neurons.items())
+        self.results = Named("answers with", self.results.items())
 
     # ----------------------------------------------------------------------------------------- what was found
 
@@ -73,7 +78,7 @@ class Study:
         """
 
         if task not in set(self.results[UNCHANGED].table["task"]):
-            raise StudyError(f"no answers to {task!r}: this study asked {', '.join(self.info['tasks'])}")
+            raise StudyError(f"no answers to {task!r}{which(task, self.info['tasks'], 'this study asked')}")
         random = [self.results[setting] for setting in self.random_settings(match)]
         return task_drop(self.results[UNCHANGED], self.results[GENERAL], random, task)
 

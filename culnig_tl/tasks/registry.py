@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
-from ..errors import TaskError
+from ..errors import TaskError, which
 from .question import CLOZE_CONTROL, CONTROL, HARNESS, Form, Normalise, Task
 from .rows import FILE_TYPES, is_unicode
 from .sources import data_folder
@@ -34,6 +33,8 @@ class TaskInfo:
     splits: tuple[str, ...] = ("test",)
     control: bool = True
     """Whether it offers a control."""
+    toy: bool = False
+    """Whether it is in words that the embedded model knows."""
     options: frozenset[str] = frozenset()
     """The arguments of `load_task` that only some tasks take, as far as this one takes them."""
     tables: tuple[str, ...] = ()
@@ -198,15 +199,25 @@ TASKS: dict[str, TaskInfo] = {
             "the package's own cultural facts, for the toy",
             "package",
             "MIT",
+            toy=True,
             culture=True,
             splits=_BOTH,
         ),
-        _info("minireading", "countryrc in the toy's words", "package", "MIT", splits=_BOTH, control=False),
+        _info(
+            "minireading",
+            "countryrc in the toy's words",
+            "package",
+            "MIT",
+            toy=True,
+            splits=_BOTH,
+            control=False,
+        ),
         _info(
             "minicommonsense",
             "facts without culture, for the toy",
             "package",
             "MIT",
+            toy=True,
             splits=_BOTH,
             control=False,
         ),
@@ -215,6 +226,7 @@ TASKS: dict[str, TaskInfo] = {
             "do two sentences say the same? for the toy",
             "package",
             "MIT",
+            toy=True,
             module="miniwords",
             loader="load_paraphrase",
             control=False,
@@ -224,6 +236,7 @@ TASKS: dict[str, TaskInfo] = {
             "does a sentence answer a question? for the toy",
             "package",
             "MIT",
+            toy=True,
             module="miniwords",
             loader="load_answers",
             control=False,
@@ -233,6 +246,7 @@ TASKS: dict[str, TaskInfo] = {
             "which word means the same? for fine-tuning the toy",
             "package",
             "MIT",
+            toy=True,
             module="miniwords",
             loader="load_synonyms",
             splits=_BOTH,
@@ -293,13 +307,15 @@ def load_task(
             argument, or its rows are missing or wrong.
     """
     if split not in (None, *_BOTH):
-        raise TaskError(f"split {split!r} is unknown; splits are {' and '.join(_BOTH)}")
+        raise TaskError(f"split {split!r} is unknown{which(split, _BOTH, 'splits are')}")
     if isinstance(name, str) and name.endswith(CONTROL) and not is_file(name):
         name, control = name.removesuffix(CONTROL), True
     given = {} if wordings is None else read_wordings(wordings)
     for table in given:
         if table not in TASKS and table not in ("choice", CLOZE_TABLE):
-            raise TaskError(f"{wordings}: wordings for {table!r}, which is no task{_suggest(table)}")
+            raise TaskError(
+                f"{wordings}: wordings for {table!r}, which is no task{which(table, TASKS, 'tasks are')}"
+            )
     asked = {"language": language, "path": path, "rows_from": rows_from}
     options = {option: value for option, value in asked.items() if value is not None}
     theirs = str(name).startswith(HARNESS)
@@ -310,7 +326,7 @@ def load_task(
     else:
         task = _load_known(str(name), given, options, data_dir)
     if form not in get_args(Form):
-        raise TaskError(f"form {form!r} is unknown; forms are {' and '.join(get_args(Form))}")
+        raise TaskError(f"form {form!r} is unknown{which(form, get_args(Form), 'forms are')}")
     if form == "cloze" and not theirs:
         worded = given.get(CLOZE_TABLE, ())[:1]
         check_blanks(CLOZE_TABLE, worded, frozenset({"question"}))
@@ -373,7 +389,7 @@ def _load_known(
 ) -> Task:
     if name not in TASKS:
         raise TaskError(
-            f"task {name!r} is unknown{_suggest(name)}; tasks are {', '.join(TASKS)}, "
+            f"task {name!r} is unknown{which(name, TASKS, 'tasks are')}, "
             f"a file ending in {', '.join(FILE_TYPES)}, or {HARNESS}NAME for one of lm-evaluation-harness"
         )
     info = TASKS[name]
@@ -458,8 +474,3 @@ def is_file(name: str | Path) -> bool:
         or name.lower().endswith(FILE_TYPES)
         or (name not in TASKS and Path(name).is_file())
     )
-
-
-def _suggest(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), TASKS, n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else ""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TaskError
+from ..hub import cache_where_offline
 from .rows import Rows, read_file, short
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ def read(source: Source, data_dir: str | Path | None = None) -> Rows:
     """
     folder = find(source, data_dir)
     if folder is None:
-        return _read_hub(source)
+        with cache_where_offline():
+            return _read_hub(source)
     reason: Exception | None = None
     if not source.raw:
         try:

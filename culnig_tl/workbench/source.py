@@ -14,7 +14,7 @@ from ..data.neurons import NeuronSet, Provenance, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..defaults import TOY
 from ..engine.models import HookedModel, describe, load_model
-from ..errors import ModelError, NeuronError, ScoreError, TaskError
+from ..errors import ModelError, NeuronError, ScoreError, TaskError, which
 from ..figures.values import per_cluster
 from ..study.study import Study
 from ..tasks import Question, Task, load_task
@@ -138,7 +138,7 @@ class Source:
     def check_country(self, country: str | None) -> str | None:
         """The country itself. Raises `ScoreError` where it has no scores."""
         if country is not None and country not in self.scores.countries:
-            raise ScoreError(f"no scores of {country!r}: countries are {', '.join(self.scores.countries)}")
+            raise ScoreError(f"no scores of {country!r}{which(country, self.countries, 'countries are')}")
         return country
 
     def check_site(self, site: str | None) -> str | None:

@@ -18,7 +18,7 @@ import ipywidgets as w
 import traitlets as t
 
 from ..data.neurons import NeuronSet, Site
-from ..errors import CulnigError, NeuronError, StudyError
+from ..errors import CulnigError, NeuronError, StudyError, which
 from ..figures import promoted_tokens
 from ..figures.values import country_label
 from ..study.config import UNCHANGED
@@ -130,7 +130,7 @@ class Workbench(w.VBox):
     def _check_set(self, proposal: Any) -> str:
         names = [*self.source.sets, ALL, SELECTION]
         if proposal["value"] not in names:
-            raise NeuronError(f"no set {proposal['value']!r}: there are {', '.join(names)}")
+            raise NeuronError(f"no set {proposal['value']!r}{which(proposal['value'], names)}")
         return proposal["value"]
 
     @t.validate("country", "site", "layer")

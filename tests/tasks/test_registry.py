@@ -89,7 +89,7 @@ def test_the_neuron_split_of_a_task_without_splits_is_an_error():
 
 
 def test_an_unknown_split_names_those_there_are():
-    with pytest.raises(TaskError, match="^split 'train' is unknown; splits are neuron and test$"):
+    with pytest.raises(TaskError, match="^split 'train' is unknown: splits are neuron, test$"):
         load_task("blend", split="train")
 
 
@@ -164,13 +164,13 @@ def test_the_list_without_a_mirror_asks_no_network():
 def test_an_unknown_name_gets_the_closest(name, meant):
     with pytest.raises(
         TaskError,
-        match=f"task '{name}' is unknown, did you mean '{meant}'\\?; tasks are blend, .*, a file ending",
+        match=f"task '{name}' is unknown, did you mean '{meant}'\\? Tasks are blend, .*, a file ending",
     ):
         load_task(name)
 
 
 def test_a_name_like_nothing():
-    with pytest.raises(TaskError, match="task 'zzz' is unknown; tasks are blend"):
+    with pytest.raises(TaskError, match="task 'zzz' is unknown: tasks are blend"):
         load_task("zzz")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
-from ...errors import ScoreError
+from ...errors import ScoreError, which
 from .base import Method
 from .cape import Cape
 from .culnig import Culnig, CulnigMean, CulnigMeanPost, CulnigPost, CulnigSum, CulnigSumPost
@@ -44,9 +43,7 @@ def parse_methods(names: Iterable[str]) -> tuple[str, ...]:
     asked = list(names)
     for name in asked:
         if name not in METHODS:
-            near = difflib.get_close_matches(name.lower(), METHODS, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else f": there are {', '.join(METHODS)}"
-            raise ScoreError(f"unknown method {name!r}{hint}")
+            raise ScoreError(f"unknown method {name!r}{which(name, METHODS)}")
     if not asked:
         raise ScoreError(f"no method is asked for: there are {', '.join(METHODS)}")
     return tuple(name for name in METHODS if name in set(asked))
