@@ -15,10 +15,7 @@ from culnig_tl import EvaluationResult, load_study
 from culnig_tl.analyses.depth import depth_thirds
 from culnig_tl.data.statistics import compare_drops
 from culnig_tl.study.config import GENERAL, RANDOM, RIVAL, UNCHANGED
-from culnig_tl.study.stored import FOLDER
-
-SECOND = "second-half"
-"""Folder of the answers to questions that nobody had looked at before."""
+from culnig_tl.study.stored import FOLDER, SECOND
 
 
 def drops(answers: Mapping[str, EvaluationResult]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,8 @@ from .study import Study
 FOLDER = Path(str(resources.files("culnig_tl"))) / "study" / "shipped"
 WHOLE = "all countries"
 """The one row of scores that are summed over the countries."""
+SECOND = "second-half"
+"""Folder of the answers to questions that nobody had looked at before."""
 WORDS = ("texts", "log_likelihoods", "priors")
 """Columns of answers in words that are not kept."""
 
@@ -46,19 +49,23 @@ def load_study(name: str | Path) -> Study:
     return Study.load(name)
 
 
-def store(study: Study, folder: Path) -> Path:
+def store(study: Study, folder: Path, second: Mapping[str, EvaluationResult] | None = None) -> Path:
     """Writes a study as it comes with the package: record, sets, answers, and scores summed over countries.
 
     The words of a data set's options stay with it: an answer is kept as its label.
+
+    Args:
+        second: setting -> answers to the half of the questions that was not looked at until the end.
     """
     for name, scores in study.scores.items():
         summed(scores).save(folder / "scores" / f"{name}.safetensors")
     for name, neurons in study.neurons.items():
         neurons.save(folder / "neurons" / f"{name}.parquet")
-    for name, answers in study.results.items():
-        rows: Any = answers.table.drop(columns=list(WORDS), errors="ignore")
-        rows = rows.assign(predicted=rows["predicted_label"])
-        EvaluationResult(rows, answers.metadata).save(folder / "results" / f"{name}.parquet")
+    for half, results in (("results", study.results), (SECOND, second or {})):
+        for name, answers in results.items():
+            rows: Any = answers.table.drop(columns=list(WORDS), errors="ignore")
+            rows = rows.assign(predicted=rows["predicted_label"])
+            EvaluationResult(rows, answers.metadata).save(folder / half / f"{name}.parquet")
     record = {"config": asdict(study.config), "info": study.info, "version": __version__}
     io.write(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
