@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import io
 from ..data.results import EvaluationResult
 from ..data.scores import NeuronScores
@@ -22,6 +24,8 @@ WHOLE = "all countries"
 """The one row of scores that are summed over the countries."""
 SECOND = "second-half"
 """Folder of the answers to questions that nobody had looked at before."""
+BITS = 10
+"""Significant bits of scores that are kept: a score is off by a thousandth at most."""
 WORDS = ("texts", "log_likelihoods", "priors")
 """Columns of answers in words that are not kept."""
 
@@ -29,8 +33,8 @@ WORDS = ("texts", "log_likelihoods", "priors")
 def load_study(name: str | Path) -> Study:
     """A study that comes with the package, or the one in a folder; no model is loaded.
 
-    Of a study that comes with the package, scores are summed over the countries, to be small; sets and
-    answers are complete.
+    Of a study that comes with the package, scores are summed over the countries and rounded (each by a
+    thousandth at most), to be small; sets and answers are complete.
 
     Args:
         name: e.g. "smollm2-135m-instruct", or the folder of a finished study.
@@ -50,7 +54,8 @@ def load_study(name: str | Path) -> Study:
 
 
 def store(study: Study, folder: Path, second: Mapping[str, EvaluationResult] | None = None) -> Path:
-    """Writes a study as it comes with the package: record, sets, answers, and scores summed over countries.
+    """Writes a study as it comes with the package: record, sets, answers, and scores summed over countries
+    and rounded.
 
     The words of a data set's options stay with it: an answer is kept as its label.
 
@@ -72,9 +77,9 @@ def store(study: Study, folder: Path, second: Mapping[str, EvaluationResult] | N
 
 
 def summed(scores: NeuronScores) -> NeuronScores:
-    """The scores with one row instead of one per country: their sum."""
+    """The scores with one row instead of one per country: their sum, rounded to be small in a wheel."""
     return NeuronScores(
-        {site: scores.total(site)[None] for site in scores.sites},
+        {site: rounded(scores.total(site)[None]) for site in scores.sites},
         (WHOLE,),
         (sum(scores.questions),),
         (sum(scores.p_answer),),
@@ -82,3 +87,9 @@ def summed(scores: NeuronScores) -> NeuronScores:
         (scores.clusters,),
         {**scores.metadata, "summed": list(scores.countries)},
     )
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """float32 values rounded to `BITS` significant bits: a wheel packs the bits away that are then 0."""
+    fraction, exponent = np.frexp(values)
+    return np.ldexp(np.round(np.ldexp(fraction, BITS)), exponent - BITS).astype(np.float32)
