@@ -272,7 +272,7 @@ def _questions(closeup: Closeup, key: Key, count: int) -> list[dict[str, Any]]:
         right = question.options.index(question.answer)
         answer = question.texts[right] if question.form == "cloze" else question.answer
         every = [value for _, tokens in parts for _, value in tokens]
-        lines = [
+        lines: list[dict[str, Any]] = [
             {"name": name, "right": name == f"option {question.answer}", "spans": _spans(tokens, every)}
             for name, tokens in parts
         ]
@@ -283,9 +283,15 @@ def _questions(closeup: Closeup, key: Key, count: int) -> list[dict[str, Any]]:
                 "p": f"{closeup.questions.p_answer[at]:.3f}",
                 "score": number(weighted, ".3g"),
                 "lines": lines,
+                "opened": any(line["name"].endswith("control") and _has_peak(line) for line in lines),
             }
         )
     return found
+
+
+def _has_peak(line: Mapping[str, Any]) -> bool:
+    """Whether the framed token is in this part of a prompt."""
+    return any("peak" in kind for kind, _, _ in line["spans"])
 
 
 def _spans(tokens: Sequence[tuple[str, float]], every: Sequence[float]) -> list[tuple[str, str, str]]:

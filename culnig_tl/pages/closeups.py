@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from ..data.neurons import NeuronSet, Site
 from ..data.scores import NO_COUNTRY
@@ -163,10 +164,10 @@ class Closeup:
 
     @cached_property
     def neighbours(self) -> dict[Key, list[tuple[Key, float]]]:
-        """Neuron -> those whose scores go up and down most like its own from question to question, with the
-        correlation."""
+        """Neuron -> those whose scores go up and down most like its own from question to question, with
+        Spearman's rank correlation: a single question of a high score does not decide."""
         order = [self.column[key] for key in self.keys]
-        values = self.questions.weighted[:, order].astype(np.float64)
+        values = np.array(rankdata(self.questions.weighted[:, order], axis=0), dtype=np.float64)
         values -= values.mean(0)
         norms = np.sqrt((values**2).sum(0))
         values /= np.where(norms > 0, norms, np.inf)
