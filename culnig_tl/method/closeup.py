@@ -23,7 +23,7 @@ from ..engine.checkpoint import Checkpoint
 from ..engine.cloze import asked_of
 from ..engine.hooks import HookPlace, Reading, SiteHooks
 from ..engine.models import HookedModel, describe, sites_of, tokenizer_of
-from ..engine.run import Batch, State, Work, run_pass
+from ..engine.run import Batch, State, Step, Work, run_pass
 from ..engine.world import world
 from ..errors import ScoreError
 from ..progress import Advance
@@ -209,7 +209,6 @@ def question_scores(
         raise ScoreError("question_scores(keep=...) runs in one process: the best are of all questions")
     asked = asked_of(model, task)
     hooks = SiteHooks(model, backward=sites_of(describe(model), {site for site, _ in neurons.indices}))
-    column = neurons.columns
     shape = (len(asked.prompts), len(neurons))
     state: State = {
         "scores": torch.zeros(shape),
@@ -223,6 +222,32 @@ def question_scores(
             "best questions": torch.full((len(neurons), keep), -1),
             "along": torch.zeros(len(neurons), keep, slots),
         }
+
+    run_pass(
+        model,
+        asked.whole,
+        asked.prompts,
+        _reading(model, neurons, hooks, keep=keep > 0),
+        state,
+        hooks=hooks,
+        batch_size=batch_size,
+        progress=progress,
+        checkpoint=Checkpoint.of(checkpoint, resume=resume),
+        work=Work(neurons, settings={"keep": keep} if keep else {}),
+        verb="look at",
+    )
+    tokens = [prompt.counted for prompt in asked.prompts]
+    texts = tuple(tuple(tokenizer_of(model).convert_ids_to_tokens(list(row))) for row in tokens)
+    found = {name: tensor.numpy() for name, tensor in state.items()}
+    best = BestQuestions(found["best questions"], found["along"]) if keep else None
+    return QuestionScores(
+        found["scores"], found["tokens"], found["p_answer"], asked.task, neurons, texts, best
+    )
+
+
+def _reading(model: HookedModel, neurons: NeuronSet, hooks: SiteHooks, *, keep: bool) -> Step:
+    """The step of `question_scores`, which fills in its state."""
+    column = neurons.columns
 
     def step(batch: Batch, state: State) -> None:
         rows = torch.tensor(batch.index)[:, None]
@@ -252,26 +277,7 @@ def question_scores(
 
         hooks.run(objective, receive)
 
-    run_pass(
-        model,
-        asked.whole,
-        asked.prompts,
-        step,
-        state,
-        hooks=hooks,
-        batch_size=batch_size,
-        progress=progress,
-        checkpoint=Checkpoint.of(checkpoint, resume=resume),
-        work=Work(neurons, settings={"keep": keep} if keep else {}),
-        verb="look at",
-    )
-    tokens = [prompt.counted for prompt in asked.prompts]
-    texts = tuple(tuple(tokenizer_of(model).convert_ids_to_tokens(list(row))) for row in tokens)
-    found = {name: tensor.numpy() for name, tensor in state.items()}
-    best = BestQuestions(found["best questions"], found["along"]) if keep else None
-    return QuestionScores(
-        found["scores"], found["tokens"], found["p_answer"], asked.task, neurons, texts, best
-    )
+    return step
 
 
 def _keep_best(
