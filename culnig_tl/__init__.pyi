@@ -22,6 +22,7 @@ from .method.selection import select_general as select_general
 from .method.selection import select_random as select_random
 from .method.selection import select_rival as select_rival
 from .method.selection import select_specific as select_specific
+from .pages.atlas import write_atlas as write_atlas
 from .run.pipeline import run_study as run_study
 from .study.comparison import compare as compare
 from .study.config import StudyConfig as StudyConfig

@@ -1,6 +1,7 @@
 """Prints the tables of docs/findings.md from the study that comes with the package.
 
 python docs/findings.py smollm2-135m-instruct
+python docs/findings.py gemma-3-270m
 """
 
 from __future__ import annotations
@@ -13,37 +14,35 @@ import pandas as pd
 
 from culnig_tl import EvaluationResult, load_study
 from culnig_tl.analyses.depth import depth_thirds
-from culnig_tl.data.statistics import compare_drops
+from culnig_tl.data.statistics import Drop, compare_drops
+from culnig_tl.study.comparison import in_first_half
 from culnig_tl.study.config import GENERAL, RANDOM, RIVAL, UNCHANGED
-from culnig_tl.study.stored import FOLDER
+from culnig_tl.study.stored import FOLDER, SECOND
 
-SECOND = "second-half"
-"""Folder of the answers to questions that nobody had looked at before."""
+RIVAL_TASK = "commonsenseqa"
+"""Of its questions, those that the rival's neurons were not found on count where the rival is suppressed."""
 
 
 def drops(answers: Mapping[str, EvaluationResult]) -> pd.DataFrame:
     """What suppressing the culture-general and the rival's neurons costs each task, in points of accuracy and
     of mean P(answer), against the layer-matched random sets that were asked."""
-    base = answers[UNCHANGED].table
-    rows = []
+    base, rows = answers[UNCHANGED].table, []
+    for name, result in answers.items():
+        assert result.table["id"].tolist() == base["id"].tolist(), name
+    random = [name for name in answers if name.rpartition(" ")[0] == RANDOM["layer"]]
     for task in dict.fromkeys(base["task"]):
-        here = (base["task"] == task).to_numpy()
-        named = {name: result.table[here] for name, result in answers.items()}
-        for name, rows_of in named.items():
-            assert rows_of["id"].tolist() == named[UNCHANGED]["id"].tolist(), (name, task)
-        random = [name for name in named if name.rpartition(" ")[0] == RANDOM["layer"]]
+        asked = (base["task"] == task).to_numpy()
+        unseen = np.array([task != RIVAL_TASK or not in_first_half(task, c) for c in base["cluster"]])
         for measure in ("correct", "p_answer"):
-            values = {name: rows_of[measure].to_numpy(float) for name, rows_of in named.items()}
             for setting in (GENERAL, RIVAL):
-                found = compare_drops(
-                    values[UNCHANGED],
-                    values[setting],
-                    [values[name] for name in random],
-                    named[UNCHANGED]["cluster"].to_numpy(),
-                )
+                here = asked & unseen if setting == RIVAL else asked
+                found = compared(answers, setting, random, measure, here)
+                rival = compared(answers, GENERAL, [RIVAL], measure, asked & unseen)
+                more = f"{rival.excess:.1f} ({rival.excess_low:.1f} to {rival.excess_high:.1f})"
                 rows.append(
                     {
                         "task": task,
+                        "n": int(here.sum()),
                         "measure": measure,
                         "suppressed": setting,
                         "unchanged": found.base,
@@ -52,10 +51,22 @@ def drops(answers: Mapping[str, EvaluationResult]) -> pd.DataFrame:
                         "random": f"{found.random_mean:.1f} ± {found.random_sd:.1f}",
                         "excess": found.excess,
                         "excess 95%": f"{found.excess_low:.1f} to {found.excess_high:.1f}",
+                        "over rival": more if setting == GENERAL else "",
                         "rank": f"{found.rank} of {found.random_sets + 1}",
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def compared(
+    answers: Mapping[str, EvaluationResult], setting: str, others: list[str], measure: str, here: np.ndarray
+) -> Drop:
+    """What a setting costs on the questions `here`, against other settings."""
+    values = {
+        name: answers[name].table[measure].to_numpy(float)[here] for name in (UNCHANGED, setting, *others)
+    }
+    clusters = answers[UNCHANGED].table["cluster"].to_numpy()[here]
+    return compare_drops(values[UNCHANGED], values[setting], [values[o] for o in others], clusters)
 
 
 def main() -> None:

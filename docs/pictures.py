@@ -11,10 +11,9 @@ from culnig_tl import figures, load_study
 
 source, beginning = [*sys.argv[1:], ""][:2]
 study = load_study(source)
-drawn = {"layer_distribution": figures.layer_distribution(study.neurons["culture-general"])}
-if study.random_settings("count"):
-    drawn["drops"] = figures.plots(study)["drops"]
-else:  # what a finding needs is not there: accuracy alone
-    drawn["accuracy"] = figures.accuracy_bars(study.results)
+drawn = {
+    "layer_distribution": figures.layer_distribution(study.neurons["culture-general"]),
+    "drops": figures.plots(study)["drops"],
+}
 for name, figure in drawn.items():
     figures.save_figure(figure, Path(__file__).parent / f"{beginning}{name}.png", preset="page")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culnig_tl.data.statistics import Drop, compare_drops
+from culnig_tl.pages.report import drop_rows
 from culnig_tl.study.comparison import in_first_half
 from culnig_tl.study.findings import Findings, Holds, TaskDrops, change, interval
 
@@ -48,6 +49,19 @@ def holds(findings: Findings) -> dict[str, Holds]:
 def test_each_claim_can_fail(found, name):
     said = holds(found[name])
     assert tuple(said[claim] for claim in ("random", "culture alone", "rival")) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layer_matched_sets_alone_decide_where_there_are_no_others(found, name):
+    """A study that drew none of the same size alone: no text speaks of sets that were not drawn."""
+    study = made_study(**CASES[name])
+    study.results = {k: v for k, v in study.results.items() if not re.fullmatch(r"random \d+", k)}
+    alone = study.findings()
+    assert alone.drops["food"].count is None and holds(alone) == holds(found[name])
+    (random,) = (claim for claim in alone.claims() if claim.name == "random")
+    assert "anywhere" not in random.text and "others" not in random.text
+    assert not [key for key in random.numbers if key.startswith("count")]
+    assert [row["cells"][5] for row in drop_rows(alone)] == ["–"] * len(alone.drops)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,13 +12,16 @@ from culnig_tl import Study, load_study
 from culnig_tl.errors import StudyError
 from culnig_tl.figures import accuracy_bars, layer_distribution
 from culnig_tl.study.config import GENERAL
-from culnig_tl.study.stored import FOLDER, WHOLE, store
+from culnig_tl.study.findings import Holds
+from culnig_tl.study.stored import BITS, FOLDER, SECOND, WHOLE, store
 
 from .studies import made_study
 
+SHIPPED = {"gemma-3-270m": (194, 10), "smollm2-135m-instruct": (304, 5)}
+"""Culture-general neurons, and layer-matched random sets, as docs/findings.md says."""
 STORED = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 MOST = 2 << 20
-"""Bytes of all of them together, in the wheel."""
+"""Bytes of all of them together, in the wheel, which packs its files."""
 
 
 @pytest.fixture
@@ -35,12 +40,14 @@ def test_what_is_stored_finds_the_same(stored):
     assert drops[0] == drops[1]
 
 
-def test_scores_are_summed_over_the_countries(stored):
+def test_scores_are_summed_over_the_countries_and_rounded(stored):
     made, kept = stored
     for name, scores in made.scores.items():
         assert kept.scores[name].countries == (WHOLE,)
         for site in scores.sites:
-            np.testing.assert_array_equal(kept.scores[name].total(site), scores.total(site))
+            summed, whole = kept.scores[name].total(site), scores.total(site)
+            np.testing.assert_allclose(summed, whole, rtol=2**-BITS)
+            assert not (summed.view(np.uint32) & 0xFFF).any(), "bits that no wheel can pack away"
 
 
 def test_an_unknown_name(tmp_path):
@@ -49,7 +56,24 @@ def test_an_unknown_name(tmp_path):
 
 
 def test_they_are_small():
-    assert STORED and sum(p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()) < MOST
+    assert STORED and sum(len(zlib.compress(p.read_bytes())) for p in FOLDER.rglob("*") if p.is_file()) < MOST
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_each_says_what_was_found_and_that_culture_alone_is_not_shown(name):
+    findings = load_study(name).findings()
+    assert findings.holds is not Holds.YES and findings.task == "blend"
+    assert (findings.neurons, findings.drops["blend"].layer.random_sets) == SHIPPED[name]
+
+
+@pytest.mark.parametrize(("name", "unit"), [("gemma-3-270m", "cluster"), ("smollm2-135m-instruct", "id")])
+def test_the_second_half_is_of_other_questions(name, unit):
+    """Of other clusters where the protocol says so; SmolLM2's was cut by rows alone."""
+    first, second = (
+        pd.read_parquet(FOLDER / name / half / f"{GENERAL}.parquet") for half in ("results", SECOND)
+    )
+    assert set(second["task"]) == {"blend"}
+    assert not set(second[unit]) & set(first.loc[first["task"] == "blend", unit])
 
 
 @pytest.mark.parametrize("name", STORED)

@@ -1,7 +1,7 @@
 """The command line, `culnig-tl`. A command is a function: its parameters are the options, its docstring is
 the help.
 
-    study       run, report, compare
+    study       run, report, compare, atlas
     pieces      score, select, evaluate
     analyses    what goes on from a finished study, or asks a question of a model
     tools       tasks, models, answers, finetune, bake
@@ -27,6 +27,7 @@ COMMANDS = {
         "run": "the whole study: scores, neurons, answers with and without them, figures, report.html",
         "report": "write a study's report.html again, from its folder, without a model",
         "compare": "studies side by side: checkpoints of one model, or different models",
+        "atlas": "a page for every selected neuron of a study, or of two: a site that opens from disk",
     },
     "pieces": {
         "score": "score every neuron on a task",

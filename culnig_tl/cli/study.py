@@ -1,4 +1,4 @@
-"""Whole studies: `run`, `report` and `compare`."""
+"""Whole studies: `run`, `report`, `compare` and `atlas`."""
 
 from __future__ import annotations
 
@@ -156,3 +156,35 @@ def compare(
     found = compare_checkpoints(finished)
     show(found, output_dir, files={"accuracy.md": found.accuracy().to_markdown()})
     say(f"The page: {write_comparison(found, output_dir / 'compare.html')}")
+
+
+def atlas(
+    studies: Positional[tuple[Path, ...]],
+    machine: Machine,
+    *,
+    limit: int = 200,
+    alone: int = 16,
+    top: int | None = None,
+    output_dir: Path | None = None,
+) -> None:
+    """A page for every selected neuron of a study, or of two side by side, with an index to search.
+
+    The site opens from disk and needs no network. Run again, it resumes where it was stopped.
+
+    Args:
+        studies: Folder of a finished study, or two of them.
+        limit: Questions that are read, of those that the neurons were found on.
+        alone: Questions on which each neuron is suppressed alone, spread evenly over countries; 0: none.
+        top: Neurons per study, the strongest first; none: all selected ones.
+        output_dir: Folder of the site; atlas in the study's folder, or runs/atlas of two studies.
+    """
+    from ..pages.atlas import write_atlas
+    from ..run.several import named_sources
+
+    if not studies:
+        raise StudyError("name a finished study, or two: culnig-tl atlas runs/x")
+    single = len(studies) == 1
+    named = studies[0] if single else named_sources([str(path) for path in studies])
+    folder = output_dir or (studies[0] / "atlas" if single else Path("runs/atlas"))
+    index = write_atlas(named, folder, limit=limit, alone=alone, top=top, **vars(machine))
+    say(f"The atlas: {index}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ..data.neurons import NeuronSet, Site
 from ..engine.cloze import encode_cloze
@@ -168,6 +171,27 @@ def _mark_parts(figure: go.Figure, parts: Sequence[Part], size: int, columns: in
 def token_text(token: str) -> str:
     """A tokenizer's token as people read it: its marks for space and line become signs."""
     return token.translate(_SIGNS)
+
+
+def plain_text(tokens: Sequence[str]) -> list[str]:
+    """A prompt's tokens as the text that they stand for, in any script: a character of several tokens is in
+    the last of them. Together they are the prompt; where the tokenizer has whole words without a mark for the
+    space between them, all have one."""
+    of_bytes = any(sign in token for token in tokens for sign in "ĠĊ")
+    byte_of = {sign: byte for byte, sign in bytes_to_unicode().items()}
+    decoder = getincrementaldecoder("utf-8")("replace")
+    texts = []
+    for token in tokens:
+        if single := re.fullmatch("<0x([0-9A-F]{2})>", token):
+            content = bytes([int(single[1], 16)])
+        elif of_bytes and all(sign in byte_of for sign in token):
+            content = bytes(byte_of[sign] for sign in token)
+        else:
+            content = token.replace("▁", " ").encode(errors="replace")
+        texts.append(decoder.decode(content))
+    if len(tokens) > 1 and not any(sign in token for token in tokens for sign in "ĠĊ▁ "):
+        return [texts[0], *(f" {text}" for text in texts[1:])]
+    return texts
 
 
 def shown(token: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from .prompts import part_of, prompt_parts
 
 CONTEXT = 8
 """Tokens shown before the one on which a neuron fires."""
+SILENT = (Site.ATTN_Q, Site.ATTN_K)
+"""Sites that write nothing to the residual stream."""
 
 
 def top_questions(
@@ -95,22 +98,34 @@ def promoted_tokens(
             heads look.
     """
     site = _check(model, site, layer, neuron)
-    if site in (Site.ATTN_Q, Site.ATTN_K):
+    if site in SILENT:
         raise NeuronError(
             f"{site} neurons write nothing to the residual stream, they decide where heads look: "
             "promoted tokens are for MLP and attn.v neurons"
         )
-    direction = _written(model, site, layer, neuron)
-    after = "ln1_post" if site is Site.ATTN_V else "ln2_post"
-    for norm in (getattr(model.blocks[layer], after, None), getattr(model, "ln_final", None)):
-        if norm is not None:
-            direction = direction * _gain(norm, direction)
-    logits = direction @ model.W_U.detach().float().to(direction.device)  # [vocab]
-    tokenizer, most = tokenizer_of(model), min(count, len(logits) // 2)
-    order = torch.cat([logits.topk(most).indices, logits.topk(most, largest=False).indices.flip(0)])
-    return pd.DataFrame(
-        {"token": [tokenizer.decode([i]) for i in order.tolist()], "logit": logits[order].cpu().numpy()}
-    )
+    return promoted_by(model, [(site.value, layer, neuron)], count=count)[0]
+
+
+@torch.no_grad()
+def promoted_by(
+    model: Any, neurons: Sequence[tuple[str, int, int]], *, count: int = 10
+) -> list[pd.DataFrame]:
+    """`promoted_tokens` of many neurons of sites that write, the unembedding read once."""
+    unembedding = model.W_U.detach().float()  # [d_model, vocab]
+    tokenizer, most = tokenizer_of(model), min(count, unembedding.shape[1] // 2)
+    tables = []
+    for name, layer, neuron in neurons:
+        site = Site(name)
+        direction = _written(model, site, layer, neuron)
+        after = "ln1_post" if site is Site.ATTN_V else "ln2_post"
+        for norm in (getattr(model.blocks[layer], after, None), getattr(model, "ln_final", None)):
+            if norm is not None:
+                direction = direction * _gain(norm, direction)
+        logits = direction.to(unembedding.device) @ unembedding  # [vocab]
+        order = torch.cat([logits.topk(most).indices, logits.topk(most, largest=False).indices.flip(0)])
+        tokens = [tokenizer.decode([i]) for i in order.tolist()]
+        tables.append(pd.DataFrame({"token": tokens, "logit": logits[order].cpu().numpy()}))
+    return tables
 
 
 def _prompts(tokenizer: Any, task: Task) -> list[Prompt]:

@@ -23,7 +23,8 @@ from ..engine.checkpoint import Checkpoint
 from ..engine.cloze import asked_of
 from ..engine.hooks import HookPlace, Reading, SiteHooks
 from ..engine.models import HookedModel, describe, sites_of, tokenizer_of
-from ..engine.run import Batch, State, Work, run_pass
+from ..engine.run import Batch, State, Step, Work, run_pass
+from ..engine.world import world
 from ..errors import ScoreError
 from ..progress import Advance
 from ..tasks.question import Question, Task
@@ -112,6 +113,20 @@ def score_prompt(
 
 
 @dataclass(frozen=True)
+class BestQuestions:
+    """The questions on which each neuron scores highest, best first, with its attribution at every token."""
+
+    questions: Int[np.ndarray, "neuron place"]
+    """Positions in the task; −1 where there are fewer questions than places."""
+    along: Float[np.ndarray, "neuron place slot"]
+    """s_i = n_i * dP/dn_i, the last token in the last slot."""
+
+    def track(self, neuron: int, place: int, tokens: int) -> Float[np.ndarray, " token"]:
+        """s_i at each of so many tokens of a prompt."""
+        return self.along[neuron, place, self.along.shape[2] - tokens :]
+
+
+@dataclass(frozen=True)
 class QuestionScores:
     """s(x, y) of a few neurons on every question, and where in the prompt it sat."""
 
@@ -124,6 +139,8 @@ class QuestionScores:
     neurons: NeuronSet
     token_texts: tuple[tuple[str, ...], ...]
     """The tokens of every prompt."""
+    best: BestQuestions | None = None
+    """Where `question_scores` was asked to keep them."""
 
     @property
     def weighted(self) -> Float[np.ndarray, "question neuron"]:
@@ -162,6 +179,7 @@ def question_scores(
     task: Task,
     neurons: NeuronSet,
     *,
+    keep: int = 0,
     batch_size: int | str | Sequence[int] = "auto",
     progress: bool | Advance = True,
     checkpoint: str | Path | Checkpoint | None = None,
@@ -172,28 +190,64 @@ def question_scores(
 
     Args:
         neurons: the set; its rows are the columns of the result. Every neuron once.
+        keep: keep the attribution at every token of so many questions per neuron, those with the highest
+            P(answer) times score, as the result's `best`.
         checkpoint, resume: as in `score_neurons`.
 
     Questions that do not fit in the model's context are left out, of the result's `task` too.
 
     Raises:
         ScoreError: an empty task or set, a country-specific set with a neuron twice, a site that the model
-            lacks, NaN.
+            lacks, NaN, `keep` among several processes.
     """
     if not len(neurons) or len(neurons.keys()) < len(neurons):
         raise ScoreError(
             "question_scores takes a set in which each neuron occurs once: choose one country's with"
             " for_country()"
         )
+    if keep and world().size > 1:
+        raise ScoreError("question_scores(keep=...) runs in one process: the best are of all questions")
     asked = asked_of(model, task)
     hooks = SiteHooks(model, backward=sites_of(describe(model), {site for site, _ in neurons.indices}))
-    column = neurons.columns
     shape = (len(asked.prompts), len(neurons))
     state: State = {
         "scores": torch.zeros(shape),
         "tokens": torch.zeros(shape, dtype=torch.int64),
         "p_answer": torch.zeros(len(asked.prompts)),
     }
+    if keep:
+        slots = max(len(prompt.counted) for prompt in asked.prompts)
+        state |= {
+            "best": torch.full((len(neurons), keep), -torch.inf),
+            "best questions": torch.full((len(neurons), keep), -1),
+            "along": torch.zeros(len(neurons), keep, slots),
+        }
+
+    run_pass(
+        model,
+        asked.whole,
+        asked.prompts,
+        _reading(model, neurons, hooks, keep=keep > 0),
+        state,
+        hooks=hooks,
+        batch_size=batch_size,
+        progress=progress,
+        checkpoint=Checkpoint.of(checkpoint, resume=resume),
+        work=Work(neurons, settings={"keep": keep} if keep else {}),
+        verb="look at",
+    )
+    tokens = [prompt.counted for prompt in asked.prompts]
+    texts = tuple(tuple(tokenizer_of(model).convert_ids_to_tokens(list(row))) for row in tokens)
+    found = {name: tensor.numpy() for name, tensor in state.items()}
+    best = BestQuestions(found["best questions"], found["along"]) if keep else None
+    return QuestionScores(
+        found["scores"], found["tokens"], found["p_answer"], asked.task, neurons, texts, best
+    )
+
+
+def _reading(model: HookedModel, neurons: NeuronSet, hooks: SiteHooks, *, keep: bool) -> Step:
+    """The step of `question_scores`, which fills in its state."""
+    column = neurons.columns
 
     def step(batch: Batch, state: State) -> None:
         rows = torch.tensor(batch.index)[:, None]
@@ -205,8 +259,8 @@ def question_scores(
             state["p_answer"][batch.index] = p_right.detach().float().cpu()
             return p_right.sum()
 
-        def keep(site: Site, layer: int, reading: Reading) -> None:
-            if (site, layer) not in neurons.indices:
+        def receive(site: Site, layer: int, reading: Reading) -> None:
+            if (site, layer) not in neurons.indices or (site, layer) in batch.done:
                 return
             products = asks.reading(reading).products
             assert products is not None
@@ -217,23 +271,28 @@ def question_scores(
             state["scores"][rows, columns] = best.values.float().cpu()
             state["tokens"][rows, columns] = best.indices.cpu() - padding[:, None]
             batch.watch(best.values.sum(1))
+            if keep:
+                _keep_best(state, batch.index, columns, few.float().cpu())
+            batch.done.add((site, layer))
 
-        hooks.run(objective, keep)
+        hooks.run(objective, receive)
 
-    run_pass(
-        model,
-        asked.whole,
-        asked.prompts,
-        step,
-        state,
-        hooks=hooks,
-        batch_size=batch_size,
-        progress=progress,
-        checkpoint=Checkpoint.of(checkpoint, resume=resume),
-        work=Work(neurons),
-        verb="look at",
-    )
-    tokens = [prompt.counted for prompt in asked.prompts]
-    texts = tuple(tuple(tokenizer_of(model).convert_ids_to_tokens(list(row))) for row in tokens)
-    found = {name: tensor.numpy() for name, tensor in state.items()}
-    return QuestionScores(found["scores"], found["tokens"], found["p_answer"], asked.task, neurons, texts)
+    return step
+
+
+def _keep_best(
+    state: State, index: Sequence[int], columns: Tensor, few: Float[Tensor, "question slot neuron"]
+) -> None:
+    """Takes in a batch: of each of these columns' neurons, the best questions so far and those of the batch
+    are held against each other."""
+    questions, places = torch.tensor(index), state["best"].shape[1]
+    weighted = state["p_answer"][questions, None] * state["scores"][questions[:, None], columns]
+    values = torch.cat([state["best"][columns], weighted.T], 1)
+    names = torch.cat([state["best questions"][columns], questions.expand(len(columns), -1)], 1)
+    slots = state["along"].shape[2]
+    new = torch.zeros(len(columns), len(index), slots)
+    new[:, :, slots - few.shape[1] :] = few.permute(2, 0, 1)
+    along = torch.cat([state["along"][columns], new], 1)
+    order = values.sort(dim=1, descending=True, stable=True).indices[:, :places]
+    state["best"][columns], state["best questions"][columns] = values.gather(1, order), names.gather(1, order)
+    state["along"][columns] = along.gather(1, order[:, :, None].expand(-1, -1, slots))

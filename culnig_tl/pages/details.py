@@ -41,7 +41,7 @@ def cards(study: Study) -> dict[str, Any]:
     }
     divisor = np.maximum(scores.country_clusters, 1)
     found = {}
-    for (name, layer, neuron), sets in list(_sets_of(study).items())[:MAX_CARDS]:
+    for (name, layer, neuron), sets in list(sets_of(study).items())[:MAX_CARDS]:
         site = Site(name)
         score, pool = float(values[site][layer, neuron]), sorted_pools[site.pool]
         rank = 1 + len(pool) - int(np.searchsorted(pool, score, side="right"))
@@ -59,7 +59,7 @@ def cards(study: Study) -> dict[str, Any]:
     return {"countries": [country_label(country) for country in scores.countries], "neurons": found}
 
 
-def _sets_of(study: Study) -> dict[tuple[str, int, int], list[str]]:
+def sets_of(study: Study) -> dict[tuple[str, int, int], list[str]]:
     """(site, layer, neuron) -> the sets that it is in, the strongest culture-general neurons first."""
     general = study.neurons[GENERAL].table.sort_values("score", ascending=False, kind="stable")
     parts = [general.assign(set=GENERAL)]

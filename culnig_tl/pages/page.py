@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import re
@@ -77,6 +78,17 @@ def _narrow(figure: go.Figure) -> dict[str, Any]:
 
 def write_page(template: str, path: str | Path, **content: Any) -> Path:
     """Renders a template of the package into one HTML file that needs no network, with Plotly in it."""
+    return io.write_page(path, render(template, plotly=get_plotlyjs(), dark=theme.DARK, **content))
+
+
+def render(template: str, **content: Any) -> str:
+    """A template of the package, filled in; names and texts are escaped."""
+    return environment().get_template(template).render(version=__version__, **content)
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """Jinja with the package's templates."""
     loader = jinja2.FunctionLoader(
         lambda name: resources.files("culnig_tl.pages").joinpath(name).read_text(encoding="utf-8")
     )
@@ -84,10 +96,7 @@ def write_page(template: str, path: str | Path, **content: Any) -> Path:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    page = environment.get_template(template).render(
-        plotly=get_plotlyjs(), version=__version__, dark=theme.DARK, **content
-    )
-    return io.write_page(path, page)
+    return environment
 
 
 def write_figures(figures: Mapping[str, go.Figure], folder: Path) -> None:

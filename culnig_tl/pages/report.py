@@ -181,7 +181,8 @@ def drop_rows(found: Findings) -> list[dict[str, Any]]:
     for task, drops in found.drops.items():
         own, cells = drops.layer, []
         cells += [f"{own.base:.1f}", f"{own.base - own.drop:.1f}", change(own.drop)]
-        cells += [interval(own.low, own.high), change(own.random_mean), change(drops.count.random_mean)]
+        cells += [interval(own.low, own.high), change(own.random_mean)]
+        cells.append("–" if drops.count is None else change(drops.count.random_mean))
         if found.rival is not None:
             cells.append("–" if drops.rival is None else change(drops.rival.random_mean))
         cells += [change(own.excess), interval(own.excess_low, own.excess_high)]

@@ -60,8 +60,8 @@ class TaskDrops:
     """Whether the task is cultural."""
     layer: Drop
     """Against random sets with the same counts in every site and layer."""
-    count: Drop
-    """Against random sets of the same size, the paper's."""
+    count: Drop | None = None
+    """Against random sets of the same size, the paper's; None where none were asked."""
     rival: Drop | None = None
     """Against as many neurons, layer by layer, of a task without culture; its drop is `rival.random_mean`."""
     se: float = float("nan")
@@ -224,31 +224,38 @@ class Findings:
         layer, count = self.drops[self.task].layer, self.drops[self.task].count
         numbers = {
             **_numbers(layer),
-            "count_mean": -count.random_mean,
-            "count_excess": -count.excess,
-            "count_rank": count.rank,
             "sets": layer.random_sets,
-            "count_sets": count.random_sets,
             "as_much": layer.rank - 1,
-            "count_as_much": count.rank - 1,
             "denominator": layer.random_sets + 1,
             "questions": layer.questions,
             "random_questions": layer.random_questions,
             "part_drop": -layer.part_drop,
         }
+        anywhere = others = to_first = ""
+        if count is not None:
+            numbers |= {
+                "count_mean": -count.random_mean,
+                "count_excess": -count.excess,
+                "count_rank": count.rank,
+                "count_sets": count.random_sets,
+                "count_as_much": count.rank - 1,
+            }
+            anywhere = f", by {change(count.random_mean)} where they are drawn from anywhere"
+            to_first = " to the first"
+            others = f", of the {count.random_sets} others {count.rank - 1}"
         text = (
             f"{self.task} changes by {change(layer.drop)} points (95% interval"
             f" {interval(layer.low, layer.high)}). Random sets of the same size change it by"
-            f" {change(layer.random_mean)} on average where they have the same layers and sites, by"
-            f" {change(count.random_mean)} where they are drawn from anywhere; the difference to the first is"
-            f" {change(layer.excess)} (95% interval {interval(layer.excess_low, layer.excess_high)})."
+            f" {change(layer.random_mean)} on average where they have the same layers and"
+            f" sites{anywhere}; the difference{to_first} is {change(layer.excess)} (95% interval"
+            f" {interval(layer.excess_low, layer.excess_high)})."
         )
         if layer.random_questions < layer.questions:
             text += (
                 f" They were asked {layer.random_questions:,} of the {layer.questions:,} questions: there the"
                 f" culture-general neurons change it by {change(layer.part_drop)}."
             )
-        holds = min(_beyond(layer), _beyond(count), key=_ORDER.index)
+        holds = min((_beyond(drop) for drop in (layer, count) if drop is not None), key=_ORDER.index)
         if holds is Holds.YES:
             title = "It costs more than random sets do"
             text += (
@@ -257,8 +264,8 @@ class Findings:
             )
             return Finding("random", holds, title, text, numbers)
         text += (
-            f" Of the {layer.random_sets} first {layer.rank - 1} cost as much or more, of the"
-            f" {count.random_sets} others {count.rank - 1}."
+            f" Of the {layer.random_sets} {'sets' if count is None else 'first'} {layer.rank - 1} cost as"
+            f" much or more{others}."
         )
         if not layer.excess_low > 0 and holds is Holds.OPEN:
             text += " The difference cannot be told from nothing."

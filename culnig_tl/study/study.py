@@ -167,7 +167,7 @@ class Study:
             task: TaskDrops(
                 culture=about["culture"],
                 layer=self.drop(task),
-                count=self.drop(task, "count"),
+                count=self.drop(task, "count") if self.random_settings("count") else None,
                 rival=(
                     self.drop_against_rival(task) if has_rival and len(self._asked_of_rival(task)) else None
                 ),

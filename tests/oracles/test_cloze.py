@@ -68,7 +68,7 @@ def test_both_attention_kernels_give_the_literal_scores(native, loaded, checkpoi
     from culnig_tl.engine.probe import Probe
 
     if not native:
-        monkeypatch.setattr(run, "probe_gradients", lambda *_: Probe(native=False, padding=True))
+        monkeypatch.setattr(run, "probe_gradients", lambda *_, **__: Probe(native=False, padding=True))
     model = loaded("llama")
     found = score(model, task)
     assert found.metadata["native_attention"] is native
