@@ -1,5 +1,5 @@
-"""Whether the Hub answers: asked once in a while, so that without a network nothing waits for it again and
-again."""
+"""Names on the Hub, before anything is fetched: what was meant by one that is not there, and whether the Hub
+answers at all, asked once in a while, so that without a network nothing waits for it again and again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+from .defaults import PAPER_MODELS, TOY
+from .errors import ModelError, nearest
 from .io import first_line
 
 log = logging.getLogger(__name__)
 
 REACHED_WITHIN, REMEMBERED = 10, 60
 """Seconds in which the Hub has to answer, and for which it is remembered that it did not."""
+
+
+def check_spelling(source: str) -> None:
+    """Raises `ModelError` for a name like the embedded model's: no such name is asked for on the network."""
+    if source != TOY and "/" not in source and nearest(source, [TOY]):
+        raise ModelError(no_model(source))
+
+
+def no_model(source: str) -> str:
+    """That there is no such model, in one line, with what was probably meant."""
+    near = nearest(source, [TOY] if "/" not in source else PAPER_MODELS)
+    if near is not None and near != source:
+        return f"no model {source!r}: did you mean {near}?"
+    return (
+        f"no model {source!r}: neither a folder nor a name on the Hub (a private one needs `hf auth login`)"
+    )
 
 
 @contextmanager

@@ -93,6 +93,16 @@ def test_the_models_name_is_checked_before_anything_is_fetched(monkeypatch, caps
         assert capsys.readouterr().err == "Error: no model 'tooy': did you mean toy?\n"
 
 
+def test_a_misspelt_toy_is_answered_before_libraries_are_imported():
+    code = """
+import sys
+from culnig_tl.cli import main
+assert main(["run", "--model", "tooy"]) == 2
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
 def test_a_model_of_the_paper_is_recognised_without_a_network(monkeypatch):
     from huggingface_hub import constants
 

@@ -19,7 +19,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from ..defaults import TOY
 from ..errors import CulnigError, nearest
+from ..hub import check_spelling
 from ..version import __version__
 
 COMMANDS = {
@@ -62,6 +64,7 @@ EXAMPLES = {
     "run": "culnig-tl run --model Qwen/Qwen3-0.6B --tasks blend,commonsenseqa --limit 500",
     "report": "culnig-tl report runs/toy",
     "compare": "culnig-tl compare runs/base runs/sft",
+    "atlas": "culnig-tl atlas runs/toy",
     "score": "culnig-tl score --model toy --task miniculture -o culture.safetensors",
     "select": "culnig-tl select general --scores culture.safetensors --control control.safetensors"
     " -o general.parquet",
@@ -145,8 +148,9 @@ def run_command(words: Sequence[str]) -> None:
     _log(verbose)
     processes = _share(name)
 
-    from .parsing import parse
+    from .parsing import given, parse
 
+    check_spelling(given(rest, "--model") or TOY)  # before libraries are imported, which takes seconds
     function = getattr(import_module(f".{module}", __name__), name.replace(" ", "_"))
     call = parse(function, rest, name, EXAMPLES[name])
     if processes > 1:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..defaults import PAPER_MODELS, TOY
 from ..errors import ModelError, nearest
-from ..hub import cache_where_offline
+from ..hub import cache_where_offline, check_spelling, no_model
 from ..io import first_line
 from . import gguf
 
@@ -343,8 +343,7 @@ def check_name(source: str, *, revision: str | None = None) -> None:
     if looks_like_path(source):
         check_path(Path(source).expanduser())
         return
-    if "/" not in source and nearest(source, [TOY]):
-        raise ModelError(no_model(source))  # such a name is not asked for on the network
+    check_spelling(source)
     from huggingface_hub import errors, hf_hub_download
 
     try:
@@ -359,16 +358,6 @@ def check_name(source: str, *, revision: str | None = None) -> None:
         # the repository is there: loading says what it lacks
     except CAUSES as error:
         raise ModelError(explain(error, source, revision, "cannot load")) from error
-
-
-def no_model(source: str) -> str:
-    """That there is no such model, in one line, with what was probably meant."""
-    near = nearest(source, [TOY] if "/" not in source else PAPER_MODELS)
-    if near is not None and near != source:
-        return f"no model {source!r}: did you mean {near}?"
-    return (
-        f"no model {source!r}: neither a folder nor a name on the Hub (a private one needs `hf auth login`)"
-    )
 
 
 def revision_of(source: str, hf_model: Any, *, revision: str | None = None) -> str | None:

@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +80,26 @@ def read(source: Source, data_dir: str | Path | None = None) -> Rows:
     reason: Exception | None = None
     if not source.raw:
         try:
-            return _build(str(folder), source, _cache(folder))
+            with _without_bars():
+                return _build(str(folder), source, _cache(folder))
         except Exception as error:  # datasets raises errors of any kind; the raw files decide
             log.debug("datasets cannot build %s: %r", folder, error)
             reason = error
     return _read_raw(folder, source, reason, origin=str(folder))
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of `datasets` for what is read from a disk in a moment."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _cache(folder: Path) -> str:
