@@ -212,17 +212,23 @@ def load_model(
             hf_model, label = merged(hf_model, folder), f"{label} + {folder}"
             own = hash_of_files([folder / ADAPTER, *folder.glob("*.safetensors")])
             revised = own if revised is None else f"{revised}+{own}"
-        hf_model.requires_grad_(False).eval()
-        made = projections(hf_model)
-        build = _bridge if kind == "bridge" else _hooked
-        stand_in, settings = settled_tokenizer(tokenizer)
-        with no_installs(), cache_where_offline(wanted=not Path(source).is_dir()):
-            model = build(source, hf_model, stand_in, trust_remote_code)
-        stand_in.init_kwargs = settings
+        model = _transformer(source, hf_model, tokenizer, kind, trust_remote_code)
+    object.__setattr__(model, "_culnig_source", (label, revised))
+    return model
+
+
+def _transformer(source: str, hf_model: Any, tokenizer: Any, kind: Kind, trust_remote_code: bool) -> Any:
+    """TransformerLens' model of a loaded one, frozen, with its sites looked at."""
+    hf_model.requires_grad_(False).eval()
+    made = projections(hf_model)
+    build = _bridge if kind == "bridge" else _hooked
+    stand_in, settings = settled_tokenizer(tokenizer)
+    with no_installs(), cache_where_offline(wanted=not Path(source).is_dir()):
+        model = build(source, hf_model, stand_in, trust_remote_code)
+    stand_in.init_kwargs = settings
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    object.__setattr__(model, "_culnig_source", (label, revised))
     _sites(model, made)
     return model
 
