@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from .defaults import PAPER_MODELS, TOY
-from .errors import ModelError, nearest
+from .errors import ModelError
 from .io import first_line
+from .names import nearest
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from culnig_tl.cli import COMMANDS, EXAMPLES, main, overview
 from culnig_tl.data.neurons import Site
 from culnig_tl.data.scores import NeuronScores
 from culnig_tl.engine.loading import check_name, load_tokenizer
-from culnig_tl.errors import CulnigError, ModelError, Named, TaskError, UnknownNameError, nearest, which
+from culnig_tl.errors import CulnigError, ModelError, TaskError, UnknownNameError
 from culnig_tl.figures import layer_heatmap
+from culnig_tl.names import Named, nearest, which
 from culnig_tl.run.pieces import check_model, check_words
 from culnig_tl.study.config import TOY_CONFIG, StudyConfig
 from culnig_tl.tasks import list_tasks

@@ -10,7 +10,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import TaskError, which
+from ..errors import TaskError
+from ..names import which
 
 SOURCES: Mapping[str, str] = {
     "family": (

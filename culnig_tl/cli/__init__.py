@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..defaults import TOY
-from ..errors import CulnigError, nearest
+from ..errors import CulnigError
 from ..hub import check_spelling
+from ..names import nearest
 from ..version import __version__
 
 COMMANDS = {

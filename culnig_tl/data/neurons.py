@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from .. import io
 from ..defaults import PAPER_MODELS
-from ..errors import FileError, NeuronError, TaskError, which
+from ..errors import FileError, NeuronError, TaskError
+from ..names import which
 from ..tasks.question import CONTROL
 from ..tasks.rows import SHEETS, read_sheet
 

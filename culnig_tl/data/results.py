@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from .. import io
-from ..errors import ScoreError, which
+from ..errors import ScoreError
+from ..names import which
 from ..tasks.question import Task
 from .statistics import clustered_mean
 

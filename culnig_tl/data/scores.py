@@ -12,7 +12,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from .. import io
-from ..errors import ScoreError, which
+from ..errors import ScoreError
+from ..names import which
 from .neurons import Site
 
 NO_COUNTRY = "-"

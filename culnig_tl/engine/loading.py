@@ -20,9 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..defaults import PAPER_MODELS, TOY
-from ..errors import ModelError, nearest
+from ..errors import ModelError
 from ..hub import cache_where_offline, check_spelling, no_model
 from ..io import first_line
+from ..names import nearest
 from . import gguf
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from .. import io
-from ..errors import CulnigError, which
+from ..errors import CulnigError
+from ..names import which
 from .fit import caption_of, fit
 
 IMAGES = ("png", "svg", "pdf")

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..data.neurons import Site
-from ..errors import ScoreError, which
+from ..errors import ScoreError
+from ..names import which
 from . import theme
 from .values import checked
 

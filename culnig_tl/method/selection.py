@@ -31,7 +31,8 @@ from ..data.pools import NeuronPool, ranked, share_count, sites_of
 from ..data.scores import NeuronScores
 from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
 from ..engine.identity import digest_of
-from ..errors import NeuronError, which
+from ..errors import NeuronError
+from ..names import which
 from ..tasks.countries import COUNTRIES, SPECIFIC_COUNTRIES
 from ..version import __version__
 from .specificity import Normalise, SharedPattern, divisor, per_question, shared_pattern

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from ..data.neurons import Site
 from ..data.pools import NeuronPool, sites_of
 from ..data.scores import NO_COUNTRY, NeuronScores
-from ..errors import NeuronError, which
+from ..errors import NeuronError
+from ..names import which
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from ..data.results import EvaluationResult, on_all_questions
 from ..data.scores import NeuronScores
 from ..data.statistics import Drop
 from ..engine.identity import MODEL_PARTS, differing, digest_of
-from ..errors import Named, StudyError, which
+from ..errors import StudyError
+from ..names import Named, which
 from ..tasks.question import Form
 from .comparison import in_first_half, task_drop
 from .config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig, config_from

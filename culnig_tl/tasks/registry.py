@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
-from ..errors import TaskError, which
+from ..errors import TaskError
+from ..names import which
 from .question import CLOZE_CONTROL, CONTROL, HARNESS, Form, Normalise, Task
 from .rows import FILE_TYPES, is_unicode
 from .sources import data_folder

@@ -14,8 +14,9 @@ from ..data.neurons import NeuronSet, Provenance, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..defaults import TOY
 from ..engine.models import HookedModel, describe, load_model
-from ..errors import ModelError, NeuronError, ScoreError, TaskError, which
+from ..errors import ModelError, NeuronError, ScoreError, TaskError
 from ..figures.values import per_cluster
+from ..names import which
 from ..study.study import Study
 from ..tasks import Question, Task, load_task
 from ..tasks.question import Form, Normalise

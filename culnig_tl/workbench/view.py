@@ -18,9 +18,10 @@ import ipywidgets as w
 import traitlets as t
 
 from ..data.neurons import NeuronSet, Site
-from ..errors import CulnigError, NeuronError, StudyError, which
+from ..errors import CulnigError, NeuronError, StudyError
 from ..figures import promoted_tokens
 from ..figures.values import country_label
+from ..names import which
 from ..study.config import UNCHANGED
 from ..tasks.question import Question
 from . import page

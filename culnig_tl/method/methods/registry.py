@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ...errors import ScoreError, which
+from ...errors import ScoreError
+from ...names import which
 from .base import Method
 from .cape import Cape
 from .culnig import Culnig, CulnigMean, CulnigMeanPost, CulnigPost, CulnigSum, CulnigSumPost
