@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-Value = TypeVar("Value")
-
 
 class CulnigError(Exception):
     """Base of the errors that are raised on purpose; the command line prints them and exits with 2."""
