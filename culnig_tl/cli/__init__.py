@@ -19,8 +19,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from ..errors import CulnigError
+from ..io import check_place
 from ..version import __version__
 
 COMMANDS = {
@@ -120,6 +122,9 @@ def run_command(words: Sequence[str]) -> None:
 
     function = getattr(import_module(f".{module}", __name__), name.replace(" ", "_"))
     call = parse(function, rest, name)
+    for place in ("output", "output_dir", "to"):  # where it cannot be written is said before anything is made
+        if isinstance(path := getattr(call, "keywords", {}).get(place), Path):
+            check_place(path)
     if processes > 1:
         from ..engine.world import start
 
