@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
@@ -65,6 +66,22 @@ def write(path: str | Path, content: bytes) -> Path:
     return path
 
 
+def check_place(path: str | Path) -> None:
+    """Raises `OSError`, as `write` would hours later, where no file can be written to `path`, or none below a
+    folder of that name. Nothing is made."""
+    above = Path(path).absolute()
+    while not os.path.lexists(above):
+        above = above.parent
+    kind = None
+    if not above.is_dir() and above != Path(path).absolute():
+        kind = errno.ENOTDIR
+    elif not os.access(above, os.W_OK):
+        fixed = os.name == "posix" and os.statvfs(above).f_flag & os.ST_RDONLY
+        kind = errno.EROFS if fixed else errno.EACCES
+    if kind is not None:
+        raise OSError(kind, os.strerror(kind), str(above))
+
+
 _PAGE = '<head><meta name="generator" content="culnig_tl">'
 
 
@@ -73,18 +90,47 @@ def write_page(path: str | Path, page: str) -> Path:
     return write(path, page.replace("<head>", _PAGE, 1).encode(errors="replace"))
 
 
+_FORMULA = "=+-@\t\r\n＝＋－＠"
+"""First characters of what spreadsheets compute; the wide ones too, as OWASP says."""
+
+
+def plain_cell(cell: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that begins as one does is preceded by an
+    apostrophe, as OWASP advises. `written_cell` takes it away again."""
+    if isinstance(cell, tuple):  # a column's name of several levels
+        return tuple(map(plain_cell, cell))
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("'")[:1] in tuple(_FORMULA) else cell
+
+
+def written_cell(cell: Any) -> Any:
+    """What `plain_cell` was given."""
+    marked = isinstance(cell, str) and cell[:1] == "'" and cell.lstrip("'")[:1] in tuple(_FORMULA)
+    return cell[1:] if marked else cell
+
+
 def csv_of(table: pd.DataFrame, *, index: bool = False) -> str:
-    """A table as CSV in which no cell is a formula to a spreadsheet: text that begins as one does is preceded
-    by an apostrophe, as OWASP advises."""
+    """A table as CSV in which no cell is a formula to a spreadsheet (see `plain_cell`). All CSV files of the
+    package are written here."""
     import pandas as pd
 
-    def plain(cell: Any) -> Any:
-        return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") else cell
-
     whole = table.reset_index() if index else table
-    texts = {name for name in whole.columns if not pd.api.types.is_numeric_dtype(whole[name])}
-    kept = whole.apply(lambda column: column.map(plain) if column.name in texts else column)
-    return kept.set_axis([plain(name) for name in kept.columns], axis=1).to_csv(index=False)
+    kept = whole.copy()
+    for at, kind in enumerate(whole.dtypes):  # by position: two columns may have one name
+        if not pd.api.types.is_numeric_dtype(kind):
+            kept.isetitem(at, whole.iloc[:, at].astype(object).map(plain_cell))
+    named = kept.set_axis([plain_cell(name) for name in kept.columns], axis=1)
+    content = named.to_csv(index=False)
+    if "\r" in content:  # which quotes cells that would otherwise begin a line of their own
+        content = named.to_csv(index=False, lineterminator="\r\n")
+    return content
+
+
+def remark(text: str) -> str:
+    """A line above a table that is no formula to a spreadsheet either, which cuts it at commas and
+    semicolons: where a piece would be one, the line is quoted."""
+    if re.search(f"[,;\t][{re.escape(_FORMULA)}]", text):
+        text = '"' + text.replace('"', '""') + '"'
+    return f"{text}\n"
 
 
 def is_own_page(path: Path) -> bool:

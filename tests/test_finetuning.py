@@ -19,9 +19,9 @@ from culnig_tl.engine.loading import load_plain
 from culnig_tl.engine.prompts import encode
 from culnig_tl.errors import FineTuningError, ModelError, PromptError
 from culnig_tl.finetuning import FineTuned, TrainingConfig, choose_modules, finetune
+from culnig_tl.finetuning.folder import RECORD, WORK
 from culnig_tl.finetuning.modules import Module, list_modules
 from culnig_tl.finetuning.training import COMPLETE, TRAINED, last_complete
-from culnig_tl.finetuning.tuning import RECORD, WORK
 
 from . import families
 from .helpers import plain_model

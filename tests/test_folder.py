@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from culnig_tl import EvaluationResult, NeuronScores, NeuronSet, io, score_neurons
+from culnig_tl.cli import run_command
 from culnig_tl.data.neurons import Site
 from culnig_tl.engine.checkpoint import Checkpoint
 from culnig_tl.errors import FileError, StudyError
@@ -101,6 +102,21 @@ def test_a_read_only_folder_is_named(tmp_path, scores):
         pytest.raises(OSError, match=r"Read-only file system: '.*/fixed/scores\.safetensors'"),
     ):
         scores.save(place / "scores.safetensors")
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_the_work(tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    for path in (tmp_path / "file" / "out.csv", tmp_path / "file" / "deep" / "out.csv"):
+        with pytest.raises(OSError, match=r"Not a directory: '.*/file'"):
+            io.check_place(path)
+        with pytest.raises(OSError, match="Not a directory"):
+            run_command(["tasks", "export", "miniculture", "--to", str(path)])
+    io.check_place(tmp_path / "new" / "folder" / "out.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    place = tmp_path / "fixed"
+    place.mkdir()
+    with mounted(place, "ro"), pytest.raises(OSError, match=r"Read-only file system: '.*/fixed'"):
+        io.check_place(place / "new" / "out.csv")
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])

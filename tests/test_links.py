@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from culnig_tl import io
-from culnig_tl.errors import FileError, StudyError
+from culnig_tl.errors import FileError, FineTuningError, StudyError
+from culnig_tl.finetuning import folder as training
+from culnig_tl.finetuning.weights import write_json
 from culnig_tl.io import locked
 from culnig_tl.study.config import StudyConfig
 from culnig_tl.study.folder import FOLDERS, LOCK, StudyFolder
@@ -209,14 +211,57 @@ def test_arguments_that_no_study_ends_with_are_refused_at_once(option, value):
         check_config(StudyConfig(**{option: value}))
 
 
+RUN = {"modules": ["mlp.0"], "config": {"lora": True}}
+NAMES = ("config.json", "model.safetensors")
+
+
 def test_a_training_removes_nothing_outside_its_folder(tmp_path):
     """Its record may be somebody else's."""
-    from culnig_tl.finetuning import tuning
-
     mine, out = tmp_path / "mine.txt", tmp_path / "tuned"
     for name in ("../mine.txt", str(mine)):
         mine.write_text("mine")
-        tuning.write_json(out / tuning.RECORD, {"files": [name]})
+        write_json(out / training.RECORD, {"files": [name]})
         with pytest.raises(FileError, match="leads out of"):
-            tuning._start_folder(out, {}, resume=False)
+            training.start_folder(out, RUN, NAMES, resume=False)
         assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize(
+    "name",
+    ["training", "adapter", "config.json", "training/run.json", "training/checkpoint-4", "culnig_tl.json"],
+)
+def test_a_training_follows_no_link(name, resume, tmp_path):
+    outside, out = tmp_path / "outside", tmp_path / "tuned"
+    outside.mkdir()
+    for kept in ("run.json", "adapter_config.json", "checkpoint-4"):
+        (outside / kept).write_bytes(b"mine")
+    (out / name).parent.mkdir(parents=True)
+    (out / name).symlink_to(outside)
+    with pytest.raises(FileError, match="leads out of"):
+        training.start_folder(out, RUN, NAMES, resume=resume)
+    assert everything(outside).values() and set(everything(outside).values()) == {b"mine"}
+    assert (out / name).is_symlink()
+
+
+def test_a_training_does_not_take_somebodys_folder_for_its_own(tmp_path):
+    """A folder called training is not yet one of ours."""
+    write_json(tmp_path / "training" / "data.json", {})
+    with pytest.raises(FineTuningError, match="holds other things"):
+        training.check_folder(tmp_path, RUN, training.known_of(tmp_path), resume=False, overwrite=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FineTuningError, match="is a link"):
+        training.check_folder(tmp_path / "link", RUN, None, resume=False, overwrite=False)
+
+
+def test_a_training_that_is_replaced_leaves_what_is_not_its_own(tmp_path):
+    training.start_folder(tmp_path, RUN, NAMES, resume=False)
+    for name in ("mine.txt", "training/notes.txt", "adapter/mine.txt"):
+        io.write(tmp_path / name, b"mine")
+    for name in ("config.json", "training/checkpoint-4/state", "adapter/adapter_config.json"):
+        io.write(tmp_path / name, b"ours")
+    training.start_folder(tmp_path, RUN, NAMES, resume=False)
+    kept = everything(tmp_path)
+    assert kept.pop("training/run.json") and kept == dict.fromkeys(
+        ("mine.txt", "training/notes.txt", "adapter/mine.txt"), b"mine"
+    )

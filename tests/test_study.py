@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from culnig_tl import EvaluationResult, NeuronScores, NeuronSet, Study, StudyConfig, run_study
-from culnig_tl.errors import CulnigError, FileError, PromptError, StudyError
+from culnig_tl.errors import CulnigError, FileError, PromptError, ScoreError, StudyError
 from culnig_tl.figures.gallery import figures_of
 from culnig_tl.method.evaluation import evaluate
 from culnig_tl.pages.report import command, write_report
@@ -384,6 +384,18 @@ def test_a_records_files_are_read_where_the_user_says_so(foreign):
     assert recorded(foreign, ["--tasks"]).config.tasks == ("/etc/mine.jsonl",)
 
 
+def test_a_records_wordings_are_read_where_the_user_says_so(foreign):
+    record = json.loads(foreign.read_text())
+    record["config"] |= {"wordings": "/etc/words.toml", "data_dir": None}
+    foreign.write_text(json.dumps(record))
+    with pytest.raises(StudyError, match="read from elsewhere: .* say --wordings /etc/words.toml"):
+        recorded(foreign)
+    assert recorded(foreign, ["--wordings"]).config.wordings == "/etc/words.toml"
+    record["config"]["wordings"] = "paper"
+    foreign.write_text(json.dumps(record))
+    assert recorded(foreign).config.wordings == "paper", "which come with the package"
+
+
 def test_a_folder_of_somebody_elses_does_not_say_where_data_are(finished, tmp_path):
     folder = shutil.copytree(finished.folder, tmp_path / "study")
     record = json.loads((folder / "study.json").read_text())
@@ -446,6 +458,23 @@ def test_a_question_without_tokens_fails_before_the_first_pass(config, monkeypat
     monkeypatch.setattr(pipeline, "encode", _refuse)
     with pytest.raises(PromptError):
         run_study(config, progress=False)
+
+
+def test_a_task_that_does_not_fit_fails_before_the_first_pass(config, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "score_neurons", lambda *given, **how: pytest.fail("it was scored"))
+    row = {"question": "Who sang? " + "La. " * 3000, "options": ["a", "b"], "answer": "a"}
+    (tmp_path / "epics.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ScoreError, match="no question of epics fits in the model's context"):
+        run_study(replace(config, tasks=(*config.tasks, str(tmp_path / "epics.jsonl"))), progress=False)
+
+
+def test_a_disk_without_room_for_the_scores_fails_before_the_first_pass(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "score_neurons", lambda *given, **how: pytest.fail("it was scored"))
+    room = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda folder: room)
+    with pytest.raises(StudyError, match="the scores take .* GB on the way, and 1e-05 GB are free there"):
+        run_study(config, folder=tmp_path / "study", progress=False)
+    assert not (tmp_path / "study" / "study.json").exists()
 
 
 def _refuse(*given, **how):

@@ -4,12 +4,12 @@ neurons."""
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from .. import io
 from ..data.results import EvaluationResult, on_all_questions
 from ..defaults import PAPER_TASKS
 from ..errors import ScoreError
@@ -93,9 +93,7 @@ class ResultsTable:
 
     def to_csv(self) -> str:
         """CSV with the standard errors."""
-        buffer = io.StringIO()
-        self.to_dataframe().to_csv(buffer, index=False)
-        return buffer.getvalue()
+        return io.csv_of(self.to_dataframe())
 
     def _cell(self, row: int, column: str) -> str:
         value = self.frame[column].iloc[row]

@@ -18,10 +18,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from ..defaults import TOY
 from ..errors import CulnigError
 from ..hub import check_spelling
+from ..io import check_place
 from ..names import nearest
 from ..version import __version__
 
@@ -154,6 +156,9 @@ def run_command(words: Sequence[str]) -> None:
     check_spelling(given(rest, "--model") or TOY)  # before libraries are imported, which takes seconds
     function = getattr(import_module(f".{module}", __name__), name.replace(" ", "_"))
     call = parse(function, rest, name, EXAMPLES[name])
+    for place in ("output", "output_dir", "to"):  # where it cannot be written is said before anything is made
+        if isinstance(path := getattr(call, "keywords", {}).get(place), Path):
+            check_place(path)
     if processes > 1:
         from ..engine.world import start
 

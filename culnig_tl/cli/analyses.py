@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import io
 from ..defaults import RANDOM_SETS, TOY
+from ..errors import ScoreError
 from ..study.config import Asking, Machine, ModelConfig, Shares, defaults_for
 from .output import say, show
 from .parsing import Output, Positional, defaults_from, given
@@ -224,7 +226,7 @@ def _show_sets(found: Any, folder: Path, *, drawn: bool) -> None:
     """Shows a comparison of sets, and saves each set's neurons."""
     for name, neurons in found.sets.items():
         say(neurons)
-        neurons.save(folder / f"{name}.parquet")
+        neurons.save(folder / f"{io.file_name(name)}.parquet")
     show(found, folder, drawn=drawn)
 
 
@@ -306,6 +308,8 @@ def truth(
     from .. import analyses
     from ..run.pipeline import asked_as, load
 
+    if output.suffix not in (".parquet", ".csv"):  # said before hours of work
+        raise ScoreError(f"{output.name}: exact effects are saved as .parquet or .csv")
     model = load(config)
     how: dict[str, Any] = {**_asked(config), **asked_as(asking, model, task, config)}
     found = analyses.truth(model, task, sites=sites, sample=sample, **how)

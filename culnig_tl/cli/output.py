@@ -36,7 +36,7 @@ def show(
         drawn: with its figures.
         files: further texts to write, by file name.
     """
-    from ..io import csv_of
+    from ..io import csv_of, file_name
 
     say(result)
     tables = result.tables()
@@ -47,14 +47,15 @@ def show(
             show_frame(tables[name].drop(columns=hidden))
     write_files(
         folder,
-        {**{f"{name}.csv": csv_of(table) for name, table in tables.items()}, **(files or {})},
+        {**{f"{file_name(name)}.csv": csv_of(table) for name, table in tables.items()}, **(files or {})},
     )
     if drawn:
         from ..figures.export import save_figure
         from ..figures.plot import plots
 
         drawings = [
-            save_figure(figure, folder / f"{name}.html").path for name, figure in plots(result).items()
+            save_figure(figure, folder / f"{file_name(name)}.html").path
+            for name, figure in plots(result).items()
         ]
         say(f"Drawn: {', '.join(map(str, drawings))}")
 

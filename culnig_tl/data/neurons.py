@@ -320,7 +320,7 @@ class NeuronSet:
                 path, pa.Table.from_pandas(self.table, preserve_index=False), asdict(self.provenance)
             )
         if path.suffix == ".csv":
-            return io.write(path, f"# culnig_tl {header}\n{self.table.to_csv(index=False)}".encode())
+            return io.write(path, (io.remark(f"# culnig_tl {header}") + io.csv_of(self.table)).encode())
         if path.suffix == ".json":
             return io.write(path, json.dumps(self._to_authors(), indent=1).encode())
         raise NeuronError(f"{path.name}: neurons are saved as .parquet, .csv or .json")
@@ -421,6 +421,8 @@ class NeuronSet:
                 raise NeuronError("it has no columns")
         names = [str(cell).strip() for cell in lines[0] if cell is not None]
         table = pd.DataFrame([line[: len(names)] for line in lines[1:]], columns=names)
+        if "country" in table.columns:
+            table["country"] = table["country"].map(io.written_cell)
         for column in ("score", *_REPEATED):
             if column in table.columns:
                 table[column] = pd.to_numeric(

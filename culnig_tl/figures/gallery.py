@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from .. import io
+from ..errors import FileError
 from ..study.config import GENERAL, SPECIFIC, UNCHANGED
 from ..study.findings import Findings
 from ..study.study import Study
@@ -110,7 +113,20 @@ def _matrix(study: Study, _: Findings) -> go.Figure | None:
             "%s is older than the study's neurons and left out: run `culnig-tl countries` again", path
         )
         return None
-    return drop_grid(pd.read_csv(path, index_col=0))
+    try:
+        return drop_grid(_drops_by_country(path))
+    except FileError as error:  # a study is drawn without it
+        log.warning("%s; it is left out", error)
+        return None
+
+
+def _drops_by_country(path: Path) -> pd.DataFrame:
+    """Points, found on x asked. Raises `FileError` where the file holds anything else."""
+    with io.reading(path, "drops by country"):
+        table = pd.read_csv(path, index_col=0)
+        if not len(table) or not all(pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes):
+            raise ValueError("it holds no numbers by country")
+        return table.rename(index=io.written_cell, columns=io.written_cell)
 
 
 def _cuts(study: Study, _: Findings) -> go.Figure:

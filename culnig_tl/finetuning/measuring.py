@@ -29,6 +29,7 @@ from ..tasks import Task, load_task, load_tasks
 from ..tasks.training import load_training
 from ..version import __version__
 from .config import CHOICES, TOY_FORGETTING, ForgettingConfig
+from .folder import check_folder, read_json
 from .forgetting import Forgetting
 from .modules import (
     ModuleGroup,
@@ -38,12 +39,12 @@ from .modules import (
     list_modules,
     rank_modules,
 )
-from .tuning import FineTuned, check_folder, finetune, read_json
+from .tuning import FineTuned, finetune
 from .weights import revision_of_checkpoint, write_json
 
 log = logging.getLogger(__name__)
 
-RECORD = "finetune.json"
+RECORD, FREEZE_LIST = "finetune.json", "freeze-list.json"
 Kept = TypeVar("Kept", EvaluationResult, NeuronSet)
 
 
@@ -89,7 +90,7 @@ def measure_forgetting(
     groups = _groups(config, rank_modules(general, config.model))
     if "top" in groups:
         spared = export_freeze_list(next(iter(groups["top"].values())), config.model)
-        among.on_first(lambda: spared.save(out / "freeze-list.json"))
+        among.on_first(lambda: spared.save(out / FREEZE_LIST))
     models: dict[str, dict[int, FineTuned]] = {group: {} for group in groups}
     for group, seeds in groups.items():
         for seed, modules in seeds.items():
@@ -188,7 +189,7 @@ class _Measure:
             device, dtype = self.config.training.device, self.config.training.dtype
             self._loaded = (source, load_model(source, device=device, dtype=dtype, revision=revision))
         made = make(self._loaded[1])
-        world().on_first(lambda: made.save(path))
+        world().on_first(lambda: made.save(io.inside(self.out, path.relative_to(self.out))))
         return made
 
 
@@ -261,11 +262,25 @@ def _open_folder(
 ) -> None:
     """Writes the record. Raises `FineTuningError` where the folder holds something else."""
     mine = {**asdict(config), "neurons": neurons.hash if neurons is not None else None}
-    check_folder(out, mine, read_json(out / RECORD), resume=resume, overwrite=overwrite)
+    known = read_json(out / RECORD)
+    check_folder(out, mine, known, record=RECORD, resume=resume, overwrite=overwrite)
+    names = [f"models/{name}" for name in _models_of(mine)]
+    names += [f"{kind}/{name}.parquet" for name in _models_of(mine) for kind in ("results", "neurons")]
+    for name in (RECORD, FREEZE_LIST, "figures", *names):
+        io.inside(out, name)  # a link that leads elsewhere is said before anything is trained
     if not resume:
-        for old in (*out.glob("results/*.parquet"), *out.glob("neurons/*.parquet")):
-            io.inside(out, old.relative_to(out)).unlink()
+        for name in _models_of(known or {}):
+            for kind in ("results", "neurons"):
+                io.inside(out, f"{kind}/{name}.parquet").unlink(missing_ok=True)
     write_json(out / RECORD, {**mine, "version": __version__})
+
+
+def _models_of(record: Mapping[str, Any]) -> list[str]:
+    """Names of the models that a folder's record speaks of."""
+    named, seeds = record.get("modules", ()), record.get("seeds", ())
+    groups = [name for name in CHOICES if name in named]
+    groups += ["chosen"] * any(name not in CHOICES for name in named)
+    return ["before", *(io.file_name(f"{group}-{seed}") for group in groups for seed in seeds)]
 
 
 def _save(found: Forgetting, out: Path) -> None:
@@ -274,4 +289,4 @@ def _save(found: Forgetting, out: Path) -> None:
     for name, table in found.tables().items():
         io.write(out / f"{name}.csv", io.csv_of(table).encode())
     for name, figure in plots(found).items():
-        save_figure(figure, out / "figures" / f"{name}.html")
+        save_figure(figure, io.inside(out, f"figures/{name}.html"))

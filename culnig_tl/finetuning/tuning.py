@@ -14,9 +14,7 @@ float32.
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -27,7 +25,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .. import io
 from ..data.neurons import Pool
 from ..engine.loading import load_plain, load_tokenizer
 from ..engine.models import pick_device, pick_dtype
@@ -37,6 +34,18 @@ from ..errors import FineTuningError
 from ..tasks.question import Task
 from ..version import __version__
 from .config import TrainingConfig
+from .folder import (
+    ADAPTER,
+    RECORD,
+    WORK,
+    check_folder,
+    check_links,
+    clear_work,
+    is_finished,
+    known_of,
+    read_json,
+    start_folder,
+)
 from .modules import Module, ModuleGroup, linear_layers, parameters_in
 from .training import run_training
 from .weights import (
@@ -46,18 +55,13 @@ from .weights import (
     place_of,
     read_config,
     read_tensors,
+    rest_of,
     revision_of_checkpoint,
     rewrite,
     weight_files,
     write_json,
 )
 
-RECORD = "culnig_tl.json"
-"""Written last: a folder that holds it is finished."""
-WORK = "training"
-"""Subfolder with what a training needs to resume; gone when it is finished."""
-RUN = "run.json"
-ADAPTER = "adapter"
 QK_NORM = re.compile(r"\.(q|k|query|key)_(layer)?norm\.")
 """In the name of a parameter: attention's norm of queries or keys."""
 Updates = Mapping[WeightPlace, Callable[[Tensor], Tensor]]
@@ -147,8 +151,10 @@ def finetune(
         "config": {key: value for key, value in asdict(config).items() if key != "device"},
     }
     among = start()
-    among.on_first(lambda: check_folder(out, run, _known(out), resume=resume, overwrite=overwrite))
-    if resume and among.broadcast((out / RECORD).is_file()):
+    files = [path.name for path in (*weight_files(source), *rest_of(source))]
+    among.on_first(lambda: check_folder(out, run, known_of(out), resume=resume, overwrite=overwrite))
+    among.on_first(lambda: check_links(out, files))
+    if resume and among.broadcast(among.first and is_finished(out, run)):
         return FineTuned.load(out)
 
     tokenizer = load_tokenizer(str(source))
@@ -157,7 +163,7 @@ def finetune(
     plain = load_plain(str(source), torch.bfloat16 if bfloat16 else torch.float32)
     everything = sum(parameter.numel() for parameter in plain.parameters())
     net, updates = _prepare(plain, source, chosen, config)
-    among.on_first(lambda: _start_folder(out, run, resume=resume))
+    among.on_first(lambda: start_folder(out, run, files, resume=resume))
     trained = run_training(
         net,
         prompts,
@@ -181,60 +187,6 @@ def finetune(
     return FineTuned.load(out)
 
 
-# ---------------------------------------------------------------------------------------------------- folders
-
-
-def check_folder(
-    out: Path, mine: Mapping[str, Any], known: Mapping[str, Any] | None, *, resume: bool, overwrite: bool
-) -> None:
-    """Raises `FineTuningError` where the folder is in use.
-
-    Args:
-        mine: what is to be made there.
-        known: what the folder says it holds; None where it says nothing.
-    """
-    if known is None:
-        if out.is_file() or (out.is_dir() and any(path.name != WORK for path in out.iterdir())):
-            raise FineTuningError(f"{out} holds other things and no fine-tuning: choose another --output-dir")
-    elif resume:
-        for key, value in json.loads(json.dumps(mine)).items():
-            if value != known.get(key):
-                raise FineTuningError(
-                    f"{out} holds a fine-tuning with {key} = {known.get(key)}, not {value}: "
-                    "choose another --output-dir"
-                )
-    elif not overwrite:
-        raise FineTuningError(
-            f"{out} already holds a fine-tuning: use --resume, --overwrite or another --output-dir"
-        )
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """None where there is no such file. Raises `FineTuningError` where it cannot be read."""
-    if not path.is_file():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise FineTuningError(f"{path} cannot be read ({error}): choose another --output-dir") from error
-
-
-def _known(out: Path) -> dict[str, Any] | None:
-    """What the folder says of the fine-tuning in it, finished or not."""
-    records = (read_json(out / WORK / RUN), read_json(out / RECORD))
-    return next((record for record in records if record and "modules" in record), None)
-
-
-def _start_folder(out: Path, run: Mapping[str, Any], *, resume: bool) -> None:
-    """Writes what is trained here; what an earlier training wrote is removed first, unless it is resumed."""
-    if not resume:
-        for name in (read_json(out / RECORD) or {}).get("files", ()):
-            io.inside(out, str(name)).unlink(missing_ok=True)
-        for name in (WORK, ADAPTER):
-            shutil.rmtree(io.inside(out, name), ignore_errors=True)
-    write_json(out / WORK / RUN, run)
-
-
 @torch.no_grad()
 def _write(out: Path, source: Path, net: Any, updates: Updates, record: Mapping[str, Any]) -> None:
     """The whole checkpoint, with the trained weights in its own dtype; the adapter, if any; the record."""
@@ -248,11 +200,12 @@ def _write(out: Path, source: Path, net: Any, updates: Updates, record: Mapping[
             raise FineTuningError(f"{name} is NaN or infinite after the training: lower the learning rate")
         return new.to(stored.dtype)
 
+    check_links(out, [path.name for path in (*weight_files(source), *rest_of(source))])
     files = [*rewrite(source, out, change), *copy_rest(source, out), RECORD]
     if record["config"]["lora"]:
         net.save_pretrained(out / ADAPTER)
     write_json(out / RECORD, {**record, "files": sorted(files)})
-    shutil.rmtree(out / WORK)
+    clear_work(out)
 
 
 # ---------------------------------------------------------------------------------------- before the training

@@ -40,6 +40,8 @@ PARAMETER = re.compile(
     r"\.(?P<rest>\w+(?:\.\w+)*)$"
 )
 """Name of a parameter inside an MLP or an attention module, by any family's names and with any prefix."""
+OWN_RECORD = "culnig_tl.json"
+"""What this package writes into a checkpoint that it made: how."""
 INDEX = "model.safetensors.index.json"
 WEIGHTS = (".safetensors", ".bin", ".pth", ".gguf")
 HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*")
@@ -165,7 +167,7 @@ def rewrite(folder: Path, out: Path, change: Callable[[str, Tensor], Tensor]) ->
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata()
             tensors = {name: change(name, stream.get_tensor(name)).contiguous() for name in stream.keys()}
-        partial = out / f".{path.name}.partial"
+        partial = io.inside(out, f".{path.name}.partial")
         save_file(tensors, partial, metadata=metadata)
         os.replace(partial, out / path.name)
     return [path.name for path in paths]
@@ -173,10 +175,16 @@ def rewrite(folder: Path, out: Path, change: Callable[[str, Tensor], Tensor]) ->
 
 def copy_rest(folder: Path, out: Path) -> list[str]:
     """Copies everything that is not weights (configuration, tokenizer, index); returns the files' names."""
-    paths = [path for path in folder.iterdir() if path.is_file() and path.suffix not in WEIGHTS]
+    paths = rest_of(folder)
     for path in paths:
-        shutil.copyfile(path, out / path.name)
+        shutil.copyfile(path, io.inside(out, path.name))
     return [path.name for path in paths]
+
+
+def rest_of(folder: Path) -> list[Path]:
+    """The files of a checkpoint that are not weights, and no record of a fine-tuning or a bake."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    return [path for path in files if path.suffix not in WEIGHTS and path.name != OWN_RECORD]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -187,7 +195,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 @contextmanager
 def new_folder(out: Path) -> Iterator[None]:
     """Makes the folder; removes it if writing to it fails. Raises `ModelError` where it is in use."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise ModelError(f"{out} is in use: choose a new folder")
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,8 +24,9 @@ from ..engine.cloze import encode_cloze
 from ..engine.identity import model_identity
 from ..engine.loading import check_name
 from ..engine.memory import check_memory
-from ..engine.models import HookedModel, describe, load_model, tokenizer_of
-from ..engine.prompts import encode
+from ..engine.models import HookedModel, ModelInfo, describe, load_model, tokenizer_of
+from ..engine.prompts import Asked, encode
+from ..errors import StudyError
 from ..method.form import choose_form
 from ..progress import StudyBar
 from ..study.config import RIVAL, TOY_CONFIG, Asking, Machine, ModelConfig, StudyConfig, check_config
@@ -83,7 +85,7 @@ def run_study(
             questions = Questions.load(config, form["form"])
         known = _recorded(place).get(PART) or (repeats or {}).get(PART)
         questions = with_parts(questions, config, {PART: known} if known else {})
-        rehearse(config, model, questions)
+        rehearse(config, model, questions, place)
         of_model = model_identity(model) if place.folder is not None else None
         info = {**about_model(model, of_model), **questions.info(), "form": form, "versions": versions()}
         if questions.random:
@@ -112,14 +114,28 @@ def run_study(
     return study
 
 
-def rehearse(config: StudyConfig, model: HookedModel, questions: Questions) -> None:
-    """Raises now what would be raised hours later: questions without tokens, shares and countries that
-    nothing can be selected with. Everything is encoded, and selected from random scores."""
-    tokenizer, rng, about = tokenizer_of(model), np.random.default_rng(0), describe(model)
-    for task in {t.fingerprint: t for t in (*questions.asked, *questions.scored.values())}.values():
-        (encode_cloze if task.form == "cloze" else encode)(tokenizer, task.questions)
-        if about.name == TOY:
-            check_words(tokenizer, task)
+def rehearse(config: StudyConfig, model: HookedModel, questions: Questions, place: StudyFolder) -> None:
+    """Raises now what would be raised hours later: questions without tokens, tasks of which none fits in the
+    model's context, shares and countries that nothing can be selected with, a disk without room for the
+    scores. Everything is encoded, and selected from random scores."""
+    rng, about, said = np.random.default_rng(0), describe(model), logging.getLogger("culnig_tl")
+    level = said.level
+    said.setLevel(logging.ERROR)  # what there is to say is said when the work is done
+    try:
+        tasks = (*questions.asked, *questions.scored.values(), *questions.random)
+        for task in {t.fingerprint: t for t in tasks}.values():
+            Asked.of(model, task, encode_cloze if task.form == "cloze" else encode)
+            if about.name == TOY:
+                check_words(tokenizer_of(model), task)
+        scores = _imagined(questions, about, rng)
+        check_room(place, scores)
+        select(config, scores)
+    finally:
+        said.setLevel(level)
+
+
+def _imagined(questions: Questions, about: ModelInfo, rng: np.random.Generator) -> dict[str, NeuronScores]:
+    """Random scores in the shape of those that are to come."""
     scores = {}
     for name, task in questions.scored.items():
         countries = task.countries or (NO_COUNTRY,)
@@ -128,13 +144,25 @@ def rehearse(config: StudyConfig, model: HookedModel, questions: Questions) -> N
         ones = (1,) * len(countries)
         known = {"task": task.name, "form": task.form, "model": about.name, "revision": about.revision}
         scores[name] = NeuronScores(arrays, countries, ones, (1.0,) * len(countries), 1, ones, known)
-    said = logging.getLogger("culnig_tl")
-    level = said.level
-    said.setLevel(logging.ERROR)  # what there is to say of real scores
-    try:
-        select(config, scores)
-    finally:
-        said.setLevel(level)
+    return scores
+
+
+def check_room(place: StudyFolder, scores: Mapping[str, NeuronScores]) -> None:
+    """Raises `StudyError` where the disk has no room for the scores, which take more than all else: for those
+    that are not there yet, and the state of the largest while it is made."""
+    if place.folder is None:
+        return
+    sizes = {
+        name: sum(array.nbytes for array in each.arrays.values())
+        for name, each in scores.items()
+        if not place.has(f"scores/{name}.safetensors")
+    }
+    needed, free = sum(sizes.values()) + max(sizes.values(), default=0), shutil.disk_usage(place.folder).free
+    if needed > free:
+        raise StudyError(
+            f"{place.folder}: the scores take {needed / 1e9:.3g} GB on the way, and {free / 1e9:.3g} GB are"
+            " free there: make room, or choose another --output-dir"
+        )
 
 
 def files_of(study: Study) -> list[str]:

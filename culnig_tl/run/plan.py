@@ -155,7 +155,7 @@ def run_piece(
                 f"the other pieces in {folder} are of another model ({why}): plan the study anew"
             )
         if task is None:
-            rehearse(config, model, questions)
+            rehearse(config, model, questions, place)
         how: dict[str, Any] = {"progress": progress, "save_every": save_every}
         pieces = Pieces(config, questions, model, place, about["identity"], **how)
         place.write(MODEL, json.dumps(about).encode())

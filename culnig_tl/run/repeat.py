@@ -17,6 +17,7 @@ from ..errors import StudyError
 from ..study.config import StudyConfig, config_from
 from ..study.folder import RECORD, read_record_file
 from ..tasks.registry import is_file
+from ..tasks.wordings import PAPER
 from ..version import __version__
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def words_of_places(config: StudyConfig) -> list[str]:
     A record alone does not have them read: it may be somebody else's."""
     places = {"tasks": ",".join(config.tasks), "reading": config.reading, "rival": config.rival or ""}
     words = ["--data-dir", config.data_dir] if config.data_dir is not None else []
+    words += ["--wordings", config.wordings] if config.wordings not in (None, PAPER) else []
     for name, value in places.items():
         if any(is_file(word) for word in value.split(",") if word):
             words += [f"--{name}", value]
