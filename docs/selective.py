@@ -2,6 +2,7 @@
 
 python docs/selective.py smollm2.gguf runs/selective --data-dir mirror           # again: it resumes
 python docs/selective.py smollm2.gguf runs/selective --table                     # no model: what is there
+python docs/selective.py toy runs/selective-toy                     # which of the neurons are culture's own
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ from culnig_tl.engine.run import Batch, State, run_pass
 from culnig_tl.method.asking import asking
 from culnig_tl.method.plain_text import text_loss
 from culnig_tl.study.comparison import halves
+from culnig_tl.study.config import TOY_CONFIG
+from culnig_tl.toy import FOLDER as TOY_FOLDER
+from culnig_tl.toy.homes import homes_of
 
 FOLDS, RANDOM_SETS, DRAWS = 4, 2, 10_000
-CULTURE, CONTROL, OTHER = "culture", "control", "commonsenseqa"
+CULTURE, CONTROL, OTHER, READING = "culture", "control", "commonsenseqa", "reading"
 
 
 def questions(found: int, asked: int, **how: Any) -> tuple[dict[str, Task], dict[str, Task]]:
@@ -148,12 +152,43 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any] | None]] = {
 """Name -> how questions are summed, and how CommonsenseQA is held against a neuron."""
 
 
-def candidate(name: str, scored: dict[str, Matrix], rows: dict[str, np.ndarray] | None = None) -> NeuronSet:
+def candidate(
+    name: str, scored: dict[str, Matrix], rows: dict[str, np.ndarray] | None = None, **shares: float
+) -> NeuronSet:
     """A candidate's set, found on some of the questions or on all."""
     how, contrast = CANDIDATES[name]
     of = {task: table.scores(how, None if rows is None else rows[task]) for task, table in scored.items()}
     against = {} if contrast is None else {"contrast": of[OTHER], **contrast}
-    return select_general(of[CULTURE], of[CONTROL], **against)
+    return select_general(of[CULTURE], of[CONTROL], of.get(READING), **against, **shares)
+
+
+def at_home(folder: Path) -> None:
+    """Prints how many of each candidate's neurons are those that training gave to culture, in the toy."""
+    model, names = load_model("toy", device="cpu"), TOY_CONFIG.tasks
+    culture, plain = (load_task(name, split="neuron") for name in names[:2])
+    tasks = {CULTURE: culture, CONTROL: culture.control(), OTHER: plain}
+    tasks[READING] = load_task(TOY_CONFIG.reading, split="neuron")
+    scored = {name: matrix(model, task, folder / f"{name}.npz") for name, task in tasks.items()}
+    home, shares = (
+        homes_of(TOY_FOLDER)["culture"],
+        {"top_mlp": TOY_CONFIG.top_mlp, "top_attn": TOY_CONFIG.top_attn},
+    )
+    held = {name: load_task(name, split="test") for name in names[:2]}
+    base = {
+        name: float(evaluate(model, task, progress=False).values(name).mean()) for name, task in held.items()
+    }
+    print(f"{'unchanged':20}", *(f"{name} {100 * value:.1f}" for name, value in base.items()))
+    for name in CANDIDATES:
+        chosen = candidate(name, scored, **shares)
+        left = {
+            task: 100 * float(evaluate(model, questions, ablate=chosen, progress=False).values(task).mean())
+            for task, questions in held.items()
+        }
+        own = len(chosen & home) / len(chosen)
+        print(
+            f"{name:20} {len(chosen)} neurons, {own:.0%} culture's own;",
+            *(f"{t} {v:.1f}" for t, v in left.items()),
+        )
 
 
 def folds(scored: dict[str, Matrix]) -> dict[str, dict[str, float]]:
@@ -271,7 +306,8 @@ def table(folder: Path) -> None:
         nats = sum(loss[name]["nats"]) / sum(loss[name]["tokens"])
         print(
             f"{name} | acc {accuracy[name][0]:.1f} {accuracy[name][1]:.1f} | lost {one[0]}, {one[1]}"
-            f" | beyond random {more[0]}, {more[1]} | difference {gap} | D {d} | perplexity {np.exp(nats):.1f}"
+            f" | beyond random {more[0]}, {more[1]} | difference {gap} | D {d}"
+            f" | perplexity {np.exp(nats):.1f}"
         )
 
 
@@ -292,6 +328,8 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.table:
         return table(given.folder)
+    if given.model == "toy":
+        return at_home(given.folder)
     tasks, held = questions(given.found, given.asked, form="cloze", data_dir=given.data_dir)
     model = load_model(given.model, dtype="float32", device="cpu")
     scored = {name: matrix(model, task, given.folder / f"{name}.npz") for name, task in tasks.items()}

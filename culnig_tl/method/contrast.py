@@ -30,11 +30,10 @@ from scipy.stats import rankdata
 
 from ..data.pools import NeuronPool
 from ..data.scores import NeuronScores
+from ..defaults import CONTRAST_OVER
 from ..errors import NeuronError
 
 Way = Literal["filter", "subtract", "ranks"]
-CONTRAST_OVER = 0.5
-"""Standard deviations: neurons that score higher on a task without culture are left out (k)."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,14 @@ class Contrast:
 
         Args:
             values: G of the pool's neurons.
+
+        Raises `NeuronError` where scores hold NaN.
         """
         if not pool.size:
             return values, np.ones(0, dtype=bool)
         others = [pool.total(scores) / scores.clusters for scores in self.scores]
+        if any(np.isnan(other).any() for other in others):
+            raise NeuronError("scores to contrast with hold NaN: score the task again")
         if self.way == "filter":
             return values, np.all([spread(other) <= self.over for other in others], axis=0)
         scaled = spread if self.way == "subtract" else _rank

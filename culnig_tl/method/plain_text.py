@@ -1,6 +1,6 @@
 """Plain text: how well does a model still predict the next token, with neurons suppressed?
 
-    perplexity = exp( - sum over passages and their tokens i of log P(token i | those before) / number of tokens )
+    perplexity = exp( - sum over all passages' tokens i of log P(token i | those before) / number of tokens )
 
 A task without culture and without questions: where suppressing a set breaks the model, it is seen here first,
 and a loss on any task then says little. The package has a text of its own, `TEXT`: twelve passages of
@@ -23,7 +23,7 @@ import torch
 
 from ..data.neurons import NeuronMeans, NeuronSet
 from ..engine.models import HookedModel, describe, device_of, frozen, tail_logits, tokenizer_of
-from ..engine.prompts import tokenize
+from ..engine.prompts import context_length, tokenize
 from ..errors import ScoreError
 from .ablation import ablation_hooks, operation_name
 
@@ -105,7 +105,7 @@ def text_loss(
     """
     given = passages(text) if text is None or isinstance(text, (str, Path)) else list(text)
     operation_name(scale, to)
-    device, window = device_of(model), min(WINDOW, int(model.cfg.n_ctx or WINDOW))
+    device, window = device_of(model), min(WINDOW, context_length(model) or WINDOW)
     pieces = [
         row[start : start + window]
         for row in tokenize(tokenizer_of(model), given, plain=True)

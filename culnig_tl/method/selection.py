@@ -32,12 +32,12 @@ from jaxtyping import Float, Int
 from ..data.neurons import SITES, NeuronSet, Provenance, Site
 from ..data.pools import NeuronPool, ranked, share_count, sites_of
 from ..data.scores import NeuronScores
-from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
+from ..defaults import CONTRAST_OVER, DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
 from ..engine.identity import digest_of
 from ..errors import NeuronError
 from ..tasks.countries import COUNTRIES, SPECIFIC_COUNTRIES
 from ..version import __version__
-from .contrast import CONTRAST_OVER, Contrast, Way
+from .contrast import Contrast, Way
 from .specificity import Normalise, SharedPattern, divisor, per_question, shared_pattern
 
 log = logging.getLogger(__name__)
