@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from culnig_tl import (
@@ -27,32 +28,47 @@ from culnig_tl import (
     load_task,
     mean_outputs,
     select_general,
-    select_random,
 )
 from culnig_tl.data.neurons import SITES
 from culnig_tl.data.results import concat
+from culnig_tl.engine.checkpoint import Checkpoint
 from culnig_tl.engine.cloze import asked_of
 from culnig_tl.engine.hooks import Reading, SiteHooks
 from culnig_tl.engine.models import HookedModel
 from culnig_tl.engine.run import Batch, State, run_pass
 from culnig_tl.method.asking import asking
-from culnig_tl.method.plain_text import text_loss
-from culnig_tl.study.comparison import halves
+from culnig_tl.method.plain_text import TextLoss, text_loss
+from culnig_tl.study.comparison import halves, in_first_half
 from culnig_tl.study.config import TOY_CONFIG
-from culnig_tl.toy import FOLDER as TOY_FOLDER
+from culnig_tl.study.stored import FOLDER, SECOND
+from culnig_tl.toy import FOLDER as TOY
 from culnig_tl.toy.homes import homes_of
 
-FOLDS, RANDOM_SETS, DRAWS = 4, 2, 10_000
+FOLDS, RANDOM_SETS, DRAWS = 4, 5, 10_000
+STUDY = "smollm2-135m-instruct"
+"""Its answers unchanged and with random sets are used again."""
 CULTURE, CONTROL, OTHER, READING = "culture", "control", "commonsenseqa", "reading"
 
 
-def questions(found: int, asked: int, **how: Any) -> tuple[dict[str, Task], dict[str, Task]]:
-    """(what is scored, what is held out), by name."""
-    blend, commonsense = load_task("blend", **how), load_task("commonsenseqa", **how)
+def questions(found: int, **how: Any) -> tuple[dict[str, Task], dict[str, Task]]:
+    """(what is scored, what is held out), by name. Held out are questions of the stored study, so that its
+    answers can be used."""
+    blend, commonsense = load_task("blend", **how), load_task(OTHER, **how)
     culture = blend.neuron_split().rows(1).limit(found)
     first, second = halves(commonsense)
     scored = {CULTURE: culture, CONTROL: culture.control(), OTHER: first.limit(found)}
-    return scored, {"blend": blend.test_split().rows(1).limit(asked), OTHER: second.limit(asked)}
+    known = stored("unchanged")
+    ids = {task: set(known.table.loc[known.table["task"] == task, "id"]) for task in ("blend", OTHER)}
+    held = {"blend": blend, OTHER: second}  # of CommonsenseQA those of the second half alone
+    return scored, {name: task.filter(lambda q, name=name: q.id in ids[name]) for name, task in held.items()}
+
+
+def stored(setting: str) -> EvaluationResult:
+    """A setting's answers in the study that comes with the package: BLEnD's second half, and CommonsenseQA."""
+    rest = EvaluationResult.load(FOLDER / STUDY / "results" / f"{setting}.parquet").of_task(OTHER)
+    blend = EvaluationResult.load(FOLDER / STUDY / SECOND / f"{setting}.parquet")
+    later = ~rest.table["cluster"].map(lambda c: in_first_half(OTHER, c)).astype(bool)
+    return EvaluationResult(pd.concat([blend.table, rest.table[later]], ignore_index=True), {})
 
 
 class Matrix:
@@ -89,14 +105,14 @@ def matrix(model: HookedModel | None, task: Task, path: Path) -> Matrix:
     """A task's, from the folder where it is there."""
     if not path.is_file():
         assert model is not None
-        np.savez(path, **_measured(model, task))
+        np.savez(path, **_measured(model, task, path.with_suffix(".state")))
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in ("max", "sum")}
         widths = {Site.parse(str(s)): (int(a), int(b)) for s, a, b in stored["widths"]}
     return Matrix(task, arrays, widths)
 
 
-def _measured(model: HookedModel, task: Task) -> dict[str, Any]:
+def _measured(model: HookedModel, task: Task, state_file: Path) -> dict[str, Any]:
     asked, info = asked_of(model, task), describe(model)
     starts, size = {}, 0
     for site in SITES:
@@ -127,7 +143,18 @@ def _measured(model: HookedModel, task: Task) -> dict[str, Any]:
 
         hooks.run(objective, receive)
 
-    run_pass(model, asked.whole, asked.prompts, step, state, hooks=hooks, progress=False)
+    kept = Checkpoint.of(state_file, resume=True)
+    run_pass(
+        model,
+        asked.whole,
+        asked.prompts,
+        step,
+        state,
+        hooks=hooks,
+        progress=False,
+        checkpoint=kept,
+        batch_size=8,
+    )
     widths = [(str(site), info.layers, info.widths[site]) for site in SITES]
     return {**{name: table.numpy() for name, table in state.items()}, "widths": np.array(widths)}
 
@@ -170,7 +197,7 @@ def at_home(folder: Path) -> None:
     tasks[READING] = load_task(TOY_CONFIG.reading, split="neuron")
     scored = {name: matrix(model, task, folder / f"{name}.npz") for name, task in tasks.items()}
     home, shares = (
-        homes_of(TOY_FOLDER)["culture"],
+        homes_of(TOY)["culture"],
         {"top_mlp": TOY_CONFIG.top_mlp, "top_attn": TOY_CONFIG.top_attn},
     )
     held = {name: load_task(name, split="test") for name in names[:2]}
@@ -223,19 +250,10 @@ def folds(scored: dict[str, Matrix]) -> dict[str, dict[str, float]]:
 def settings(scored: dict[str, Matrix], best: str) -> dict[str, tuple[NeuronSet | None, str]]:
     """What is asked, in order -> (neurons, what takes their place: "zero" or "mean")."""
     sets = {name: candidate(name, scored) for name in CANDIDATES}
-    rival = select_general(scored[OTHER].scores("sum"))
-    known = scored[CULTURE].scores("sum")
-    asked: dict[str, tuple[NeuronSet | None, str]] = {"unchanged": (None, "zero")}
-    first = list(dict.fromkeys(["filter 0.5", "sum", best]))
-    asked |= {name: (sets[name], "zero") for name in first}
-    for seed in range(RANDOM_SETS):
-        for name in first:
-            drawn = select_random(sets[name], known, seed=seed, match="layer")
-            asked[f"random {seed} for {name}"] = (drawn, "zero")
-    asked["commonsenseqa's own"] = (rival, "zero")
+    first = list(dict.fromkeys(["filter 0.5", "sum", best, "subtract"]))
+    asked: dict[str, tuple[NeuronSet | None, str]] = {name: (sets[name], "zero") for name in first}
     asked |= {f"{name}, means": (sets[name], "mean") for name in first[:2]}
-    asked |= {name: (neurons, "zero") for name, neurons in sets.items()}  # those that are not asked yet
-    return asked
+    return asked | {name: (neurons, "zero") for name, neurons in sets.items()}
 
 
 def ask(
@@ -249,13 +267,15 @@ def ask(
     """One setting's answers and its loss on plain text, where the folder lacks them."""
     neurons, instead = given
     path = folder / "answers" / f"{name}.parquet"
+    to = mean_outputs(model, on, progress=False) if instead == "mean" else None
+    how: dict[str, Any] = {"ablate": neurons, "to": to}
     if not path.is_file():
-        to = mean_outputs(model, on, progress=False) if instead == "mean" else None
-        how: dict[str, Any] = {"ablate": neurons, "to": to}
-        loss = text_loss(model, **how)
         path.parent.mkdir(exist_ok=True)
-        path.with_suffix(".json").write_text(json.dumps({"nats": loss.nats, "tokens": loss.tokens}))
         concat([evaluate(model, task, progress=False, **how) for task in held.values()]).save(path)
+    text = path.with_suffix(".json")
+    if not text.is_file():
+        loss = text_loss(model, **how)
+        text.write_text(json.dumps({"nats": loss.nats, "tokens": loss.tokens}))
     print("asked:", name, flush=True)
 
 
@@ -279,36 +299,32 @@ def interval(parts: list[tuple[np.ndarray, np.ndarray]], value: Any) -> tuple[fl
 
 
 def table(folder: Path) -> None:
-    """Prints what every setting that was asked costs."""
-    results = {
-        p.stem: EvaluationResult.load(p)
-        for p in sorted((folder / "answers").glob("*.parquet"), key=lambda p: p.stat().st_mtime)
-    }
-    base = results["unchanged"]
-    loss = {name: json.loads((folder / "answers" / f"{name}.json").read_text()) for name in results}
-    accuracy = {
-        name: [100 * r.table[r.table["task"] == t]["correct"].mean() for t in ("blend", OTHER)]
-        for name, r in results.items()
-    }
+    """Prints what every setting that was asked costs, and what was asked in the stored study."""
+    base, random = stored("unchanged"), [stored(f"random by layer {seed}") for seed in range(RANDOM_SETS)]
+    results = {name: stored(name) for name in ("culture-general", "rival")}
+    files = sorted((folder / "answers").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
+    results |= {path.stem: EvaluationResult.load(path) for path in files}
+    known, tasks = folder / "answers", ("blend", OTHER)
+    off = {task: np.mean([by_cluster(r, base, task)[0] for r in random], 0) for task in tasks}
+    print("unchanged", *(f"{100 * base.values(task).mean():.1f}" for task in tasks))
     for name, result in results.items():
-        lost = [by_cluster(result, base, task) for task in ("blend", OTHER)]
-        random = [r for n, r in results.items() if n.startswith("random ") and n.endswith(f" for {name}")]
-        random = random or [r for n, r in results.items() if n.startswith("random ")]
-        if random:  # the mean loss of the random sets is taken off, question by question
-            off = [[by_cluster(r, base, task)[0] for r in random] for task in ("blend", OTHER)]
-            beyond = [(mine - np.mean(other, 0), n) for (mine, n), other in zip(lost, off)]
-        else:
-            beyond = lost
-        one = ["{:.1f} ({:.1f} to {:.1f})".format(*interval([part], lambda m: m)) for part in lost]
-        more = ["{:.1f} ({:.1f} to {:.1f})".format(*interval([part], lambda m: m)) for part in beyond]
-        d = "{:.1f} ({:.1f} to {:.1f})".format(*interval(beyond, lambda b, c: b - 2 * np.maximum(c, 0)))
-        gap = "{:.1f} ({:.1f} to {:.1f})".format(*interval(beyond, lambda b, c: b - c))
-        nats = sum(loss[name]["nats"]) / sum(loss[name]["tokens"])
+        lost = [by_cluster(result, base, task) for task in tasks]
+        beyond = [(mine - off[task], n) for task, (mine, n) in zip(tasks, lost)]
+        right = " ".join(f"{100 * result.values(task).mean():.1f}" for task in tasks)
         print(
-            f"{name} | acc {accuracy[name][0]:.1f} {accuracy[name][1]:.1f} | lost {one[0]}, {one[1]}"
-            f" | beyond random {more[0]}, {more[1]} | difference {gap} | D {d}"
-            f" | perplexity {np.exp(nats):.1f}"
+            f"{name} | accuracy {right} | lost {shown(lost[:1])}, {shown(lost[1:])} | beyond random"
+            f" {shown(beyond[:1])}, {shown(beyond[1:])} | difference {shown(beyond, lambda b, c: b - c)}"
+            f" | D {shown(beyond, lambda b, c: b - 2 * np.maximum(c, 0))}"
         )
+    texts = {path.stem: TextLoss(**json.loads(path.read_text())) for path in known.glob("*.json")}
+    for name, loss in texts.items():
+        print(
+            name, loss, "beyond unchanged: {:.3f} ({:.3f} to {:.3f})".format(*loss.beyond(texts["unchanged"]))
+        )
+
+
+def shown(parts: list[tuple[np.ndarray, np.ndarray]], value: Any = lambda mean: mean) -> str:
+    return "{:.1f} ({:.1f} to {:.1f})".format(*interval(parts, value))
 
 
 def main() -> None:
@@ -319,9 +335,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data-dir")
     parser.add_argument(
-        "--found", type=int, default=400, help="questions of each task that neurons are found on"
+        "--found", type=int, default=128, help="questions of each task that neurons are found on"
     )
-    parser.add_argument("--asked", type=int, default=300, help="questions of each task that are held out")
     parser.add_argument("--most", type=int, help="settings that are asked at most")
     parser.add_argument("--table", action="store_true", help="no model: print what is there")
     given = parser.parse_args()
@@ -330,7 +345,7 @@ def main() -> None:
         return table(given.folder)
     if given.model == "toy":
         return at_home(given.folder)
-    tasks, held = questions(given.found, given.asked, form="cloze", data_dir=given.data_dir)
+    tasks, held = questions(given.found, form="cloze", data_dir=given.data_dir)
     model = load_model(given.model, dtype="float32", device="cpu")
     scored = {name: matrix(model, task, given.folder / f"{name}.npz") for name, task in tasks.items()}
     chosen = folds(scored)
@@ -338,6 +353,11 @@ def main() -> None:
         print(f"{name:20}", *(f"{key} {value:.2f}" for key, value in row.items()), flush=True)
     best = max(chosen, key=lambda name: chosen[name]["criterion"])
     print("the folds choose:", best, flush=True)
+    unchanged = given.folder / "answers" / "unchanged.json"
+    if not unchanged.is_file():
+        unchanged.parent.mkdir(exist_ok=True)
+        loss = text_loss(model)
+        unchanged.write_text(json.dumps({"nats": loss.nats, "tokens": loss.tokens}))
     for name, setting in list(settings(scored, best).items())[: given.most]:
         ask(model, given.folder, held, name, setting, tasks[CULTURE].limit(64))
     table(given.folder)
