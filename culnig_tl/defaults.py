@@ -9,6 +9,9 @@ TOP_MLP, TOP_ATTN, DROP_READING = 0.01, 0.002, 0.01
 (the paper's t_mlp and t_attn), and the share removed for serving country reading comprehension (its r)."""
 TOP_SPECIFIC, MIN_Z = 0.003, 0.5
 """Culture-specific neurons: the share that are candidates (the paper's t), and the least z."""
+CONTRAST_OVER = 0.5
+"""Not in the paper: standard deviations over the mean from which a neuron's score on a task without culture
+has it passed over, where such tasks are held against it."""
 RANDOM_SETS = 10
 """With ten, the smallest possible p by rank is 1/11."""
 PAPER_MODELS: Mapping[str, tuple[int, int, int, int]] = {

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from culnig_tl import NeuronSet, describe, evaluate, exact_effects, score_neurons
+from culnig_tl import NeuronSet, describe, evaluate, exact_effects, score_neurons, select_general
 from culnig_tl.analyses import MethodComparison, agreement, area, compare_methods, precision, select_top
 from culnig_tl.analyses.agreement import ALL
 from culnig_tl.analyses.methods import POINTS
@@ -160,7 +160,28 @@ def test_the_sentence_names_the_best(found):
 
 
 def test_tables_are_named_for_their_files(found):
-    assert list(found.tables()) == ["methods", "agreement", "overlap", "curves"]
+    assert list(found.tables()) == ["methods", "agreement", "overlap", "curves", "selectivity", "held-out"]
+
+
+def test_every_contrasted_method_is_there_once_more_for_each_way(found, loaded):
+    model, few, plain = loaded("llama"), TASK.neuron_split().limit(3), plain_task().neuron_split()
+    how = {"methods": ["culnig", "random"], "contrast": plain, "ways": ["filter", "ranks"], "points": [1.0]}
+    more = compare_methods(model, few, None, ASKED, found.effects, **how, **SHARES, progress=False)
+    assert list(more.results) == ["culnig", "culnig, filter", "culnig, ranks", "random"]
+    assert more.scored == {
+        "culnig": 6,
+        "culnig, filter": 6 + len(plain),
+        "culnig, ranks": 6 + len(plain),
+        "random": 3,
+    }
+    other = score_neurons(model, plain, progress=False)
+    ours, control = more.scores["culnig"], score_neurons(model, few.control(), progress=False)
+    for way in ("filter", "ranks"):
+        cut = {**SHARES, "contrast": other, "contrast_way": way}
+        assert more.sets[f"culnig, {way}"][0].keys() == select_general(ours, control, **cut).keys()
+    table = more.table()
+    assert list(table.index) == [*more.results, "unchanged"] and table["area_selective"].notna().sum() == 4
+    assert len(more.held_out()) == 5 and len(more.selectivity()) == 8
 
 
 @pytest.fixture(scope="module")

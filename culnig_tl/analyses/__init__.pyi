@@ -35,6 +35,10 @@ from .parts import switch_off_parts as switch_off_parts
 from .regions import RegionAnswers as RegionAnswers
 from .regions import short_answers as short_answers
 from .relations import relation_groups as relation_groups
+from .selectivity import held_out as held_out
+from .selectivity import losses as losses
+from .selectivity import selectivity_curves as selectivity_curves
+from .selectivity import selectivity_table as selectivity_table
 from .stability import Stability as Stability
 from .stability import in_wordings as in_wordings
 from .stability import select_by_wording as select_by_wording

@@ -5,7 +5,8 @@ neurons are suppressed in growing numbers: as many for every method, from the ML
 and v in the same proportion; methods that score the gate alone take that number there. Methods for which
 CULNIG's contrast makes sense (`Method.contrast`) are ranked by their score per question less that of the
 control. Neurons that serve reading a country's name, the top share by CULNIG on the reading task, are left
-out of every method's ranking.
+out of every method's ranking. With a task without culture to hold against a neuron, every such method is
+there once more for each way of `contrast`, as "culnig, filter".
 """
 
 from __future__ import annotations
@@ -26,15 +27,18 @@ from ..data.scores import NeuronScores
 from ..defaults import DROP_READING, TOP_ATTN, TOP_MLP
 from ..engine.models import HookedModel, describe
 from ..errors import ScoreError, StudyError
+from ..method.contrast import Contrast, Way
 from ..method.exact import ExactEffects
 from ..method.methods.registry import METHODS, parse_methods
 from ..method.score import score_neurons
+from ..study.comparison import halves
 from ..study.config import defaults_for
 from ..tasks.question import Form, Normalise, Task
 from ..version import __version__
 from .agreement import ALL, QUESTIONS, agreement, effects_of
 from .compare_sets import compare_sets
 from .inputs import model_of, task_of
+from .selectivity import Losses, held_out, losses, selectivity_curves, selectivity_table
 
 POINTS: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
 """Budgets that are suppressed, as multiples of the shares top_mlp and top_attn."""
@@ -62,6 +66,8 @@ class MethodComparison:
     """Method -> answers with its neurons suppressed, one per budget."""
     culture: tuple[str, ...]
     """Names of the tasks that are cultural."""
+    scored: Mapping[str, int]
+    """Method -> questions scored in all: with their controls, and those of the task held against neurons."""
 
     def agreement(self) -> pd.DataFrame:
         """Each method against the exact effects, by site and layer: see
@@ -89,18 +95,34 @@ class MethodComparison:
             rows, orient="index", columns=["area_culture", "area_nlu", "area_difference"]
         ).rename_axis("method")
 
+    def selectivity(self) -> pd.DataFrame:
+        """One row per method and budget: what culture loses against the worst other task, in points of
+        P(answer); see `selectivity`."""
+        return selectivity_curves(self._losses(), self.budgets, self.culture)
+
+    def held_out(self) -> pd.DataFrame:
+        """One row per method, and the best: the same at the size that was chosen on the other half of the
+        questions."""
+        return held_out(self._losses(), self.budgets, self.culture)
+
+    def _losses(self) -> dict[str, list[Losses]]:
+        return {
+            method: [losses(self.base, result) for result in results]
+            for method, results in self.results.items()
+        }
+
     def table(self) -> pd.DataFrame:
         """One row per method: agreement with the exact effects over all neurons it scores and by site
-        (Spearman), the number of questions its neurons were ranked on, and the areas."""
+        (Spearman), the number of questions its neurons were ranked on and scored in all, the areas, and
+        columns of `selectivity_table`."""
         known: Any = self.agreement()
         known = known[known["layer"] == ALL]
-        rows = {}
+        rows: dict[Any, dict[str, Any]] = {}
         for method, part in known.groupby("method", sort=False):
             by_site = part.set_index("site")
             whole = by_site.loc[ALL] if ALL in by_site.index else by_site.iloc[0]
             rows[method] = {
                 "neurons": int(whole["neurons"]),
-                "questions": self.questions[method],
                 **{c: float(whole[c]) for c in ("spearman", "pearson", "precision_1", "precision_5")},
                 **{
                     site.value: float(by_site.loc[site.value, "spearman"])
@@ -108,10 +130,14 @@ class MethodComparison:
                     if site.value in by_site.index
                 },
             }
+        for method in self.results:  # a way of contrast has its method's scores, and no agreement of its own
+            counts = {"questions": self.questions[method], "scored": self.scored[method]}
+            rows[method] = {**rows.get(method, {}), **counts}
         return (
             pd.DataFrame.from_dict(rows, orient="index")
             .join(self.areas(), how="outer")
-            .reindex([*self.scores, "unchanged"])
+            .join(selectivity_table(self.selectivity()))
+            .reindex([*self.results, "unchanged"])
             .rename_axis("method")
         )
 
@@ -147,6 +173,8 @@ class MethodComparison:
             "agreement": self.agreement(),
             "overlap": self.overlap().reset_index(),
             "curves": self.curves(),
+            "selectivity": self.selectivity(),
+            "held-out": self.held_out().reset_index(),
         }
 
     def sentence(self) -> str:
@@ -185,7 +213,8 @@ class MethodComparison:
         return " ".join(filter(None, said))
 
     def __str__(self) -> str:
-        return f"{self.table().round(3).to_string()}\n{self.sentence()}"
+        chosen = self.held_out().round(2).to_string()
+        return f"{self.table().round(3).to_string()}\n\n{chosen}\n\n{self.sentence()}"
 
     __repr__ = __str__
 
@@ -211,6 +240,7 @@ def select_top(
     *,
     control: NeuronScores | None = None,
     without: NeuronSet | None = None,
+    contrast: Contrast | None = None,
     kind: str = "method",
 ) -> NeuronSet:
     """The best neurons by any method: the `mlp` highest of the MLP pool and the `attn` highest of the pooled
@@ -221,6 +251,7 @@ def select_top(
     Args:
         control: scores of the control by the same method; subtracted, per cluster.
         without: neurons that are not to be chosen.
+        contrast: scores of tasks without culture, by the same method, to hold against a neuron.
         kind: what the set's provenance calls it.
     """
     left_out = without.keys() if without is not None else set()
@@ -235,7 +266,11 @@ def select_top(
             values -= pool.total(control) / control.clusters
         rows = pool.table(np.arange(pool.size))
         barred = np.array([key in left_out for key in zip(rows["site"], rows["layer"], rows["neuron"])])
-        tables.append(pool.table(np.sort(ranked(np.where(barred, -np.inf, values), counts[name])), values))
+        if contrast is not None:
+            values, allowed = contrast.apply(values, pool)
+            barred |= ~allowed
+        chosen = ranked(np.where(barred, -np.inf, values), min(counts[name], int((~barred).sum())))
+        tables.append(pool.table(np.sort(chosen), values))
     about = scores.metadata
     provenance = Provenance(
         kind,
@@ -256,6 +291,8 @@ def methods(
     *,
     reading: Task | str | None = None,
     language: Task | str | None = None,
+    contrast: Task | str | None = None,
+    ways: Sequence[Way] = ("filter",),
     methods: Iterable[str] | None = None,
     sample: int | None = None,
     limit: int | None = QUESTIONS,
@@ -278,6 +315,9 @@ def methods(
         tasks: whole; neurons are found on the first that has cultural questions with a control.
         reading: neuron split of country reading comprehension, or the task's name; the study's by default.
         language: task that CAPE finds language neurons on; the reading task by default.
+        contrast: task without culture to hold against neurons; one half of it (`halves`) is scored, and the
+            other asked where it is among `tasks`.
+        ways: of `contrast`: "filter", "subtract", "ranks".
         methods: names; by default all that score the form.
         sample: neurons per site and layer that are zeroed for exact effects; all of a small model's by
             default.
@@ -303,6 +343,11 @@ def methods(
     if culture is None:
         listed = ", ".join(task.name for task in whole)
         raise StudyError(f"none of the tasks {listed} has cultural questions with a control: add blend")
+    against = None
+    if contrast is not None:
+        against, rest = halves(task_of(contrast, data_dir, **how))
+        against = against.limit(limit if ranked is None else ranked)
+        whole = [rest if task.name == against.name else task for task in whole]
     beside = None
     if language is not None:
         beside = task_of(language, data_dir, **how).filter(lambda q: q.split in (None, "neuron")).limit(asked)
@@ -320,6 +365,8 @@ def methods(
         methods=names,
         ranked_on=None if ranked is None else found_on.limit(ranked),
         language=beside,
+        contrast=against,
+        ways=ways,
         top_mlp=usual.top_mlp if top_mlp is None else top_mlp,
         top_attn=usual.top_attn if top_attn is None else top_attn,
         batch_size=batch_size,
@@ -338,6 +385,8 @@ def compare_methods(
     methods: Iterable[str] = tuple(METHODS),
     ranked_on: Task | None = None,
     language: Task | None = None,
+    contrast: Task | None = None,
+    ways: Sequence[Way] = ("filter",),
     top_mlp: float = TOP_MLP,
     top_attn: float = TOP_ATTN,
     drop_reading: float = DROP_READING,
@@ -357,6 +406,8 @@ def compare_methods(
         ranked_on: more questions of the same task and split, which all but the costly methods (ig, ig-all,
             atp-qk) rank neurons on; the table says on how many each does. Without it all rank on `culture`.
         language: for cape, the task that language neurons are found on; `reading` without it.
+        contrast: questions without culture to hold against neurons; other questions than those of `tasks`.
+        ways: what is done with them, each beside the plain method.
         top_mlp, top_attn, drop_reading: shares as in `select_general`.
         points: budgets, as multiples of the shares; 1 is added where it is missing.
         seed: of random scores.
@@ -385,18 +436,25 @@ def compare_methods(
     removed = None
     if reading is not None and drop_reading > 0:
         removed = _highest(score_neurons(model, reading, **how), drop_reading)
-    sets = {
-        name: tuple(
-            select_top(given, *count, control=controls.get(name), without=removed, kind=name)
-            for count in counts
-        )
-        for name, given in ranking.items()
-    }
+    plain = [name for name in names if METHODS[name].contrast] if contrast is not None else []
+    others = score(contrast, plain) if contrast is not None and plain else {}
+    sets: dict[str, tuple[NeuronSet, ...]] = {}
+    scored: dict[str, int] = {}
+    for name, given in ranking.items():
+        control, used = controls.get(name), sum(given.questions)
+        how_often = used + (0 if control is None else sum(control.questions))
+        against = {name: None} | {
+            f"{name}, {way}": Contrast((others[name],), way) for way in ways if name in others
+        }
+        for label, held in against.items():
+            scored[label] = how_often + (0 if held is None else sum(others[name].questions))
+            more: dict[str, Any] = {"control": control, "without": removed, "contrast": held, "kind": label}
+            sets[label] = tuple(select_top(given, *count, **more) for count in counts)
     numbered = {f"{name} {i}": neurons for name, several in sets.items() for i, neurons in enumerate(several)}
     answers = compare_sets(model, tasks, numbered, **how)
     return MethodComparison(
         scores=scores,
-        questions={name: sum(given.questions) for name, given in ranking.items()},
+        questions={name: sum(ranking[name.partition(", ")[0]].questions) for name in sets},
         effects=effects,
         sets=sets,
         budgets=tuple(map(sum, counts)),
@@ -404,6 +462,7 @@ def compare_methods(
         base=answers.base,
         results={name: tuple(answers.results[f"{name} {i}"] for i in range(len(factors))) for name in sets},
         culture=tuple(task.name for task in tasks if task.culture),
+        scored=scored,
     )
 
 

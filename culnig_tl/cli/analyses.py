@@ -245,6 +245,8 @@ def methods(
     tasks: tuple[str, ...],
     reading: str,
     language: str | None = None,
+    contrast: str | None = None,
+    ways: tuple[str, ...] = ("filter",),
     methods: tuple[str, ...] = (),
     sample: int | None = None,
     ranked: int | None = None,
@@ -263,6 +265,8 @@ def methods(
         tasks: Tasks to ask; neurons are ranked on the first one that has cultural questions with a control.
         reading: Country reading comprehension: what serves it is left out of every ranking.
         language: Task that CAPE finds language neurons on; the reading task where none is given.
+        contrast: Task without culture to hold against neurons: each method is there with and without it.
+        ways: What is done with it: filter, subtract, ranks.
         methods: Methods to compare; all that score the form where none is given.
         sample: Zero this many random neurons per site and layer; all of a small model's where none is given.
         ranked: Questions that all but the costly methods (ig, ig-all, atp-qk) rank on; --limit where none is
@@ -280,6 +284,7 @@ def methods(
     how: dict[str, Any] = {"methods": methods} if methods else {}
     how |= asked_as(asking, model, tasks[0], config)
     how |= {"reading": reading, "language": language, "sample": sample, "ranked": ranked, "asked": asked}
+    how |= {"contrast": contrast, "ways": ways}
     how |= {"top_mlp": top_mlp, "top_attn": top_attn, "seed": seed}
     found = analyses.methods(model, tasks, **how, **_asked(config))
     found.effects.save(output_dir / "truth.parquet")

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..defaults import MIN_Z, TOP_SPECIFIC
+from ..defaults import CONTRAST_OVER, MIN_Z, TOP_SPECIFIC
 from ..errors import StudyError
 from ..study.config import Asking, ModelConfig, Shares
 from .output import say, show_frame
@@ -105,6 +105,9 @@ def select(
     output: Output,
     control: Path | None = None,
     reading: Path | None = None,
+    contrast: tuple[Path, ...] = (),
+    contrast_way: Literal["filter", "subtract", "ranks"] = "filter",
+    contrast_over: float = CONTRAST_OVER,
     top_specific: float = TOP_SPECIFIC,
     z: float = MIN_Z,
     matching: Path | None = None,
@@ -119,6 +122,10 @@ def select(
         output: File to write.
         control: Scores of the task's control.
         reading: Scores of country reading comprehension.
+        contrast: general: scores of tasks without culture, which are held against a neuron.
+        contrast_way: general: pass over neurons that score high there, or rank by the difference, of scores
+            on one scale or of ranks.
+        contrast_over: general: standard deviations from which "filter" passes over a neuron.
         top_specific: specific: share of all neurons that are candidates for one country.
         z: specific: least z of a country's own neurons over the countries.
         matching: random: the set whose size they have.
@@ -132,7 +139,9 @@ def select(
     culture, *others = (NeuronScores.load(path) if path else None for path in (scores, control, reading))
     assert culture is not None
     if kind == "general":
-        chosen = select_general(culture, *others, **vars(shares))
+        how: dict[str, Any] = {"contrast_way": contrast_way, "contrast_over": contrast_over, **vars(shares)}
+        against = [NeuronScores.load(path) for path in contrast]
+        chosen = select_general(culture, *others, contrast=against, **how)
     elif kind == "specific":
         chosen = select_specific(culture, *others, top=top_specific, drop_reading=shares.drop_reading, z=z)
     elif matching is None:

@@ -15,7 +15,8 @@
     cross_effects        whose neurons x which task
     threshold_curves     accuracy as a threshold moves
     score_histogram      scores with the cut-offs
-    method_agreement     how true each method's scores are; `method_curves`, `method_overlap`
+    method_agreement     how true each method's scores are; `method_curves`,
+                         `method_selectivity`, `method_overlap`
     returns_histogram    how often neurons return
     enhancement_curves   change in accuracy by factor
     forgetting_marks     what fine-tuning costs, by the modules that are trained
@@ -39,7 +40,7 @@ from .export import save_figure
 from .forgetting import forgetting_marks
 from .heatmaps import layer_heatmap
 from .layers import layer_distribution
-from .methods import method_agreement, method_curves, method_overlap
+from .methods import method_agreement, method_curves, method_overlap, method_selectivity
 from .plot import plot, plots
 from .prompts import token_heatmap
 from .repeats import enhancement_curves, returns_histogram
@@ -66,6 +67,7 @@ __all__ = [
     "method_agreement",
     "method_curves",
     "method_overlap",
+    "method_selectivity",
     "neuron_card",
     "plot",
     "plots",

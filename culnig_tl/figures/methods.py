@@ -134,6 +134,62 @@ def method_curves(curves: pd.DataFrame) -> go.Figure:
 
 
 @theme.literal
+def method_selectivity(curves: pd.DataFrame) -> go.Figure:
+    """What culture loses against the task without culture that loses most, a line for each method through its
+    set sizes. Above the dotted line culture loses more, above the dashed one at least twice as much.
+
+    Args:
+        curves: one row per (method, neurons) with the columns method, neurons, culture_lost, worst_lost and
+            worst_task, as `MethodComparison.selectivity` gives them.
+
+    Raises:
+        ScoreError: columns missing, no rows.
+    """
+    rows = checked(curves, ("method", "neurons", "culture_lost", "worst_lost", "worst_task"))
+    figure, colours = go.Figure(), len(theme.PALETTE)
+    for number, method in enumerate(dict.fromkeys(rows["method"])):
+        part = rows.loc[rows["method"] == method].sort_values("neurons")
+        dash, symbol = theme.DASHES[number // colours], (number + number // colours) % len(theme.SYMBOLS)
+        figure.add_scatter(
+            x=part["worst_lost"],
+            y=part["culture_lost"],
+            mode="lines+markers",
+            name=method,
+            line={"color": theme.PALETTE[number % colours], "dash": dash, "width": 2},
+            marker={"size": 8, "symbol": theme.SYMBOLS[symbol]},
+            hovertext=[
+                f"{method}\n{theme.plural(int(n), 'neuron')} suppressed: culture {theme.number(own, '.1f')},"
+                f" {task or 'others'} {theme.number(worst, '.1f')}"
+                for n, own, worst, task in zip(
+                    part["neurons"], part["culture_lost"], part["worst_lost"], part["worst_task"]
+                )
+            ],
+            hoverinfo="text",
+        )
+    most = float(max(rows["culture_lost"].max(), rows["worst_lost"].max(), 1.0))
+    for slope, dash, name in ((1, "dot", "as much"), (2, "dash", "twice as much")):
+        figure.add_scatter(
+            x=[0, most / slope],
+            y=[0, most],
+            mode="lines",
+            name=name,
+            line={"color": "#999999", "dash": dash, "width": 1},
+            hoverinfo="skip",
+        )
+    theme.lay_out(
+        figure,
+        "What culture loses, and what the worst other task loses",
+        "points of P(answer); each line goes through growing numbers of neurons",
+        height=540,
+    )
+    figure.update_xaxes(title_text="lost by the task without culture that loses most (points)")
+    figure.update_yaxes(title_text="lost by cultural tasks (points)")
+    return figure.update_layout(
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0}, showlegend=True
+    )
+
+
+@theme.literal
 def method_overlap(overlap: pd.DataFrame, neurons: int) -> go.Figure:
     """Method x method: the Jaccard index of their neurons.
 

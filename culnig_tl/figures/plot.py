@@ -33,7 +33,7 @@ from .drops import drop_chart
 from .gallery import figures_of
 from .heatmaps import layer_heatmap
 from .layers import layer_distribution
-from .methods import method_agreement, method_curves, method_overlap
+from .methods import method_agreement, method_curves, method_overlap, method_selectivity
 from .prompts import token_heatmap
 from .repeats import enhancement_curves, returns_histogram
 from .thresholds import threshold_curves
@@ -136,5 +136,6 @@ def _(result: MethodComparison) -> dict[str, go.Figure]:
     return {
         "methods": plot(result),
         "methods-curves": method_curves(result.curves()),
+        "methods-selectivity": method_selectivity(result.selectivity()),
         "methods-overlap": method_overlap(result.overlap(), result.budgets[result.at]),
     }

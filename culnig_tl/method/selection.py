@@ -11,6 +11,9 @@ With N the number of distinct questions of a task and S_c from `score` (CULNIG, 
     random     as many neurons, drawn from one pool of all sites
     rival      as many neurons, layer by layer, with the highest score on a task without culture
 
+Beyond the paper, the ranking of culture-general neurons can hold tasks without culture against a neuron: see
+`contrast`.
+
 Counts are int(size * share). Ties go to the lower (site, layer, index), so a selection is the same
 everywhere. A selection ranks once and then cuts; `analyses.sweep` cuts the same ranking at many thresholds.
 """
@@ -29,12 +32,13 @@ from jaxtyping import Float, Int
 from ..data.neurons import SITES, NeuronSet, Provenance, Site
 from ..data.pools import NeuronPool, ranked, share_count, sites_of
 from ..data.scores import NeuronScores
-from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
+from ..defaults import CONTRAST_OVER, DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
 from ..engine.identity import digest_of
 from ..errors import NeuronError
 from ..names import which
 from ..tasks.countries import COUNTRIES, SPECIFIC_COUNTRIES
 from ..version import __version__
+from .contrast import Contrast, Way
 from .specificity import Normalise, SharedPattern, divisor, per_question, shared_pattern
 
 log = logging.getLogger(__name__)
@@ -51,6 +55,9 @@ def select_general(
     top_mlp: float = TOP_MLP,
     top_attn: float = TOP_ATTN,
     drop_reading: float = DROP_READING,
+    contrast: NeuronScores | Iterable[NeuronScores] | None = None,
+    contrast_way: Way = "filter",
+    contrast_over: float = CONTRAST_OVER,
     sites: Iterable[Site | str] | None = None,
 ) -> NeuronSet:
     """The neurons that serve all cultures.
@@ -62,13 +69,21 @@ def select_general(
         top_mlp, top_attn: shares of the MLP neurons and of the pooled q, k, v neurons that are candidates
             (the paper's t).
         drop_reading: share of each pool, highest by `reading`, that is removed (the paper's r).
+        contrast: scores of one or several tasks without culture, which are held against a neuron (not in the
+            paper); of other questions than those that are asked later, e.g.
+            ``score_neurons(model, halves(load_task("commonsenseqa"))[0])``.
+        contrast_way: "filter" passes over neurons that score high there, "subtract" and "ranks" rank by the
+            difference: see `contrast`.
+        contrast_over: standard deviations over the pool's mean from which "filter" passes over a neuron.
         sites: to select from; by default the paper's four, as far as they are scored.
 
     Raises:
-        NeuronError: a share outside 0..1, a site that is not scored, NaN, or scores of different models.
+        NeuronError: a share outside 0..1, a site that is not scored, NaN, an unknown way, or scores of
+            different models.
     """
     cut = {"top_mlp": top_mlp, "top_attn": top_attn, "drop_reading": drop_reading}
-    return rank_general(scores, control, reading, sites=sites, **cut).cut(**cut)
+    against = Contrast.of(contrast, contrast_way, contrast_over)
+    return rank_general(scores, control, reading, contrast=against, sites=sites, **cut).cut(**cut)
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,7 @@ class GeneralRanking:
     sites: tuple[Site, ...]
     mlp: _Ranking
     attn: _Ranking
+    contrast: Contrast | None = None
 
     def cut(self, *, top_mlp: float, top_attn: float, drop_reading: float) -> NeuronSet:
         """The culture-general neurons at these thresholds."""
@@ -110,9 +126,12 @@ class GeneralRanking:
             tables.append(ranking.pool.table(np.sort(kept), ranking.values))
         thresholds = {"top_mlp": top_mlp, "top_attn": top_attn, "drop_reading": drop_reading}
         papers = {"top_mlp": TOP_MLP, "top_attn": TOP_ATTN, "drop_reading": DROP_READING}
+        against: tuple[NeuronScores, ...] = ()
+        if self.contrast is not None:
+            thresholds, against = {**thresholds, **self.contrast.thresholds}, self.contrast.scores
         provenance = _provenance(
             "culture-general",
-            self.scores,
+            (*self.scores, *against),
             thresholds,
             self.sites,
             paper_defaults=thresholds == papers and self.sites == SITES and None not in self.scores,
@@ -130,10 +149,11 @@ def rank_general(
     top_mlp: float,
     top_attn: float,
     drop_reading: float,
+    contrast: Contrast | None = None,
     sites: Iterable[Site | str] | None = None,
 ) -> GeneralRanking:
     """Ranks both pools once, deep enough for these shares and any smaller ones."""
-    _check_alike(scores, control, reading)
+    _check_alike(scores, control, reading, *(() if contrast is None else contrast.scores))
     _warn_of_control(scores, control)
     wanted = sites_of(scores, sites)
 
@@ -143,9 +163,15 @@ def rank_general(
         if control is not None:
             values -= pool.total(control) / control.clusters
         best = None if reading is None else ranked(pool.total(reading), share_count(pool.size, drop_reading))
-        return _Ranking(pool, values, ranked(values, share_count(pool.size, top)), best)
+        most = share_count(pool.size, top)
+        if contrast is None:
+            return _Ranking(pool, values, ranked(values, most), best)
+        values, allowed = contrast.apply(values, pool)
+        open_to = np.flatnonzero(allowed)  # in the pool's order: ties go to the lower position as before
+        return _Ranking(pool, values, open_to[ranked(values[open_to], most)], best)
 
-    return GeneralRanking((scores, control, reading), wanted, rank("mlp", top_mlp), rank("attn", top_attn))
+    pools = rank("mlp", top_mlp), rank("attn", top_attn)
+    return GeneralRanking((scores, control, reading), wanted, *pools, contrast)
 
 
 def layers_where_control_is_higher(scores: NeuronScores, control: NeuronScores) -> list[int]:

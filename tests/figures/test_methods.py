@@ -44,6 +44,25 @@ def test_curves_average_the_tasks_of_a_kind():
         figures.method_curves(curves()[:0])
 
 
+def test_selectivity_draws_culture_over_the_worst_other():
+    table = pd.DataFrame(
+        {
+            "method": ["a", "a", "b", "b"],
+            "neurons": [0, 10, 0, 10],
+            "culture_lost": [0.0, 8.0, 0.0, 4.0],
+            "worst_lost": [0.0, 2.0, 0.0, -1.0],
+            "worst_task": ["", "sums", "", "sums"],
+        }
+    )
+    figure = figures.method_selectivity(table)
+    assert [t.name for t in figure.data] == ["a", "b", "as much", "twice as much"]
+    assert list(figure.data[0].x) == [0, 2] and list(figure.data[0].y) == [0, 8]
+    assert list(figure.data[3].x) == [0, 4] and list(figure.data[3].y) == [0, 8]
+    assert "10 neurons suppressed: culture 4.0, sums −1.0" in figure.data[1].hovertext[1]
+    with pytest.raises(ScoreError):
+        figures.method_selectivity(table.drop(columns="worst_lost"))
+
+
 def test_overlap_is_a_square():
     names = list(METHODS)
     table = pd.DataFrame(np.eye(len(names)), index=names, columns=names)

@@ -78,6 +78,9 @@ DRAW = {
         one_row(method=NAME, neurons=5, task=NAME, culture=True, accuracy=50.0)
     ),
     "method_overlap": lambda: figures.method_overlap(pd.DataFrame([[1.0]], index=[NAME], columns=[NAME]), 5),
+    "method_selectivity": lambda: figures.method_selectivity(
+        one_row(method=NAME, neurons=5, culture_lost=2.0, worst_lost=1.0, worst_task=NAME)
+    ),
     "neuron_card": lambda: figures.neuron_card(
         scores(), ("mlp.gate", 0, 0), questions=pd.DataFrame({"question": [NAME], "score": [1.0]})
     ),

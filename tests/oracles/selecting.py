@@ -5,7 +5,7 @@ Scores come as {(country, site, layer): one number a neuron}, as `literal.scores
 
 from __future__ import annotations
 
-from statistics import pstdev
+from statistics import fmean, pstdev
 
 ORDER = ["mlp.gate", "mlp.up", "mlp.post", "attn.q", "attn.k", "attn.v"]
 Scores = dict[tuple[str, str, int], list[float]]
@@ -50,6 +50,48 @@ def general(
         chosen |= top(difference(neuron, n, control, m, sites, None), share) - top(
             pooled(reading, sites, None), drop_reading
         )
+    return chosen
+
+
+def contrasted(
+    neuron: Scores,
+    n: int,
+    control: Scores,
+    m: int,
+    reading: Scores,
+    others: list[tuple[Scores, int]],
+    way: str,
+    over: float,
+    top_mlp: float,
+    top_attn: float,
+    drop_reading: float,
+) -> set[Neuron]:
+    """`general` with tasks without culture held against every neuron."""
+
+    def z(values: dict[Neuron, float]) -> dict[Neuron, float]:
+        mean, spread = fmean(values.values()), pstdev(values.values())
+        return {key: (value - mean) / spread for key, value in values.items()}
+
+    def rank(values: dict[Neuron, float]) -> dict[Neuron, float]:
+        every = list(values.values())
+        return {
+            key: (sum(v < value for v in every) + (sum(v == value for v in every) + 1) / 2) / len(every)
+            for key, value in values.items()
+        }
+
+    chosen: set[Neuron] = set()
+    for sites, share in ((["mlp.gate"], top_mlp), (["attn.q", "attn.k", "attn.v"], top_attn)):
+        values = difference(neuron, n, control, m, sites, None)
+        plain = [{key: v / k for key, v in pooled(some, sites, None).items()} for some, k in others]
+        count = int(len(values) * share)
+        if way == "filter":
+            values = {key: v for key, v in values.items() if all(z(some)[key] <= over for some in plain)}
+        else:
+            scaled = z if way == "subtract" else rank
+            worst = [scaled(some) for some in plain]
+            values = {key: v - max(some[key] for some in worst) for key, v in scaled(values).items()}
+        best = sorted(values, key=lambda key: (-values[key], key))[:count]
+        chosen |= set(best) - top(pooled(reading, sites, None), drop_reading)
     return chosen
 
 
