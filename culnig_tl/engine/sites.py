@@ -79,7 +79,7 @@ def projections(hf_model: Any) -> Projections:
         hf_model.config.get_text_config() if hasattr(hf_model.config, "get_text_config") else hf_model.config
     )
     place = hf_model.get_input_embeddings().weight
-    tokens = torch.arange(3, 3 + PROBE_TOKENS, device=place.device)[None] % int(place.shape[0])
+    tokens = spread(int(place.shape[0])).to(place.device)
     found: dict[int, dict[str, Projection]] = {}
     experts: set[int] = set()
     handles: list[Any] = []
@@ -111,6 +111,15 @@ def projections(hf_model: Any) -> Projections:
         for handle in handles:
             handle.remove()
     return Projections(tokens, {n: [*made.values()] for n, made in found.items()}, frozenset(experts))
+
+
+def spread(vocabulary: int) -> Int[Tensor, "1 pos"]:
+    """The probe's tokens: spread evenly over the vocabulary.
+
+    The first ones are special tokens, which training hardly meets. In SmolLM2-135M-Instruct in bfloat16,
+    rounding alone moves activations on them by up to 0.57 of their norm, on these by 0.03.
+    """
+    return (torch.arange(1, 2 * PROBE_TOKENS, 2) * vocabulary // (2 * PROBE_TOKENS))[None]
 
 
 def _is_linear(module: Any) -> bool:
