@@ -38,7 +38,7 @@ from culnig_tl.engine.models import HookedModel
 from culnig_tl.engine.run import Batch, State, run_pass
 from culnig_tl.method.asking import asking
 from culnig_tl.method.plain_text import TextLoss, text_loss
-from culnig_tl.study.comparison import halves, in_first_half
+from culnig_tl.study.comparison import halves
 from culnig_tl.study.config import TOY_CONFIG
 from culnig_tl.study.stored import FOLDER, SECOND
 from culnig_tl.toy import FOLDER as TOY
@@ -55,20 +55,20 @@ def questions(found: int, **how: Any) -> tuple[dict[str, Task], dict[str, Task]]
     answers can be used."""
     blend, commonsense = load_task("blend", **how), load_task(OTHER, **how)
     culture = blend.neuron_split().rows(1).limit(found)
-    first, second = halves(commonsense)
+    first, _ = halves(commonsense)
     scored = {CULTURE: culture, CONTROL: culture.control(), OTHER: first.limit(found)}
     known = stored("unchanged")
     ids = {task: set(known.table.loc[known.table["task"] == task, "id"]) for task in ("blend", OTHER)}
-    held = {"blend": blend, OTHER: second}  # of CommonsenseQA those of the second half alone
+    ids[OTHER] -= {q.id for q in scored[OTHER]}
+    held = {"blend": blend, OTHER: commonsense}
     return scored, {name: task.filter(lambda q, name=name: q.id in ids[name]) for name, task in held.items()}
 
 
 def stored(setting: str) -> EvaluationResult:
-    """A setting's answers in the study that comes with the package: BLEnD's second half, and CommonsenseQA."""
+    """A setting's answers in the package's study: to the second half of BLEnD, and to CommonsenseQA."""
     rest = EvaluationResult.load(FOLDER / STUDY / "results" / f"{setting}.parquet").of_task(OTHER)
     blend = EvaluationResult.load(FOLDER / STUDY / SECOND / f"{setting}.parquet")
-    later = ~rest.table["cluster"].map(lambda c: in_first_half(OTHER, c)).astype(bool)
-    return EvaluationResult(pd.concat([blend.table, rest.table[later]], ignore_index=True), {})
+    return EvaluationResult(pd.concat([blend.table, rest.table], ignore_index=True), {})
 
 
 class Matrix:
@@ -300,11 +300,16 @@ def interval(parts: list[tuple[np.ndarray, np.ndarray]], value: Any) -> tuple[fl
 
 def table(folder: Path) -> None:
     """Prints what every setting that was asked costs, and what was asked in the stored study."""
-    base, random = stored("unchanged"), [stored(f"random by layer {seed}") for seed in range(RANDOM_SETS)]
-    results = {name: stored(name) for name in ("culture-general", "rival")}
     files = sorted((folder / "answers").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
-    results |= {path.stem: EvaluationResult.load(path) for path in files}
-    known, tasks = folder / "answers", ("blend", OTHER)
+    results = {path.stem: EvaluationResult.load(path) for path in files}
+    asked = next(iter(results.values()))
+
+    def same(setting: str) -> EvaluationResult:
+        return stored(setting).shared_with(asked)
+
+    base, random = same("unchanged"), [same(f"random by layer {seed}") for seed in range(RANDOM_SETS)]
+    results = {"culture-general": same("culture-general"), **results}
+    tasks = ("blend", OTHER)
     off = {task: np.mean([by_cluster(r, base, task)[0] for r in random], 0) for task in tasks}
     print("unchanged", *(f"{100 * base.values(task).mean():.1f}" for task in tasks))
     for name, result in results.items():
@@ -316,7 +321,8 @@ def table(folder: Path) -> None:
             f" {shown(beyond[:1])}, {shown(beyond[1:])} | difference {shown(beyond, lambda b, c: b - c)}"
             f" | D {shown(beyond, lambda b, c: b - 2 * np.maximum(c, 0))}"
         )
-    texts = {path.stem: TextLoss(**json.loads(path.read_text())) for path in known.glob("*.json")}
+    losses = (folder / "answers").glob("*.json")
+    texts = {path.stem: TextLoss(**json.loads(path.read_text())) for path in losses}
     for name, loss in texts.items():
         print(
             name, loss, "beyond unchanged: {:.3f} ({:.3f} to {:.3f})".format(*loss.beyond(texts["unchanged"]))

@@ -32,6 +32,8 @@ from .paper import results_table as results_table
 from .parts import Parts as Parts
 from .parts import parts as parts
 from .parts import switch_off_parts as switch_off_parts
+from .power import Power as Power
+from .power import power as power
 from .regions import RegionAnswers as RegionAnswers
 from .regions import short_answers as short_answers
 from .relations import relation_groups as relation_groups

@@ -247,7 +247,11 @@ def _general(
     sites: Iterable[Site | str] | None,
 ) -> Points:
     """The culture-general neurons at every combination, from one ranking as deep as the largest shares."""
-    deepest = {"top_mlp": shares[-1], "top_attn": attn_ratio * shares[-1], "drop_reading": cuts[-1]}
+    deepest: dict[str, Any] = {
+        "top_mlp": shares[-1],
+        "top_attn": attn_ratio * shares[-1],
+        "drop_reading": cuts[-1],
+    }
     ranking = rank_general(scores, control, reading, sites=sites, **deepest)
     points = []
     for share, cut in itertools.product(shares, cuts):

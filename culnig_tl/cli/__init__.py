@@ -42,6 +42,7 @@ COMMANDS = {
     "analyses": {
         "claim": "a study's drops against random sets and a rival set",
         "countries": "what each country's neurons cost each country",
+        "power": "how many questions it takes to see one country's neurons",
         "sweep": "a study's selection at other thresholds",
         "parts": "a study's selection with one part of the method left out at a time",
         "stability": "how often each neuron returns, on other questions and wordings",

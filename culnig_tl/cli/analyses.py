@@ -64,6 +64,39 @@ def countries(
     show(found, output_dir or study, "related", "own", drawn=True)
 
 
+def power(
+    study: Positional[str],
+    *,
+    own: float = 10.0,
+    related: float = 0.0,
+    unrelated: float = 0.0,
+    relation: str = "region",
+    questions: tuple[int, ...] = (10, 25, 50, 100, 200, 400),
+    simulations: int = 200,
+    seed: int = 0,
+    output_dir: Path = Path("runs/power"),
+) -> None:
+    """How many questions a country it takes to see what its own neurons cost it: simulated from a study, no
+    model runs.
+
+    Args:
+        study: Folder of a finished study, or the name of one that comes with the package.
+        own: Points that a country loses under its own neurons, beyond random sets.
+        related: Points that countries of its group lose.
+        unrelated: Points that other countries lose.
+        relation: family, region or values.
+        questions: Questions per country to try.
+        simulations: Experiments of each size.
+        seed: Seed of the simulation.
+        output_dir: Where the table goes.
+    """
+    from .. import analyses
+
+    how: dict[str, Any] = {"own": own, "related": related, "unrelated": unrelated, "relation": relation}
+    how |= {"questions": questions, "simulations": simulations, "seed": seed}
+    show(analyses.power(study, **how), output_dir)
+
+
 def sweep(
     study: Positional[Path],
     machine: Machine,
