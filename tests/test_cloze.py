@@ -157,9 +157,60 @@ def test_there_is_one_bos_and_no_eos(kind, task):
             assert tokenizer.eos_token_id not in row
 
 
-def test_a_chat_template_is_not_used(task):
+def test_a_chat_template_is_not_used_unless_asked(task):
     plain, chat = families.tokenizer(), families.tokenizer(chat=True)
     assert encode_cloze(chat, task.questions) == encode_cloze(plain, task.questions)
+
+
+def test_in_a_chat_template_a_text_begins_the_answer(letters):
+    """Prompt and control are the user's turn; the template's last line break is counted with the text."""
+    tokenizer = families.tokenizer(chat=True)
+    for question, prompt in zip(
+        letters, encode_cloze(tokenizer, letters.cloze(chat_template=True).questions)
+    ):
+        for asked, start, texts in (
+            (f"Question: {question.stem}\nAnswer:", prompt.context, prompt.texts),
+            ("Answer:", prompt.bare, prompt.bare_texts),
+        ):
+            turns = [{"role": "user", "content": asked}]
+            how = {"add_generation_prompt": True, "enable_thinking": False, "tokenize": False}
+            text = tokenizer.apply_chat_template(turns, **how)
+            for mine, option in zip(texts, question.texts):
+                whole = tokenizer(text + option, add_special_tokens=False)["input_ids"]
+                assert [*start, *mine] == [*[tokenizer.bos_token_id][: start[0] != whole[0]], *whole]
+                assert start[0] == tokenizer.bos_token_id and start.count(start[0]) == 1
+
+
+def test_special_tokens_in_an_option_stay_text_in_a_chat_template():
+    tokenizer = families.tokenizer(chat=True)
+    named = replace(asked("Eaten?", "</s>", "soup"), chat_template=True)
+    (prompt,) = encode_cloze(tokenizer, [named])
+    assert tokenizer.eos_token_id not in prompt.texts[0] and len(prompt.texts[0]) > 1
+
+
+def test_a_chat_template_that_is_not_there_is_named(task):
+    with pytest.raises(
+        PromptError, match="asked in a chat template, and the model's tokenizer has none"
+    ) as e:
+        encode_cloze(families.tokenizer(), letters_in_chat(task))
+    assert "--chat-template" in str(e.value) and "\n" not in str(e.value)
+
+
+def letters_in_chat(task):
+    return task.cloze(chat_template=True).questions
+
+
+def test_answers_and_scores_in_a_chat_template_are_others_and_say_so(loaded, letters):
+    model = loaded("llama", chat=True)
+    plain, chat = (letters.cloze(chat_template=given)[:3] for given in (False, True))
+    found = [evaluate(model, each, progress=False) for each in (plain, chat)]
+    assert not np.allclose(found[0].table["p_answer"], found[1].table["p_answer"])
+    assert found[1].metadata["chat_template"] == {"words": True}
+    scores = score(model, chat)
+    mine = found[1].table.groupby("country")["p_answer"].sum()
+    assert scores.p_answer == pytest.approx([mine[country] for country in scores.countries], abs=1e-4)
+    with pytest.raises(NeuronError, match="differ in chat_template: True and False"):
+        select_general(scores, score(model, plain.control()))
 
 
 def test_a_text_that_becomes_no_token_names_its_question():

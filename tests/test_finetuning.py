@@ -24,7 +24,9 @@ from culnig_tl.finetuning.modules import Module, list_modules
 from culnig_tl.finetuning.training import COMPLETE, TRAINED, last_complete
 
 from . import families
+from .builders import questions_with_texts
 from .helpers import plain_model
+from .oracles import cloze
 
 CPU = TrainingConfig(learning_rate=1e-3, device="cpu")
 ASKED = families.questions(24)
@@ -70,6 +72,22 @@ def inside(name: str) -> bool:
         return False
     layer, parent = parts[places[0] + 1], parts[places[0] + 2]
     return (layer, parent) == ("1", "mlp") or (layer == "0" and parent in ("self_attn", "attn", "attention"))
+
+
+def test_in_the_cloze_form_the_loss_is_the_right_words_cross_entropy(checkpoints, tmp_path):
+    """Of one step over all questions, with the weights as they were: the mean over the words' tokens."""
+    folder, task = checkpoints("llama"), questions_with_texts(10).cloze()
+    tuned = train(folder, tmp_path / "out", task=task)
+    plain, tokenizer = plain_model(folder), families.tokenizer()
+    summed, tokens = 0.0, 0
+    for question in task:
+        right = question.texts[question.options.index(question.answer)]
+        summed -= float(cloze.likelihoods(plain, tokenizer, question.prompt, [right])[0])
+        tokens += len(cloze.encoded(tokenizer, question.prompt, right)[1])
+    assert tokens > 1.5 * len(task), "some are several tokens"
+    assert tuned.record["form"] == "cloze" and tuned.record["steps"] == 1
+    assert tuned.losses["loss"][0] == pytest.approx(summed / tokens, rel=1e-4)
+    assert changed(folder, tuned.folder) == all_inside(folder)
 
 
 def all_inside(folder) -> set[str]:

@@ -20,8 +20,10 @@ from culnig_tl.finetuning import (
     ForgettingConfig,
     TrainingConfig,
     measure_forgetting,
+    measuring,
 )
 from culnig_tl.finetuning.modules import Module, ModuleGroup
+from culnig_tl.method.form import FormChoice
 
 
 def result(right: dict[str, list[int]]) -> EvaluationResult:
@@ -299,6 +301,30 @@ def test_neurons_can_be_given_and_modules_named(run, config, tmp_path):
     assert not (tmp_path / "out" / "neurons" / "before.parquet").exists()
     record = found.models["chosen"][3].record
     assert record["modules"] == ["attn.0", "mlp.2"] and record["config"]["lora"]
+
+
+def test_a_form_left_open_is_tried_once_and_everything_is_of_it(run, config, tmp_path, monkeypatch):
+    given = NeuronSet.load(run[0] / "neurons" / "before.parquet")
+    tried = []
+
+    def choose(model, task, *, cloze, **options) -> FormChoice:
+        assert task.form == "letters" and cloze(task).normalise == "sum"
+        tried.append(task.name)
+        return FormChoice("cloze", "it was said", {"letters": 0.0, "cloze": 1.0}, len(task))
+
+    monkeypatch.setattr(measuring, "choose_form", choose)
+    config = replace(config, form="auto", normalise="sum", modules=("mlp.2",), seeds=(3,), limit=6)
+    how = {"folder": tmp_path / "out", "neurons": given, "progress": False}
+    found = measure_forgetting(config, **how)
+    assert found.models["chosen"][3].record["form"] == "cloze"
+    for result in (found.before, found.after["chosen"][3]):
+        assert set(result.metadata["form"].values()) == {"cloze"}
+        assert set(result.metadata["normalise"].values()) == {"sum"}
+    assert found.general_after["chosen"][3].provenance.form == "cloze"
+    record = json.loads((tmp_path / "out" / measuring.RECORD).read_text())
+    assert record["form"] == "auto" and record["form_chosen"]["why"] == "it was said"
+    again = measure_forgetting(config, **how, resume=True)
+    assert tried == ["miniculture"] and again.changes().equals(found.changes())
 
 
 @pytest.mark.parametrize(

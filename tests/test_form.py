@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
+import pyarrow.parquet as pq
 import pytest
 
-from culnig_tl import NeuronScores, NeuronSet, load_model, load_task, run_study
+from culnig_tl import NeuronScores, NeuronSet, evaluate, load_model, load_task, run_study
 from culnig_tl.data.results import EvaluationResult
 from culnig_tl.engine.cloze import encode_cloze
-from culnig_tl.errors import CulnigError, StudyError
+from culnig_tl.errors import CulnigError, ScoreError, StudyError
 from culnig_tl.method import form
 from culnig_tl.method.form import FormChoice, choose_form
 from culnig_tl.run import pipeline
 from culnig_tl.run.forecast import forecast
 from culnig_tl.run.pieces import Questions
 from culnig_tl.run.plan import gather, run_piece, write_plan
+from culnig_tl.study.comparison import compare
 from culnig_tl.study.config import StudyConfig
 from culnig_tl.study.opened import more_random_sets, open_study
 from culnig_tl.study.study import Study
+from culnig_tl.tasks.question import Task
 
 from .builders import questions_with_texts
 from .helpers import invoked
@@ -42,7 +46,6 @@ def rigged(monkeypatch, **right: float):
         correct = [i < right[task.form] * len(task) for i in range(len(task))]
         return replace(found, table=found.table.assign(correct=correct))
 
-    evaluate = form.evaluate
     monkeypatch.setattr(form, "evaluate", answered)
     return asked
 
@@ -74,6 +77,13 @@ def test_a_few_questions_of_each_country_are_tried(loaded, task, monkeypatch):
     assert [one.form for one in asked] == ["letters", "cloze"]
     assert asked[0].counts() == {"Japan": 2, "Spain": 2, "Mexico": 2}
     assert [q.id for q in asked[0]] == [q.id for q in asked[1]]
+
+
+def test_the_form_is_tried_in_the_words_that_are_asked_with(loaded, task, monkeypatch):
+    asked = rigged(monkeypatch, letters=0.5, cloze=0.5)
+    worded = partial(Task.cloze, prompt="{question} It is", normalise="sum")
+    choose_form(loaded("llama"), task, cloze=worded, progress=False)
+    assert asked[1].normalise == "sum" and asked[1][0].prompt == f"{task[0].stem} It is"
 
 
 def test_chance_is_that_of_each_question(loaded, monkeypatch):
@@ -261,7 +271,15 @@ def test_scores_from_the_shell(tmp_path):
 
 def test_a_form_left_open_in_the_shell(tmp_path, counted):
     invoked("score", *MODEL, "--form", "auto", "-o", tmp_path / "s.safetensors")
-    assert NeuronScores.load(tmp_path / "s.safetensors").metadata["form"] == "cloze" and len(counted) == 1
+    about = NeuronScores.load(tmp_path / "s.safetensors").metadata
+    assert about["form"] == about["form_chosen"]["form"] == "cloze" and len(counted) == 1
+    assert about["form_chosen"]["why"] == "it was said"
+
+
+def test_answers_in_a_form_left_open_say_why(tmp_path, counted):
+    invoked("evaluate", *MODEL, "--form", "auto", "-o", tmp_path / "r.parquet")
+    about = EvaluationResult.load(tmp_path / "r.parquet").metadata
+    assert about["form"] == {"miniculture": "cloze"} and about["form_chosen"]["why"] == "it was said"
 
 
 def test_a_control_from_the_shell_is_scored_in_the_form_of_its_task(tmp_path, counted):
@@ -274,6 +292,8 @@ def test_exact_effects_in_the_shell(tmp_path, counted):
     words = ("--form", "auto", "--normalise", "sum", "--sample", 1, "-o", tmp_path / "t.parquet")
     printed = invoked("truth", *MODEL[:4], "--limit", 2, *words)
     assert "zeroed one at a time on 2 questions of miniculture" in printed and len(counted) == 1
+    header = pq.read_schema(tmp_path / "t.parquet").metadata
+    assert any(b"it was said" in value for value in header.values())
 
 
 def test_tasks_are_compared_in_the_shell(tmp_path, counted):
@@ -282,6 +302,37 @@ def test_tasks_are_compared_in_the_shell(tmp_path, counted):
     invoked("values", *MODEL, "--form", "auto", *few, *shares, "--output-dir", tmp_path)
     found = NeuronSet.load(tmp_path / "miniculture.parquet")
     assert found.provenance.form == "cloze" and counted == ["miniculture"]
+    assert json.loads((tmp_path / "form_chosen.json").read_text())["why"] == "it was said"
+
+
+@pytest.fixture
+def worded(tmp_path):
+    """A file of wordings, with the cloze form's prompt alone."""
+    (tmp_path / "words.toml").write_text('[[cloze]]\nprompt = "{question} It is"\n')
+    return tmp_path / "words.toml"
+
+
+def test_an_analysis_asks_in_the_words_of_the_file(tmp_path, worded):
+    """Of a task by name: what is written down is the fingerprint of its questions."""
+    words = ("--form", "cloze", "--wordings", worded, "--sample", 1, "-o", tmp_path / "t.parquet")
+    invoked("truth", *MODEL[:4], "--limit", 2, *words)
+    wanted = load_task("miniculture", split="neuron", form="cloze", wordings=worded, limit=2).fingerprint
+    header = pq.read_schema(tmp_path / "t.parquet").metadata
+    assert any(wanted.encode() in value for value in header.values())
+
+
+def test_a_chat_template_that_the_model_lacks_is_one_line(tmp_path):
+    """The toy has none."""
+    words = ("--form", "cloze", "--chat-template", "-o", tmp_path / "s.safetensors")
+    with pytest.raises(CulnigError, match="the model's tokenizer has none"):
+        invoked("score", *MODEL, *words)
+
+
+def test_answers_in_two_forms_are_not_compared(loaded):
+    task = questions_with_texts(3)
+    letters, cloze = (evaluate(loaded("llama"), each, progress=False) for each in (task, task.cloze()))
+    with pytest.raises(ScoreError, match="asked alike: form of words is 'letters' and 'cloze'"):
+        compare(letters, cloze, [letters])
 
 
 def test_a_forecast_counts_the_tokens_of_all_options(config, toy):

@@ -63,6 +63,9 @@ def truth(
     seed: int = 0,
     form: Form = "letters",
     normalise: Normalise = "unconditional",
+    chat_template: bool = False,
+    wordings: str | Path | None = None,
+    allow_regions: bool = False,
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -76,20 +79,19 @@ def truth(
         sample: random neurons per site and layer; all of a small model's by default.
         limit: questions.
         seed: of the sample.
-        form, normalise: of a task that is named, as in `load_task`.
+        form, normalise, chat_template, wordings, allow_regions: of a task that is named, as in `load_task`.
         data_dir: local mirror of the Hub's data sets, for a task that is named.
 
     Raises:
         StudyError: a model with more than 20,000 neurons and no `sample`.
     """
-    questions, loaded, wanted = (
-        task_of(task, data_dir, split="neuron", form=form, normalise=normalise).limit(limit),
-        model_of(model),
-        tuple(sites),
-    )
+    how: dict[str, Any] = {"form": form, "normalise": normalise, "chat_template": chat_template}
+    how |= {"wordings": wordings, "allow_regions": allow_regions}
+    questions = task_of(task, data_dir, split="neuron", **how).limit(limit)
+    loaded, wanted = model_of(model), tuple(sites)
     effects = effects_of(loaded, questions, sites=wanted, sample=sample, seed=seed, progress=progress)
-    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    scores = score_neurons(loaded, questions, method=["culnig", "culnig-sum"], sites=wanted, **how)
+    run: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    scores = score_neurons(loaded, questions, method=["culnig", "culnig-sum"], sites=wanted, **run)
     return Truth(effects, agreement(scores, effects))  # type: ignore[arg-type]
 
 

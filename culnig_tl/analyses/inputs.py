@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..engine.models import HookedModel, load_model
 from ..tasks import Task, load_task
-from ..tasks.question import Form, Normalise
 
 
 def model_of(model: HookedModel | str | Path) -> HookedModel:
@@ -21,12 +20,15 @@ def task_of(
     *,
     split: Literal["neuron", "test"] | None = None,
     limit: int | None = None,
-    form: Form = "letters",
-    normalise: Normalise = "unconditional",
+    **how: Any,
 ) -> Task:
-    """A task as it is; of one that is named, the split in that form, at most `limit` questions of it."""
+    """A task as it is; of one that is named, the split, at most `limit` questions of it.
+
+    Args:
+        how: further arguments of `load_task`.
+    """
     if isinstance(task, Task):
         return task
-    whole = load_task(task, form=form, normalise=normalise, data_dir=data_dir)
+    whole = load_task(task, data_dir=data_dir, **how)
     parts = {None: lambda: whole, "neuron": whole.neuron_split, "test": whole.test_split}
     return parts[split]().limit(limit)

@@ -60,6 +60,9 @@ def compare_tasks(
     random_sets: int = RANDOM_SETS,
     form: Form = "letters",
     normalise: Normalise = "unconditional",
+    chat_template: bool = False,
+    wordings: str | Path | None = None,
+    allow_regions: bool = False,
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -78,13 +81,15 @@ def compare_tasks(
         top_mlp, top_attn, drop_reading: as in `select_general`.
         limit: questions per task and split.
         random_sets: layer-matched random sets per set.
-        form, normalise: of tasks that are given by name, as in `load_task`.
+        form, normalise, chat_template, wordings, allow_regions: of tasks that are given by name, as in
+            `load_task`.
         data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
         TaskError: fewer than two tasks, one without both splits, or two of one name.
     """
-    how: dict[str, Any] = {"form": form, "normalise": normalise}
+    how: dict[str, Any] = {"form": form, "normalise": normalise, "chat_template": chat_template}
+    how |= {"wordings": wordings, "allow_regions": allow_regions}
     whole = [task_of(task, data_dir, **how) for task in tasks]
     if len({task.name for task in whole}) < max(2, len(whole)):
         raise TaskError("compare two tasks or more, each once: blend, normad, worldvaluesbench")

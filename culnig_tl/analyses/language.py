@@ -44,6 +44,9 @@ def compare_languages(
     random_sets: int = RANDOM_SETS,
     form: Form = "letters",
     normalise: Normalise = "unconditional",
+    chat_template: bool = False,
+    wordings: str | Path | None = None,
+    allow_regions: bool = False,
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -59,13 +62,15 @@ def compare_languages(
         top_mlp, top_attn, drop_reading: as in `select_general`.
         limit: question pairs, and questions of a named reading task.
         random_sets: layer-matched random sets per set.
-        form, normalise: of tasks that are given by name, as in `load_task`.
+        form, normalise, chat_template, wordings, allow_regions: of tasks that are given by name, as in
+            `load_task`.
         data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
         TaskError: tasks that share no question in two wordings.
     """
-    how: dict[str, Any] = {"form": form, "normalise": normalise}
+    how: dict[str, Any] = {"form": form, "normalise": normalise, "chat_template": chat_template}
+    how |= {"wordings": wordings, "allow_regions": allow_regions}
     english, local = pair(task_of(english, data_dir, **how), task_of(local, data_dir, **how))
     english, local = pair(english.limit(limit), local)
     reading = task_of(reading, data_dir, split="neuron", limit=limit, **how)

@@ -303,6 +303,9 @@ def methods(
     seed: int = 0,
     form: Form = "letters",
     normalise: Normalise = "unconditional",
+    chat_template: bool = False,
+    wordings: str | Path | None = None,
+    allow_regions: bool = False,
     data_dir: str | Path | None = None,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -327,7 +330,8 @@ def methods(
         asked: test questions per task, and questions of the reading and language tasks.
         top_mlp, top_attn: shares of the budget 1; a study's of this model by default.
         seed: of the sample and of random scores.
-        form, normalise: of tasks that are given by name, as in `load_task`.
+        form, normalise, chat_template, wordings, allow_regions: of tasks that are given by name, as in
+            `load_task`.
         data_dir: local mirror of the Hub's data sets, for tasks that are named.
 
     Raises:
@@ -335,7 +339,8 @@ def methods(
             and no `sample`.
         ScoreError: an unknown method.
     """
-    how: dict[str, Any] = {"form": form, "normalise": normalise}
+    how: dict[str, Any] = {"form": form, "normalise": normalise, "chat_template": chat_template}
+    how |= {"wordings": wordings, "allow_regions": allow_regions}
     names = parse_methods(name for name, m in METHODS.items() if m.cloze or form == "letters")
     names = names if methods is None else parse_methods(methods)
     whole = [task_of(task, data_dir, **how) for task in tasks]

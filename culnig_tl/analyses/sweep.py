@@ -247,12 +247,15 @@ def _general(
     sites: Iterable[Site | str] | None,
 ) -> Points:
     """The culture-general neurons at every combination, from one ranking as deep as the largest shares."""
-    deepest: dict[str, Any] = {
-        "top_mlp": shares[-1],
-        "top_attn": attn_ratio * shares[-1],
-        "drop_reading": cuts[-1],
-    }
-    ranking = rank_general(scores, control, reading, sites=sites, **deepest)
+    ranking = rank_general(
+        scores,
+        control,
+        reading,
+        top_mlp=shares[-1],
+        top_attn=attn_ratio * shares[-1],
+        drop_reading=cuts[-1],
+        sites=sites,
+    )
     points = []
     for share, cut in itertools.product(shares, cuts):
         # 0.01 * 0.2 is a rounding error away from 0.002: the paper's point is to be exactly the paper's.

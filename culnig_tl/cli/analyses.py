@@ -3,7 +3,8 @@ tables and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +218,9 @@ def language(
 
     model = load(config)
     how: dict[str, Any] = {"random_sets": random_sets, **_asked(config), **vars(shares)}
-    how |= asked_as(asking, model, english, config)
-    found = analyses.compare_languages(model, english, local, reading, **how)
-    _show_sets(found, output_dir, drawn=False)
+    as_asked, form = asked_as(asking, model, english, config)
+    found = analyses.compare_languages(model, english, local, reading, **how, **as_asked)
+    _show_sets(found, output_dir, form, drawn=False)
 
 
 def values(
@@ -246,21 +247,26 @@ def values(
 
     model = load(config)
     how: dict[str, Any] = {"random_sets": random_sets, **_asked(config), **vars(shares)}
-    how |= asked_as(asking, model, tasks[0], config)
-    found = analyses.compare_tasks(model, tasks, reading, **how)
-    _show_sets(found, output_dir, drawn=True)
+    as_asked, form = asked_as(asking, model, tasks[0], config)
+    found = analyses.compare_tasks(model, tasks, reading, **how, **as_asked)
+    _show_sets(found, output_dir, form, drawn=True)
 
 
 def _asked(config: ModelConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ("limit", "data_dir", "batch_size")}
 
 
-def _show_sets(found: Any, folder: Path, *, drawn: bool) -> None:
-    """Shows a comparison of sets, and saves each set's neurons."""
+def _show_sets(found: Any, folder: Path, form: Mapping[str, Any], *, drawn: bool) -> None:
+    """Shows a comparison of sets, and saves each set's neurons, and the form where it was left open."""
     for name, neurons in found.sets.items():
         say(neurons)
         neurons.save(folder / f"{io.file_name(name)}.parquet")
-    show(found, folder, drawn=drawn)
+    show(found, folder, drawn=drawn, files=_file_of(form))
+
+
+def _file_of(form: Mapping[str, Any]) -> dict[str, str]:
+    """A form that was left open, as a file for people to read: which one, why, and what was tried."""
+    return {f"{name}.json": json.dumps(said, indent=1) + "\n" for name, said in form.items()}
 
 
 def _of_model(words: Sequence[str]) -> dict[str, Any]:
@@ -315,14 +321,15 @@ def methods(
 
     model = load(config)
     how: dict[str, Any] = {"methods": methods} if methods else {}
-    how |= asked_as(asking, model, tasks[0], config)
+    as_asked, form = asked_as(asking, model, tasks[0], config)
+    how |= as_asked
     how |= {"reading": reading, "language": language, "sample": sample, "ranked": ranked, "asked": asked}
     how |= {"contrast": contrast, "ways": ways}
     how |= {"top_mlp": top_mlp, "top_attn": top_attn, "seed": seed}
     found = analyses.methods(model, tasks, **how, **_asked(config))
     found.effects.save(output_dir / "truth.parquet")
     say(found.effects)
-    show(found, output_dir, drawn=True)
+    show(found, output_dir, drawn=True, files=_file_of(form))
 
 
 @defaults_from(lambda words: {"config": ModelConfig(limit=64)})
@@ -349,7 +356,7 @@ def truth(
     if output.suffix not in (".parquet", ".csv"):  # said before hours of work
         raise ScoreError(f"{output.name}: exact effects are saved as .parquet or .csv")
     model = load(config)
-    how: dict[str, Any] = {**_asked(config), **asked_as(asking, model, task, config)}
-    found = analyses.truth(model, task, sites=sites, sample=sample, **how)
-    found.effects.save(output)
+    as_asked, form = asked_as(asking, model, task, config)
+    found = analyses.truth(model, task, sites=sites, sample=sample, **_asked(config), **as_asked)
+    found.effects.save(output, **form)
     say(found, f"Written to {output}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,8 +61,8 @@ def score(
     which = None if split == "all" else split
     model = load(config)
     how: dict[str, Any] = {"split": which, "limit": config.limit, "data_dir": config.data_dir}
-    how |= {"wordings": asking.wordings, "allow_regions": asking.allow_regions}
-    how |= asked_as(asking, model, task, config)
+    as_asked, chosen = asked_as(asking, model, task, config)
+    how |= as_asked
     questions = load_task(task, control=control, **how)
     spoken = load_task(language, **how) if language is not None else None
     with Checkpoint.beside(output, resume=resume, every=save_every) as checkpoint:
@@ -79,6 +80,7 @@ def score(
             resume=resume,
         )
         scored = {method[0]: found} if isinstance(found, NeuronScores) else found
+        scored = {name: replace(s, metadata={**s.metadata, **chosen}) for name, s in scored.items()}
         for name, scores in scored.items():
             file = output if len(scored) == 1 else output.with_suffix(f".{name}{output.suffix}")
             world().on_first(lambda scores=scores, file=file: scores.save(file))
@@ -194,10 +196,8 @@ def evaluate(
         raise StudyError("--resume needs --output: unfinished work is kept beside that file")
     chosen = NeuronSet.load(neurons) if neurons else None
     model = load(config)
-    given: dict[str, Any] = {"data_dir": config.data_dir, "wordings": asking.wordings}
-    given["allow_regions"] = asking.allow_regions
-    given |= asked_as(asking, model, tasks[0], config)
-    whole = load_tasks(tasks, **given)
+    given, form = asked_as(asking, model, tasks[0], config)
+    whole = load_tasks(tasks, data_dir=config.data_dir, **given)
     if chosen is None:
         found_on = {task.name for task in [culture_of(whole)] if task is not None}
     else:
@@ -210,6 +210,7 @@ def evaluate(
         kept = Checkpoint.beside(output, resume=resume, every=save_every)
     with kept as checkpoint:
         result = concat([ask(model, task, checkpoint=checkpoint(task.name), **how) for task in asked])
+        result = replace(result, metadata={**result.metadata, **form})
         if output is not None:
             world().on_first(lambda: result.save(output))
     show_frame(result.accuracy(by))

@@ -58,6 +58,8 @@ def tasks_show(
     limit: int = 3,
     control: bool = False,
     form: Literal["letters", "cloze"] = "letters",
+    chat_template: bool = False,
+    wordings: str | None = None,
     allow_regions: bool = False,
     data_dir: str | None = None,
 ) -> None:
@@ -69,28 +71,37 @@ def tasks_show(
         limit: How many prompts.
         control: Show the control prompts.
         form: Answered by a label, or by the likelihood of the options' words.
+        chat_template: cloze: put the plain prompt in the tokenizer's chat template.
+        wordings: TOML file of instruction wordings that replace the package's; or paper.
         allow_regions: Of your own files: take a name in the column country that is no country's for a region.
         data_dir: Local mirror of the Hub's data sets: FOLDER/<org>/<name>.
     """
     from rich.markup import escape
 
+    from ..engine.chat import unmark
+    from ..engine.cloze import written_cloze
     from ..engine.loading import check_name, load_tokenizer
     from ..engine.prompts import render
     from ..tasks import load_task
     from ..toy import FOLDER
 
-    how: dict[str, Any] = {"form": form, "allow_regions": allow_regions, "data_dir": data_dir}
+    how: dict[str, Any] = {"form": form, "chat_template": chat_template, "wordings": wordings}
+    how |= {"allow_regions": allow_regions, "data_dir": data_dir}
     check_name(model)
     tokenizer = load_tokenizer(str(FOLDER) if model == TOY else model)
     questions = load_task(task, control=control, limit=limit, **how)
     for question in questions:
         about = (question.id, question.split, question.country, question.group)
         out.rule(escape(", ".join(str(part) for part in about if part)), align="left")
-        text = f"{escape(render(tokenizer, question))}[bold green]{escape(question.answer)}[/]"
         if question.form == "cloze":
             right = question.texts[question.options.index(question.answer)]
             others = ", ".join(other for other in question.texts if other != right)
-            text = f"{escape(question.prompt)} [bold green]{escape(right)}[/]  (or: {escape(others)})"
+            prompt = "".join(
+                unmark(tokenizer, part) for part in written_cloze(tokenizer, question, question.prompt)
+            )
+            text = f"{escape(prompt)}[bold green]{escape(right)}[/]  (or: {escape(others)})"
+        else:
+            text = f"{escape(render(tokenizer, question))}[bold green]{escape(question.answer)}[/]"
         out.print(text, soft_wrap=True, highlight=False)
 
 

@@ -285,6 +285,7 @@ def concat(results: Sequence[EvaluationResult]) -> EvaluationResult:
             "form",
             "splits",
             "normalise",
+            "chat_template",
             "batch_sizes",
             "two_token_labels",
             "too_long",

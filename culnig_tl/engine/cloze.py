@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..errors import PromptError
 from ..tasks.question import Question, Task
+from . import chat
 from .models import HookedModel, device_of, dtype_of, residual_of, tail_logits, tokenizer_of, unembedded
 from .probe import differs
 from .prompts import TOKENS_PER_BATCH, Asked, pad, tokenize
@@ -97,6 +98,25 @@ class ClozePrompt:
         return replace(self, bare=(), bare_texts=())
 
 
+def written_cloze(tokenizer: Any, question: Question, prompt: str) -> tuple[str, str]:
+    """(what the model reads of a question's prompt, or of its control, what stands between that and an
+    option's text); special tokens in the question's own text are marked, see `chat.write`.
+
+    A blank at the prompt's end belongs to the text, as in lm-evaluation-harness.
+
+    Raises `PromptError` where a chat template is asked for and there is none, or it fails.
+    """
+    if question.chat_template:
+        if not getattr(tokenizer, "chat_template", None):
+            raise PromptError(
+                f"task {question.task!r} is asked in a chat template, and the model's tokenizer has none:"
+                " ask without --chat-template (chat_template=False)"
+            )
+        prompt = chat.write(tokenizer, replace(question, prompt=prompt))
+    kept = prompt.rstrip()
+    return kept, prompt[len(kept) :] or ("" if question.chat_template else " ")
+
+
 def encode_cloze(tokenizer: Any, questions: Sequence[Question]) -> list[ClozePrompt]:
     """The tokens of every question and option.
 
@@ -127,10 +147,10 @@ def encode_cloze(tokenizer: Any, questions: Sequence[Question]) -> list[ClozePro
 
 
 def _encode_pairs(tokenizer: Any, question: Question, prompt: str) -> tuple[Tokens, tuple[Tokens, ...]]:
-    kept = prompt.rstrip()
-    blank = prompt[len(kept) :] or " "
-    written = [kept, *(kept + blank + text for text in question.texts)]
-    context, *wholes = tokenize(tokenizer, written, plain=True)
+    kept, blank = written_cloze(tokenizer, question, prompt)
+    texts = [chat.mark(tokenizer, text) if question.chat_template else text for text in question.texts]
+    written = [kept, *(kept + blank + text for text in texts)]
+    context, *wholes = tokenize(tokenizer, written, plain=not question.chat_template)
     texts = [tuple(whole[len(context) :]) for whole in wholes]
     named = [f"the prompt {kept!r}", *(f"option {text!r}" for text in question.texts)]
     for name, tokens in zip(named, (context, *texts)):

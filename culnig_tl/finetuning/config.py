@@ -55,6 +55,14 @@ class ForgettingConfig:
     draw: Draw = "spread"
     """qnli, mrpc: rows by their hashes, each in one of the wordings (spread), or the authors' rows, all in
     the first wording (paper)."""
+    form: Literal["letters", "cloze", "auto"] = "letters"
+    """How questions are answered, in training too: by a label (letters), by the options' words (cloze), or in
+    whichever form the unchanged model is further above chance (auto)."""
+    normalise: Literal["unconditional", "sum", "length"] = "unconditional"
+    """cloze: what an option's log-likelihood is held against when it is asked: that of its words without the
+    question, nothing, or its length."""
+    chat_template: bool = False
+    """cloze: put the plain prompt in the tokenizer's chat template, where prompts of letters always are."""
     wordings: str | None = None
     """TOML file of instruction wordings that replace the package's, for the tasks that it names; or paper:
     the package's in the form of the paper's."""

@@ -22,10 +22,13 @@ from ..engine.world import start, world
 from ..errors import FineTuningError
 from ..figures import plots, save_figure
 from ..method.evaluation import evaluate
+from ..method.form import choose_form
 from ..method.score import score_neurons
 from ..method.selection import select_general
 from ..study.asked import culture_of
 from ..tasks import Task, load_task, load_tasks
+from ..tasks.question import Form
+from ..tasks.registry import in_words
 from ..tasks.training import load_training
 from ..version import __version__
 from .config import CHOICES, TOY_FORGETTING, ForgettingConfig
@@ -75,13 +78,19 @@ def measure_forgetting(
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise FineTuningError("give at least one seed, and none twice")
     out = Path(folder)
-    train = load_training(config.task, data_dir=config.data_dir, draw=config.draw, wordings=config.wordings)
-    asked, culture, reading = _load_tasks(config, train)
+    train, asked, culture, reading = _load_tasks(config)
     # A bad choice is reported before anything is made; what matched takes depends on a ranking not known yet.
     known_so_far = tuple("top" if name in CHOICES else name for name in config.modules)
     _groups(replace(config, modules=known_so_far), list_modules(config.model))
     among = start()
-    among.on_first(lambda: _open_folder(out, config, neurons, resume=resume, overwrite=overwrite))
+    mine = {**asdict(config), "neurons": neurons.hash if neurons is not None else None}
+    known = read_json(out / RECORD)
+    among.on_first(lambda: _check_folder(out, mine, known, resume=resume, overwrite=overwrite))
+    if config.form == "auto":
+        chosen = (known or {}).get("form_chosen") if resume else None
+        mine["form_chosen"] = chosen or _choose_form(config, culture, progress)
+        train, asked, culture, reading = _load_tasks(config, mine["form_chosen"]["form"])
+    among.on_first(lambda: _open_folder(out, mine, known, resume=resume))
 
     measure = _Measure(
         config, out, asked, (culture, culture.control(), reading), _shares(config, neurons), progress
@@ -224,12 +233,38 @@ def _groups(config: ForgettingConfig, ranking: ModuleRanking) -> dict[str, dict[
     }
 
 
-def _load_tasks(config: ForgettingConfig, train: Task) -> tuple[list[Task], Task, Task]:
-    """(questions to ask, without what is trained on; neuron splits of the culture and the reading task).
+def _choose_form(config: ForgettingConfig, culture: Task, progress: bool) -> dict[str, Any]:
+    """The form in which the unchanged model knows more of the culture task, and why."""
+    where: dict[str, Any] = {
+        "device": config.training.device,
+        "dtype": config.training.dtype,
+        "revision": config.revision,
+    }
+    how: dict[str, Any] = {"normalise": config.normalise, "chat_template": config.chat_template}
+    choice = choose_form(
+        load_model(config.model, **where),
+        culture,
+        cloze=lambda task: in_words(task, config.wordings, **how),
+        batch_size=config.batch_size,
+        progress=progress,
+    )
+    log.warning("%s", choice)
+    return choice.to_dict()
+
+
+def _load_tasks(config: ForgettingConfig, form: Form | None = None) -> tuple[Task, list[Task], Task, Task]:
+    """(questions to train on; questions to ask, without these; neuron splits of the culture and the reading
+    task).
 
     What is asked is as in a study: see `Task.part`. No question that is trained on is asked.
+
+    Args:
+        form: where the configuration leaves it open; letters, until the model was tried.
     """
     how: dict[str, Any] = {"data_dir": config.data_dir, "wordings": config.wordings}
+    how["form"] = form or ("letters" if config.form == "auto" else config.form)
+    how |= {"normalise": config.normalise, "chat_template": config.chat_template}
+    train = load_training(config.task, draw=config.draw, **how)
     whole = load_tasks((*config.tasks, config.task), **how)
     culture = culture_of(whole)
     if culture is None:
@@ -251,23 +286,27 @@ def _load_tasks(config: ForgettingConfig, train: Task) -> tuple[list[Task], Task
             f"none of the tasks {', '.join(config.tasks)} asks about cultures: add one that does"
         )
     reading = reading.filter(lambda q: q.split in (None, "neuron"))
-    return asked, culture.neuron_split().limit(config.limit), reading.limit(config.limit)
+    return train, asked, culture.neuron_split().limit(config.limit), reading.limit(config.limit)
 
 
 # ------------------------------------------------------------------------------------------------- the folder
 
 
-def _open_folder(
-    out: Path, config: ForgettingConfig, neurons: NeuronSet | None, *, resume: bool, overwrite: bool
+def _check_folder(
+    out: Path, mine: Mapping[str, Any], known: Mapping[str, Any] | None, *, resume: bool, overwrite: bool
 ) -> None:
-    """Writes the record. Raises `FineTuningError` where the folder holds something else."""
-    mine = {**asdict(config), "neurons": neurons.hash if neurons is not None else None}
-    known = read_json(out / RECORD)
+    """Raises `FineTuningError` where the folder holds something else."""
     check_folder(out, mine, known, record=RECORD, resume=resume, overwrite=overwrite)
     names = [f"models/{name}" for name in _models_of(mine)]
     names += [f"{kind}/{name}.parquet" for name in _models_of(mine) for kind in ("results", "neurons")]
     for name in (RECORD, FREEZE_LIST, "figures", *names):
         io.inside(out, name)  # a link that leads elsewhere is said before anything is trained
+
+
+def _open_folder(
+    out: Path, mine: Mapping[str, Any], known: Mapping[str, Any] | None, *, resume: bool
+) -> None:
+    """Writes the record; what an earlier measurement found is removed first, unless it is resumed."""
     if not resume:
         for name in _models_of(known or {}):
             for kind in ("results", "neurons"):

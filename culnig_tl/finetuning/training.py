@@ -20,7 +20,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from .. import io
-from ..engine.prompts import Prompt, pad
+from ..engine.cloze import ClozePrompt
+from ..engine.prompts import Prompt, pad_rows
 from ..engine.world import world
 from ..errors import FineTuningError
 from .config import TrainingConfig
@@ -31,6 +32,7 @@ COMPLETE = "complete"
 """Written last into a saved state: a state without it is half of one."""
 TRAINED = "trained.safetensors"
 IGNORED = -100
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class NotFinite(Exception):
 
 def run_training(
     net: Any,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Sequence[ClozePrompt],
     tokenizer: Any,
     config: TrainingConfig,
     *,
@@ -143,14 +145,15 @@ def _arguments(
 
 
 def answer_loss(
-    outputs: Any, labels: Int[Tensor, "batch 2"], num_items_in_batch: Any = None
+    outputs: Any, labels: Int[Tensor, "batch token"], num_items_in_batch: Any = None
 ) -> Float[Tensor, ""]:
-    """Cross entropy of the answer token, in float32, as its share of a step's mean over questions.
+    """Cross entropy of the answers' tokens, in float32, as their share of a step's mean over such tokens.
 
     Raises `NotFinite`.
     """
-    logits = outputs.logits[:, -1].float()  # [batch, vocab]; only the last position was computed
-    loss = torch.nn.functional.cross_entropy(logits, labels[:, -1], reduction="sum") / num_items_in_batch
+    targets = labels[:, 1:].flatten()  # as many positions as were computed; not all rows have an answer there
+    logits = outputs.logits.flatten(0, 1).float()  # [batch * token, vocab]
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / num_items_in_batch
     if not torch.isfinite(loss):
         raise NotFinite("loss")
     return loss
@@ -183,17 +186,27 @@ def _optimizer_bytes(optimizer: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors if tensor.ndim)
 
 
-def _collate(prompts: list[Prompt], tokenizer: Any) -> dict[str, Any]:
-    """Prompts, padded on the left, so that the answer follows the last position of each."""
-    tokens, mask = pad(prompts, tokenizer, torch.device("cpu"))
+def answered(prompt: Prompt | ClozePrompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(the prompt's tokens, the right answer's): a label, or the right option's words."""
+    if isinstance(prompt, ClozePrompt):
+        return prompt.context, prompt.texts[prompt.right]
+    return prompt.tokens, (prompt.answer_token,)
+
+
+def _collate(prompts: Sequence[Prompt | ClozePrompt], tokenizer: Any) -> dict[str, Any]:
+    """Prompts with their answers, padded on the left, so that the answer's last token follows the last
+    position of each."""
+    pairs = [answered(prompt) for prompt in prompts]
+    tokens, mask = pad_rows([(*asked, *answer[:-1]) for asked, answer in pairs], tokenizer, CPU)
+    longest = max(len(answer) for _, answer in pairs)
     return {
         "input_ids": tokens,
         "attention_mask": mask,
         "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-        "logits_to_keep": 1,
+        "logits_to_keep": longest,
         "use_cache": False,
         # Trainer counts what is not -100, with or without the first column.
-        "labels": torch.tensor([[IGNORED, prompt.answer_token] for prompt in prompts]),
+        "labels": torch.tensor([[IGNORED] * (1 + longest - len(a)) + list(a) for _, a in pairs]),
     }
 
 

@@ -4,8 +4,9 @@
     finetune("toy", load_training("mininames"), choose_modules(ranking, "top"), output_dir="runs/top")
 
 As in CULNIG (arXiv 2510.08284): AdamW, constant learning rate 3e-5, one epoch, batches of 4 x 4 accumulated.
-The loss is the cross entropy of the answer token, after exactly the tokens that `evaluate` asks with. Hugging
-Face's Trainer runs the training, also under ``torchrun``; peft makes and merges LoRA.
+The loss is the cross entropy of the answer's tokens (the label, or in the cloze form the right option's
+words), after exactly the tokens that `evaluate` asks with. Hugging Face's Trainer runs the training, also
+under ``torchrun``; peft makes and merges LoRA.
 
 Numbers: on a GPU the frozen weights are in bfloat16 and the trained ones in float32, under bfloat16 autocast.
 In bfloat16 itself a step of 3e-5 would be lost in the rounding of most weights. On a CPU everything is
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ..data.neurons import Pool
+from ..engine.cloze import encode_cloze
 from ..engine.loading import load_plain, load_tokenizer
 from ..engine.models import pick_device, pick_dtype
 from ..engine.prompts import encode
@@ -145,7 +147,7 @@ def finetune(
     weight_files(source)
     run = {
         **{"model": str(model), "revision": revision_of_checkpoint(model, revision=revision)},
-        **{"task": task.name, "fingerprint": task.fingerprint, "questions": len(task)},
+        **{"task": task.name, "form": task.form, "fingerprint": task.fingerprint, "questions": len(task)},
         "group": modules.how if isinstance(modules, ModuleGroup) else "chosen",
         "modules": [f"{kind}.{layer}" for layer, kind in chosen],
         "config": {key: value for key, value in asdict(config).items() if key != "device"},
@@ -158,7 +160,7 @@ def finetune(
         return FineTuned.load(out)
 
     tokenizer = load_tokenizer(str(source))
-    prompts = encode(tokenizer, task.questions)
+    prompts = (encode_cloze if task.form == "cloze" else encode)(tokenizer, task.questions)
     bfloat16, cpu = _arithmetic(config)
     plain = load_plain(str(source), torch.bfloat16 if bfloat16 else torch.float32)
     everything = sum(parameter.numel() for parameter in plain.parameters())

@@ -42,11 +42,13 @@ def export_task(task: Task, folder: str | Path, *, tokenizer: Any = None) -> Pat
 
     Raises:
         TaskError: a task that is answered in words or scored by nearness, or cloze prompts that end in
-            different blanks.
+            different blanks or stand in a chat template.
     """
     if task.short_answers or task.metric != "accuracy" or not len(task):
         why = "holds no question" if not len(task) else "is not answered by one right option"
         raise TaskError(f"task {task.name!r} {why}: it cannot be exported")
+    if task.chat_template:
+        raise TaskError(f"task {task.name!r} is asked in a chat template: export it with plain prompts")
     name = "culnig_" + re.sub(r"\W", "_", task.name) + ("_cloze" if task.form == "cloze" else "")
     rows, blank = _cloze_rows(task) if task.form == "cloze" else (_letters_rows(task, tokenizer), "")
     settings: dict[str, Any] = {

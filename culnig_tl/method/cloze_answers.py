@@ -63,7 +63,8 @@ def ask_cloze(
             (*known, *nothing, list(q.options), list(q.texts), ll[:count].tolist(), prior[:count].tolist())
         )
     table = pd.DataFrame(rows, columns=[*COLUMNS, *CLOZE])
-    about = about_setting(model, asked, ablated, operation, ran, normalise=task.normalise)
+    how_asked = {"normalise": task.normalise, "chat_template": task.chat_template}
+    about = about_setting(model, asked, ablated, operation, ran, **how_asked)
     return renormalised(EvaluationResult(table, about), task.normalise)
 
 

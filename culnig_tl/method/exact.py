@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,8 +60,9 @@ class ExactEffects:
         errors = [clustered_mean(column.astype(float), clusters)[1] for column in self.drops.T]
         return self.neurons.table[["site", "layer", "neuron"]].assign(effect=self.mean, se=errors)
 
-    def save(self, path: str | Path) -> Path:
-        """Writes `to_dataframe` as .parquet or .csv, with model and questions in the Parquet header."""
+    def save(self, path: str | Path, **more: Any) -> Path:
+        """Writes `to_dataframe` as .parquet or .csv, with model, questions and `more` in the Parquet
+        header."""
         path = Path(path)
         table = self.to_dataframe()
         if path.suffix == ".csv":
@@ -75,6 +77,8 @@ class ExactEffects:
             "revision": known.revision,
             "tasks": dict(known.tasks),
             "questions": len(self.task),
+            "form": self.task.form,
+            **more,
         }
         return io.write_parquet(path, pa.Table.from_pandas(table, preserve_index=False), about)
 

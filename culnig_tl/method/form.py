@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ def choose_form(
     model: HookedModel,
     task: Task,
     *,
+    cloze: Callable[[Task], Task] = Task.cloze,
     per_country: int = PER_COUNTRY,
     batch_size: int | str = "auto",
     progress: bool | Advance = True,
@@ -47,14 +49,15 @@ def choose_form(
 
     Args:
         task: in the form "letters", e.g. the neuron split of a culture task.
+        cloze: puts it in the cloze form, in the words that are to be asked with.
     """
     letters = task.limit(per_country * max(1, len(task.countries)))
     try:
-        cloze = letters.cloze()
+        in_words = cloze(letters)
     except TaskError as error:
         return FormChoice("letters", str(error), {}, 0)
     above = {}
-    for asked in (letters, cloze):
+    for asked in (letters, in_words):
         result = evaluate(model, asked, batch_size=batch_size, progress=progress)
         chance = sum(1 / len(q.options) for q in asked) / len(asked)
         above[asked.form] = float(result.accuracy(None)["accuracy"].iloc[0]) - 100 * chance

@@ -114,7 +114,8 @@ def shared_pass(job: Job, names: Sequence[str], **how: Any) -> dict[str, Found]:
 
     ran = run_pass(job.model, job.whole, job.prompts, step, state, hooks=hooks, verb="score", **how)
     about: dict[str, Any] = {"accuracy": float(state["right_most"].mean())}
-    about |= _of_labels(job, state) if letters else {"normalise": job.task.normalise}
+    how_asked = {"normalise": job.task.normalise, "chat_template": job.task.chat_template}
+    about |= _of_labels(job, state) if letters else how_asked
     return {m.name: found_by(m, job, state, places, dtype, ran, about) for m in methods}
 
 

@@ -445,7 +445,14 @@ def _check_alike(scores: NeuronScores, *others: NeuronScores | None) -> None:
             raise NeuronError(
                 f"the scores of {scores.task} and {other.task} are of different models or sites"
             )
-        for key, default in (("model", None), ("revision", None), ("aggregation", None), ("form", "letters")):
+        same = {
+            "model": None,
+            "revision": None,
+            "aggregation": None,
+            "form": "letters",
+            "chat_template": False,
+        }
+        for key, default in same.items():
             mine, theirs = (each.metadata.get(key, default) for each in (scores, other))
             if mine != theirs:
                 raise NeuronError(

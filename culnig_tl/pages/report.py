@@ -328,7 +328,9 @@ def _form_in_words(study: Study) -> str:
     why = study.info.get("form", {}).get("why", "asked for")
     if study.form == "letters":
         return f"letters: the answer is a label ({why})"
-    return f"cloze: the likelihood of the options' words, normalised by {study.config.normalise!r} ({why})"
+    prompt = "in the chat template" if study.config.chat_template else "plain prompt"
+    compared = f"normalised by {study.config.normalise!r}"
+    return f"cloze: the likelihood of the options' words, {prompt}, {compared} ({why})"
 
 
 COMPARED: Mapping[str, str] = {

@@ -74,8 +74,8 @@ class Questions:
             StudyError: none of them is cultural, with a control and a neuron split.
         """
         how: dict[str, Any] = {"form": form or form_asked(config) or "letters", "data_dir": config.data_dir}
-        how |= {"wordings": config.wordings, "normalise": config.normalise}
-        how["allow_regions"] = config.allow_regions
+        how |= {name: getattr(config, name) for name in ("wordings", "allow_regions")}
+        how |= {name: getattr(config, name) for name in ("normalise", "chat_template")}
         whole = load_tasks(config.tasks, beside=(config.reading, config.rival), **how)
         culture = culture_of(whole)
         if culture is None:

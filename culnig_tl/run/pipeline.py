@@ -9,7 +9,7 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,18 @@ from ..study.config import RIVAL, TOY_CONFIG, Asking, Machine, ModelConfig, Stud
 from ..study.folder import RECORD, StudyFolder, read_record
 from ..study.sampling import about_parts
 from ..study.study import Study
-from ..tasks import load_task
-from ..tasks.question import CONTROL, Form
+from ..tasks import Task, load_task
+from ..tasks.question import CONTROL
+from ..tasks.registry import in_words
 from ..version import __version__
 from .asking import PART, SCORING, ask_settings, cost, each, with_parts
 from .pieces import NEURON, Pieces, Questions, check_model, check_words, form_asked, select, settings_of
 from .repeat import check_repeats
 
 log = logging.getLogger(__name__)
+
+FORM = "form_chosen"
+"""What a file's header calls a form that was left open: which one, why, and what was tried."""
 
 
 def run_study(
@@ -184,9 +188,17 @@ def _form_of(
         return {"form": asked, "why": "asked for"}
     if recorded := _recorded(place):
         return recorded["form"]
-    choice = choose_form(model, questions.scored[NEURON], batch_size=config.batch_size)
+    choice = choose_form(
+        model, questions.scored[NEURON], cloze=_in_words_of(config), batch_size=config.batch_size
+    )
     log.info("%s", choice)
     return choice.to_dict()
+
+
+def _in_words_of(asking: Asking) -> Callable[[Task], Task]:
+    """What puts a task in the cloze form that is asked for."""
+    how: dict[str, Any] = {"normalise": asking.normalise, "chat_template": asking.chat_template}
+    return lambda task: in_words(task, asking.wordings, **how)
 
 
 def _recorded(place: StudyFolder) -> Mapping[str, Any]:
@@ -195,21 +207,23 @@ def _recorded(place: StudyFolder) -> Mapping[str, Any]:
     return {} if record is None else record["info"]
 
 
-def asked_as(asking: Asking, model: HookedModel, task: str, config: Machine) -> dict[str, Any]:
-    """What `load_task` is given so that questions are asked in the form that is asked for; where it is left
-    open, in the one in which the model knows more of the task."""
-    return {"form": _form_for(asking, model, task, config), "normalise": asking.normalise}
+def asked_as(
+    asking: Asking, model: HookedModel, task: str, config: Machine
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what `load_task` is given so that questions are asked as is asked for, what is to be stored of that).
 
-
-def _form_for(asking: Asking, model: HookedModel, task: str, config: Machine) -> Form:
-    if asking.form != "auto":
-        return asking.form
+    A form that is left open is the one in which the model knows more of the task. Which one, why, and what
+    was tried is stored; of a form that was named there is nothing to store.
+    """
     how: dict[str, Any] = {"wordings": asking.wordings, "allow_regions": asking.allow_regions}
+    in_form: dict[str, Any] = {"normalise": asking.normalise, "chat_template": asking.chat_template}
+    if asking.form != "auto":
+        return {**how, **in_form, "form": asking.form}, {}
     whole = load_task(task.removesuffix(CONTROL), data_dir=config.data_dir, **how)
     found = whole if all(q.split is None for q in whole) else whole.neuron_split()
-    choice = choose_form(model, found, batch_size=config.batch_size)
+    choice = choose_form(model, found, cloze=_in_words_of(asking), batch_size=config.batch_size)
     log.warning("%s", choice)
-    return choice.form
+    return {**how, **in_form, "form": choice.form}, {FORM: choice.to_dict()}
 
 
 def load(config: ModelConfig) -> HookedModel:

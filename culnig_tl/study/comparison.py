@@ -92,6 +92,14 @@ def compare(
                     f"results to compare are of one model: {key} is {base.metadata.get(key)!r} and"
                     f" {result.metadata.get(key)!r}"
                 )
+    for task in map(str, random_sets[0].table["task"].unique()):
+        for key in ("form", "normalise", "chat_template"):
+            of_base, *others = (r.metadata.get(key, {}).get(task) for r in (base, ablated, *random_sets))
+            if any(other != of_base for other in others):
+                other = next(other for other in others if other != of_base)
+                raise ScoreError(
+                    f"results to compare are asked alike: {key} of {task} is {of_base!r} and {other!r}"
+                )
     of_random = random_sets[0].asked
     if (
         not _same(ablated, base.asked)

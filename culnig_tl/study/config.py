@@ -67,6 +67,8 @@ class Asking:
     normalise: Literal["unconditional", "sum", "length"] = "unconditional"
     """cloze: what an option's log-likelihood is held against: that of its words without the question,
     nothing, or its length."""
+    chat_template: bool = False
+    """cloze: put the plain prompt in the tokenizer's chat template, where prompts of letters always are."""
     allow_regions: bool = False
     """Of your own files: take a name in the column country that is no country's for a region."""
     wordings: str | None = None

@@ -61,7 +61,8 @@ class Study:
     @property
     def asked_as(self) -> dict[str, Any]:
         """What `load_task` is given so that questions are asked as the study asked them."""
-        return {"form": self.form, "normalise": self.config.normalise}
+        known: dict[str, Any] = {name: getattr(self.config, name) for name in ("normalise", "chat_template")}
+        return {"form": self.form, **known}
 
     def random_settings(self, match: str) -> list[str]:
         """Names of the random sets of one kind that were evaluated."""

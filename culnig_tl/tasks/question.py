@@ -35,9 +35,9 @@ HARNESS = "lm_eval:"
 """Beginning of the name of a task of lm-evaluation-harness (see `culnig_tl.tasks.harness`)."""
 HARNESS_FILES = (".yaml", ".yml")
 
-_LATER = frozenset({"accepted", "language"})
+_LATER = frozenset({"accepted", "language", "chat_template"})
 """Fields of `Question` that were added after fingerprints had been written to files."""
-_OF_CLOZE = frozenset({"stem", "texts", "form", "normalise"})
+_OF_CLOZE = frozenset({"stem", "texts", "form", "normalise", "chat_template"})
 """Fields that decide nothing where a question is answered with a label."""
 
 
@@ -88,6 +88,9 @@ class Question:
     """Whether a label answers it, or the likelihood of the options' words (see `Task.cloze`)."""
     normalise: Normalise = "unconditional"
     """Of the cloze form: what an option's log-likelihood is held against."""
+    chat_template: bool = False
+    """Of the cloze form: the prompt is the user's turn in the tokenizer's chat template, as it always is
+    where a label answers; else it is plain."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +268,11 @@ class Task:
         """Of cloze questions, what an option's log-likelihood is held against."""
         return self.questions[0].normalise if self.questions else "unconditional"
 
+    @property
+    def chat_template(self) -> bool:
+        """Of cloze questions, whether their prompts stand in the tokenizer's chat template."""
+        return bool(self.questions) and self.questions[0].chat_template
+
     def normalised(self, normalise: Normalise) -> Task:
         """The same cloze questions, with log-likelihoods held against something else; letters stay as they
         are. Raises `TaskError` for a normalisation that there is not."""
@@ -280,6 +288,7 @@ class Task:
         control: str = CLOZE_CONTROL,
         *,
         normalise: Normalise = "unconditional",
+        chat_template: bool = False,
     ) -> Task:
         """The same questions, asked by the likelihood of their options' words after a plain prompt.
 
@@ -290,6 +299,8 @@ class Task:
             control: what the words' own likelihood is taken after.
             normalise: what an option's log-likelihood is held against: that of its words after the control,
                 nothing ("sum"), or its number of characters ("length").
+            chat_template: put prompt and control in the tokenizer's chat template, each as the user's turn;
+                the options' texts begin the answer, without the space.
 
         A question with two options of the same text cannot be asked so: it is left out, named in the log, and
         counted in `skipped`. Raises `TaskError` where the options are no words of their own, and for an
@@ -328,6 +339,7 @@ class Task:
                 template=0,
                 texts=texts,
                 form="cloze",
+                chat_template=chat_template,
             )
             kept.setdefault(key, asked)
         if twice:

@@ -267,6 +267,7 @@ def load_task(
     limit: int | None = None,
     form: Form = "letters",
     normalise: Normalise = "unconditional",
+    chat_template: bool = False,
     data_dir: str | Path | None = None,
     wordings: str | Path | None = None,
     language: str | None = None,
@@ -289,7 +290,7 @@ def load_task(
         form: "letters" to answer with a label, as in the paper; "cloze" for the likelihood of the options'
             words (see `Task.cloze`; a table ``cloze`` of `wordings` replaces its prompt). Tasks of
             lm-evaluation-harness are cloze questions whatever is said here.
-        normalise: of the form "cloze", see `Task.cloze`.
+        normalise, chat_template: of the form "cloze", see `Task.cloze`.
         rows: at most this many rows of the same question, which differ in their wrong options alone.
         limit: this many questions, spread evenly over countries and templates.
         data_dir: a mirror of the Hub's data sets, ``<data_dir>/<org>/<name>/``; the variable
@@ -329,14 +330,26 @@ def load_task(
     if form not in get_args(Form):
         raise TaskError(f"form {form!r} is unknown{which(form, get_args(Form), 'forms are')}")
     if form == "cloze" and not theirs:
-        worded = given.get(CLOZE_TABLE, ())[:1]
-        check_blanks(CLOZE_TABLE, worded, frozenset({"question"}))
-        given_words = [worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else []
-        task = task.cloze(*given_words, normalise=normalise)
+        task = in_words(task, given, normalise=normalise, chat_template=chat_template)
     if split is not None:
         task = task.neuron_split() if split == "neuron" else task.test_split()
     task = task.rows(rows).limit(limit)
     return task.control() if control else task
+
+
+def in_words(task: Task, wordings: str | Path | Mapping[str, tuple[Wording, ...]] | None, **how: Any) -> Task:
+    """The task in the cloze form, with the plain prompt that a wordings file names, or its tables; the usual
+    one where it names none.
+
+    Args:
+        how: further arguments of `Task.cloze`.
+    """
+    if isinstance(wordings, (str, Path)):
+        wordings = read_wordings(wordings)
+    worded = (wordings or {}).get(CLOZE_TABLE, ())[:1]
+    check_blanks(CLOZE_TABLE, worded, frozenset({"question"}))
+    given = [worded[0].prompt, worded[0].control or CLOZE_CONTROL] if worded else []
+    return task.cloze(*given, **how)
 
 
 def _load_harness(name: str, options: Mapping[str, object]) -> Task:

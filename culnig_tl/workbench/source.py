@@ -319,18 +319,24 @@ class Source:
         """What P of a cloze question's options is made of: as it was when the neurons were scored."""
         return self.scores.metadata.get("normalise", "unconditional")
 
+    def as_scored(self, typed: Question) -> Question:
+        """A cloze question that was typed, asked as the neurons were scored."""
+        known = {"normalise": self.normalise, "chat_template": self._asked_as["chat_template"]}
+        return replace(typed, **known)
+
+    @property
+    def _asked_as(self) -> dict[str, Any]:
+        """What `load_task` is given so that questions are asked as they were when the neurons were scored."""
+        chat_template = self.scores.metadata.get("chat_template", False)
+        return {"form": self.form, "chat_template": chat_template, "wordings": self.wordings}
+
     @cached_property
     def task(self) -> Task:
         """The questions that cards show. Raises `TaskError` where the task cannot be loaded by its name."""
         task = self.given_task
         if task is None:
             try:
-                how: dict[str, Any] = {
-                    "form": self.form,
-                    "data_dir": self.data_dir,
-                    "wordings": self.wordings,
-                }
-                task = load_task(self._task_name, **how)
+                task = load_task(self._task_name, data_dir=self.data_dir, **self._asked_as)
             except TaskError as error:
                 raise TaskError(
                     f"the questions are missing: explore(..., task=load_task(...)); {error}"
@@ -346,7 +352,7 @@ class Source:
         """A few questions to start with; none where they would have to be fetched."""
         task, name = self.given_task, self._task_name
         if task is None and name in TASKS and TASKS[name].source == "package":
-            task = load_task(name, form=self.form, wordings=self.wordings)
+            task = load_task(name, **self._asked_as)
         if task is None:
             return ()
         if any(q.split == "test" for q in task):

@@ -10,7 +10,6 @@ import html
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -292,9 +291,8 @@ class Workbench(w.VBox):
     def _typed(self, text: str, labels: str, answer_prefix: str) -> Question:
         """What is typed, as a question; the task's own question if it is one of them word for word."""
         if self.source.form == "cloze":
-            asked = self._known.get((text.strip(), (), "")) or read_question(text, form="cloze")
-            same = asked.normalise == self.source.normalise
-            return asked if same else replace(asked, normalise=self.source.normalise)
+            asked = self._known.get((text.strip(), (), ""))
+            return asked or self.source.as_scored(read_question(text, form="cloze"))
         parts = labels.split(",") if "," in labels else labels.split()
         given = tuple(part.strip() for part in parts if part.strip())
         typed = read_question(text, labels=given, answer_prefix=answer_prefix)

@@ -272,9 +272,18 @@ def test_letters_have_the_fingerprint_that_they_had(name, mirror):
 @pytest.mark.parametrize("name", CHOICE)
 def test_the_fingerprint_of_cloze_is_of_every_field(name, mirror):
     task = loaded(name, mirror, form="cloze")
-    assert task.fingerprint == hashed(task, [f.name for f in fields(Question) if f.name != "normalise"])
+    later = ("normalise", "chat_template")
+    assert task.fingerprint == hashed(task, [f.name for f in fields(Question) if f.name not in later])
     assert task.fingerprint != task.normalised("sum").fingerprint
     assert task.fingerprint != loaded(name, mirror).fingerprint
+
+
+def test_a_chat_template_decides_the_fingerprint_of_cloze_alone(mirror):
+    given = {"chat_template": True, "limit": 2}
+    letters, cloze = (loaded("blend", mirror, limit=2, form=form) for form in ("letters", "cloze"))
+    assert loaded("blend", mirror, **given).fingerprint == letters.fingerprint
+    templated = loaded("blend", mirror, form="cloze", **given)
+    assert templated.chat_template and templated.fingerprint != cloze.fingerprint
 
 
 @pytest.mark.parametrize("changed", [{"texts": ("x", "z")}, {"stem": "other"}])
