@@ -7,7 +7,7 @@ JOBS   ?= 2
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo real test test-all test-tl39 fuzz lint docs wheel clean
+.PHONY: demo real test test-all test-tl39 fuzz lint course docs wheel clean
 
 demo: $(STAMP)  ## the whole study on the embedded model, into runs/toy
 	$(RUN)/culnig-tl run --model toy --output-dir runs/toy --overwrite
@@ -41,7 +41,10 @@ lint: $(STAMP)
 	$(RUN)/pyright --pythonpath $(RUN)/python
 	$(RUN)/lint-imports
 
-docs: $(STAMP)  ## the documentation, into build/docs
+course: $(STAMP)  ## executes the notebooks that changed, and stores their outputs, with pictures, in them
+	$(RUN)/python docs/course.py
+
+docs: course  ## the documentation, into build/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 wheel: $(STAMP)

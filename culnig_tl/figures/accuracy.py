@@ -55,7 +55,7 @@ def accuracy_bars(
             y=table["accuracy"],
             error_y=theme.error_bars(table["high"] - table["accuracy"], table["accuracy"] - table["low"]),
             name=name,
-            marker={"color": theme.PALETTE[number % len(theme.PALETTE)], "opacity": theme.muted(sizes)},
+            marker={"color": theme.setting_colour(name, number), "opacity": theme.muted(sizes)},
             hovertext=[_hover(name, str(group), table.loc[group].to_dict()) for group in groups],
             hoverinfo="text",
         )

@@ -17,7 +17,7 @@ from ..study.study import Study
 from . import theme
 from .values import given
 
-SET, RANDOM, RIVAL = theme.PALETTE[0], theme.PALETTE[5], theme.PALETTE[4]
+SET, RANDOM, RIVAL = theme.GENERAL, theme.RANDOM, theme.RIVAL
 
 
 @theme.literal
@@ -96,7 +96,8 @@ def _chart(
         showgrid=False,
         zeroline=False,
     )
-    below = {"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0}
+    axes = 40 + 62 * len(drops)  # pixels: the height less the margins
+    below = {"orientation": "h", "y": -54 / axes, "yanchor": "top", "x": 0}
     return figure.update_layout(legend=below, showlegend=True)
 
 

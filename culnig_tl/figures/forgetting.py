@@ -64,7 +64,7 @@ def _add_group(
     figure: go.Figure, number: int, group: str, rows: Any, places: dict[str, float], width: float
 ) -> None:
     """A group's marks and, for each task, a line at their mean."""
-    colour = theme.PALETTE[number % len(theme.PALETTE)]
+    colour = theme.setting_colour(group, number)
     symbol = theme.SYMBOLS[number % len(theme.SYMBOLS)]
     figure.add_scatter(
         x=[places[task] for task in rows["task"]],

@@ -137,7 +137,8 @@ def _overlaid(sets: list[_Counted], baseline: bool) -> go.Figure:
         vertical_spacing=0.24 / (len(sites) + 1),
     )
     for number, one in enumerate(sets):
-        colour, symbol = (choice[number % len(choice)] for choice in (theme.PALETTE, theme.SYMBOLS))
+        colour = theme.setting_colour(one.name, number)
+        symbol = theme.SYMBOLS[number % len(theme.SYMBOLS)]
         for row, site in enumerate(sites, start=1):
             figure.add_scatter(
                 x=np.arange(layers),

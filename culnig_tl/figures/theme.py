@@ -25,6 +25,8 @@ MAX_CELLS = 10_000
 """Cells and marks that one figure carries at most, so that a browser stays quick."""
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#F0E442")
 """Okabe and Ito's colours, told apart with any kind of colour blindness."""
+UNCHANGED, GENERAL, RANDOM, RIVAL = "#7F7F7F", "#0072B2", "#56B4E9", "#D55E00"
+"""What settings and sets look like wherever they stand beside each other."""
 SITE_COLOURS = {
     Site.MLP_GATE: "#0072B2",
     Site.MLP_UP: "#56B4E9",
@@ -144,6 +146,13 @@ def number(value: SupportsFloat, spec: str = ".4g") -> str:
 def numbers(values: np.ndarray, spec: str) -> np.ndarray:
     """The same of every number of an array."""
     return np.vectorize(lambda value: number(float(value), spec), otypes=[object])(values)
+
+
+def setting_colour(name: str, number: int) -> str:
+    """The colour of a setting or set by what its name begins with; of any other the palette's `number`."""
+    known = {"unchanged": UNCHANGED, "culture-general": GENERAL, "random": RANDOM, "rival": RIVAL}
+    found = (colour for beginning, colour in known.items() if name.lower().startswith(beginning))
+    return next(found, PALETTE[number % len(PALETTE)])
 
 
 def muted(counts: Iterable[float]) -> list[float]:

@@ -171,7 +171,23 @@ class Forgetting:
         if {"top", "matched"} <= set(self.after):
             for task, culture in self.culture.items():
                 if culture and task != self.trained:
-                    text += f" On {task} {_compared(self.against(task))}."
+                    text += f" On {task} {_compared(self.against(task))}{self._control(task)}."
+        return text
+
+    def _control(self, task: str) -> str:
+        """The same difference on the tasks without culture, as part of a sentence about a cultural one."""
+        others = [name for name, culture in self.culture.items() if not culture and name != self.trained]
+        if not others:
+            return ""
+        excess = {name: self.against(name).excess for name in others}
+        said = (
+            f"{abs(points):.1f} {'more' if points > 0 else 'less'} on {name}"
+            for name, points in excess.items()
+        )
+        text = f"; of the tasks without culture {', '.join(said)}"
+        beyond = self.against(task)
+        if beyond.excess_low > 0 and max(excess.values()) >= beyond.excess:
+            text += ", so it is not culture alone that loses more"
         return text
 
     def __str__(self) -> str:
