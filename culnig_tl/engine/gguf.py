@@ -6,11 +6,14 @@ was quantised.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import mmap
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +101,29 @@ def check_file(path: Path) -> Header:
         told = f"scales its rotary positions ({header.scaled}), which transformers leaves out of GGUF"
         raise ModelError(f"{path} {told}: load the checkpoint that the file was made from")
     return header
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """While it lasts, transformers reads what a file says of itself once, not for the configuration and the
+    tokenizer each: it makes an array of every token of the vocabulary, which takes seconds."""
+    from transformers import modeling_gguf_pytorch_utils as theirs
+
+    read = theirs.load_gguf_checkpoint
+    known: dict[str, Any] = {}
+
+    def remembered(path: str, return_tensors: bool = False, **how: Any) -> Any:
+        if return_tensors:
+            return read(path, return_tensors=True, **how)
+        if path not in known:
+            known[path] = read(path, **how)
+        return copy.deepcopy(known[path])  # its readers take things out
+
+    theirs.load_gguf_checkpoint = remembered
+    try:
+        yield
+    finally:
+        theirs.load_gguf_checkpoint = read
 
 
 def hash_of(path: Path) -> str:
