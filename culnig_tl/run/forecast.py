@@ -22,7 +22,7 @@ from ..engine.probe import bytes_per_token, tokens_that_fit
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..study.config import RIVAL, StudyConfig
-from ..study.sampling import PASSES, part_of, questions_expected
+from ..study.sampling import part_of, questions_expected
 from ..tasks import Task
 from .asking import with_parts
 from .pieces import Questions, is_random, settings_of
@@ -72,7 +72,15 @@ class Forecast:
     @property
     def passes(self) -> float:
         """Questions that are asked in all settings together, as a multiple of one unchanged evaluation."""
-        asked = self.table.loc[self.table["pass"] != "score"]
+        return self._passes("ask") + self.random_passes
+
+    @property
+    def random_passes(self) -> float:
+        """The same of the random sets alone."""
+        return self._passes("ask random sets")
+
+    def _passes(self, kind: str) -> float:
+        asked = self.table.loc[self.table["pass"] == kind]
         once = self.table.loc[self.table["pass"] == "ask", "questions"].sum()
         return float((asked["questions"] * asked["times"]).sum() / once)
 
@@ -106,8 +114,8 @@ class Forecast:
             text += f"; with --random-questions all {every.passes:.1f}, about {duration(every.seconds)}"
         if self.expected:
             text += (
-                f"\n        that random sets take {PASSES} of these passes is an expectation: their first set"
-                " tells, and where it changes few answers they take less"
+                f"\n        that random sets take {self.random_passes:.1f} of these passes is an expectation:"
+                " their first set tells, and where it changes few answers they may take less"
             )
         return (
             f"{text}\nmemory: {gib(self.weights)} of weights, {gib(self.sums)} of sums, about"
