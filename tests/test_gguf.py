@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,8 @@ from culnig_tl.engine.memory import check_memory, parameter_count
 from culnig_tl.errors import ModelError
 from culnig_tl.finetuning import bake
 from culnig_tl.finetuning.weights import checkpoint_folder
+from culnig_tl.run import forecast
+from culnig_tl.study.config import TOY_CONFIG
 
 from . import families, gguf_files
 from .helpers import difference, invoked, score
@@ -84,6 +87,38 @@ def test_what_lies_beside_a_file_is_not_its_own(plain, tmp_path):
     path = gguf_files.write(tmp_path / "model.gguf", plain("llama"))
     assert load_tokenizer(str(path)).chat_template is None
     assert load_plain(str(path), torch.float32).config.hidden_size == gguf_files.SHAPE["hidden_size"]
+
+
+def test_a_file_is_read_once_for_configuration_and_tokenizer(written, monkeypatch):
+    from transformers import modeling_gguf_pytorch_utils as theirs
+
+    read, calls = theirs.load_gguf_checkpoint, []
+
+    def counted(path, return_tensors=False, **how):
+        calls.append(return_tensors)
+        return read(path, return_tensors=return_tensors, **how)
+
+    monkeypatch.setattr(theirs, "load_gguf_checkpoint", counted)
+    load_model(written("llama"), device="cpu")
+    assert calls.count(False) <= 1
+    assert theirs.load_gguf_checkpoint is counted
+
+
+@pytest.mark.parametrize("family", list(gguf_files.MODELS))
+def test_a_forecast_takes_a_model_of_the_files_shapes(family, written, monkeypatch):
+    """Time and memory do not depend on what weights are: they are not dequantised for them."""
+    path, seen = str(written(family)), []
+
+    def taken(config, model, questions):
+        seen.append(model)
+        raise InterruptedError
+
+    monkeypatch.setattr(forecast, "forecast", taken)
+    with pytest.raises(InterruptedError):
+        forecast.forecast_study(replace(TOY_CONFIG, model=path, device="cpu", limit=4))
+    found, known = describe(seen[0]), describe(load_model(path, device="cpu"))
+    assert (found.layers, found.widths, found.dtype) == (known.layers, known.widths, known.dtype)
+    assert seen[0](TOKENS).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", [Kind.Q8_0, Kind.Q4_0])

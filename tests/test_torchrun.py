@@ -21,23 +21,22 @@ MODEL = ["--model", "toy", "--device", "cpu", "--limit", "23", "--batch-size", "
 PATIENCE = 300.0
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_score_and_evaluate_are_those_of_one_process(count, tmp_path):
+def test_score_and_evaluate_are_those_of_one_process(tmp_path):
+    """Five batches among two; `test_distributed` has three processes."""
     score = ["score", *MODEL, "--task", "miniculture", "-o"]
     evaluate = ["evaluate", *MODEL, "--tasks", "miniculture,minicommonsense", "-o"]
     for words, name, once in ((score, "scores", "miniculture"), (evaluate, "answers", "Asked:")):
         assert ended(command(*words, str(tmp_path / f"{name} 1")), PATIENCE)[0] == 0
-        code, printed, said = ended(torchrun(count, *words, str(tmp_path / f"{name} {count}")), PATIENCE)
+        code, printed, said = ended(torchrun(2, *words, str(tmp_path / f"{name} 2")), PATIENCE)
         assert code == 0, said
         assert printed.count(once) == 1, "one process prints"
     assert (
-        difference(NeuronScores.load(tmp_path / f"scores {count}"), NeuronScores.load(tmp_path / "scores 1"))
-        < 1e-6
+        difference(NeuronScores.load(tmp_path / "scores 2"), NeuronScores.load(tmp_path / "scores 1")) < 1e-6
     )
-    one, many = (EvaluationResult.load(tmp_path / f"answers {n}") for n in (1, count))
+    one, many = (EvaluationResult.load(tmp_path / f"answers {n}") for n in (1, 2))
     assert many.table.equals(one.table), "exactly"
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"{name} {n}" for name in ("scores", "answers") for n in (1, count)
+        f"{name} {n}" for name in ("scores", "answers") for n in (1, 2)
     }
 
 

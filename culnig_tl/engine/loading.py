@@ -176,6 +176,22 @@ def load_plain(
     return model
 
 
+def with_random_weights(source: str, dtype: torch.dtype, *, revision: str | None = None) -> Any:
+    """A Hugging Face model of a checkpoint's shapes: for measuring time and memory, which weights do not
+    decide, where reading them takes long.
+
+    No code that comes with the checkpoint is run. Raises `ModelError` as `load_plain` does.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with _opened(source, revision) as (place, where):
+            config = pretrained(AutoConfig, place, **where)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    except CAUSES as error:
+        raise ModelError(explain(error, source, revision, "cannot load")) from error
+
+
 @contextmanager
 def _opened(source: str, revision: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """What transformers loads from, and the arguments that say where in it.

@@ -10,7 +10,7 @@ import importlib
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -26,6 +26,7 @@ from ..defaults import TOY
 from ..errors import ModelError, ScoreError
 from ..hub import cache_where_offline
 from ..io import first_line
+from . import gguf
 from .loading import (
     ADAPTER,
     adapter_base,
@@ -189,7 +190,7 @@ def load_model(
         label = source
     revised: str | None = None
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with _quiet(label == TOY):
+    with _quiet(label == TOY), gguf.read_once() if gguf.is_gguf(source) else nullcontext():
         if hf_model is not None:
             _check_brought(hf_model, device, dtype, device_map)
             if label == TOY:

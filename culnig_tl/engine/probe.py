@@ -74,6 +74,14 @@ def probe_gradients(
     return Probe(native=False, padding=not wrong, bytes_per_token=size)
 
 
+def bytes_per_token(model: HookedModel, sites: Sequence[Site], tokens: Sequence[int]) -> float:
+    """Activations that a pass with a backward one keeps, by one of these tokens; nothing else is tried."""
+    alone, _ = _alone_and_padded(model, tokens, None)
+    with native_attention(model) as possible:
+        pass
+    return _attempt(model, sites, possible, len(tokens), *alone)[1]
+
+
 @torch.no_grad()
 def probe_forward(
     model: HookedModel, names: Iterable[str], tokens: Sequence[int], *, width: int | None = None

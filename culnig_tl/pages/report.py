@@ -312,11 +312,12 @@ def facts(study: Study) -> list[tuple[str, str]]:
 
 
 def _of_random_sets(study: Study) -> str:
-    """What random sets were asked, task by task."""
+    """What random sets were asked, task by task, and by how much one set's drop errs so."""
     parts = study.info.get("random_questions", {})
+    errors = study.random_errors()
     said = [
-        f"{part['questions']:,} of {study.info['tasks'][task]['questions']:,} of {task} "
-        f"({part['clusters']:,} clusters)"
+        f"{part['questions']:,} of {study.info['tasks'][task]['questions']:,} of {task}"
+        f" ({part['clusters']:,} clusters; one set's drop has a standard error of {errors[task]:.1f} points)"
         for task, part in parts.items()
         if part["questions"] < study.info["tasks"][task]["questions"]
     ]

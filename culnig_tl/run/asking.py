@@ -14,16 +14,22 @@ from typing import Any
 
 from ..data.neurons import NeuronSet
 from ..progress import StudyBar
-from ..study.config import UNCHANGED, StudyConfig
-from ..study.sampling import about_parts, least_part, part_of, parts_known, questions_needed
+from ..study.config import RANDOM, UNCHANGED, StudyConfig
+from ..study.sampling import (
+    about_parts,
+    least_part,
+    part_of,
+    parts_known,
+    parts_needed,
+    questions_expected,
+    spread_of,
+)
 from ..study.study import Study
 from ..tasks import Task
 from .pieces import Pieces, Questions, is_random
 
 PART = "random_questions"
 """What a study's record calls the questions that random sets are asked."""
-EXPECTED = 2_000
-"""Questions per task that random sets are taken to need until it is known."""
 SCORING = 3
 """A question that is scored takes about as long as so many that are asked: a backward pass is twice a forward
 one."""
@@ -52,7 +58,7 @@ def ask_settings(
         neurons = _neurons(study, setting)
         study.results[setting] = pieces.ask_first(setting, asked, neurons, progress=advance)
         if is_random(setting) and study.config.random_questions == "auto" and not pieces.questions.random:
-            pieces.questions = replace(pieces.questions, random=_needed(study, setting, first, pieces))
+            pieces.questions = replace(pieces.questions, random=_needed(study, setting, pieces))
             study.info[PART] = about_parts(pieces.questions.random)
             bar.total(cost(pieces.questions, settings))
             decided()
@@ -83,11 +89,11 @@ def with_parts(questions: Questions, config: StudyConfig, known: Mapping[str, An
 def cost(questions: Questions, settings: Sequence[str]) -> float:
     """What a study's passes count for together, in characters that are read."""
     scored = SCORING * sum(len(task) * each([task]) for task in questions.scored.values())
-    total = float(scored)
+    total, expected = float(scored), questions_expected(questions.asked, sets=sum(map(is_random, settings)))
     for setting in settings:
         for task in questions.of(setting):
             unknown = is_random(setting) and not questions.random
-            total += (min(EXPECTED, len(task)) if unknown else len(task)) * each([task])
+            total += (min(expected, len(task)) if unknown else len(task)) * each([task])
     return total
 
 
@@ -96,13 +102,11 @@ def each(tasks: Sequence[Task]) -> float:
     return sum(len(q.prompt) for task in tasks for q in task) / max(1, sum(map(len, tasks)))
 
 
-def _needed(study: Study, setting: str, first: Sequence[Task], pieces: Pieces) -> tuple[Task, ...]:
+def _needed(study: Study, setting: str, pieces: Pieces) -> tuple[Task, ...]:
     """The parts of the tasks that random sets are asked, from what the first of these sets costs."""
-    unchanged, random = study.results[UNCHANGED], study.results[setting]
-    return tuple(
-        part_of(task, max(len(least), questions_needed(unchanged, random, task)), seed=study.config.seed)
-        for task, least in zip(pieces.questions.asked, first)
-    )
+    unchanged, random, asked = study.results[UNCHANGED], study.results[setting], pieces.questions.asked
+    spreads = [spread_of(unchanged, random, task.name) for task in asked]
+    return parts_needed(asked, spreads, sets=len(RANDOM) * study.config.random_sets, seed=study.config.seed)
 
 
 def _neurons(study: Study, setting: str) -> NeuronSet | None:

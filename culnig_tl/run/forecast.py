@@ -13,16 +13,18 @@ import pandas as pd
 import torch
 
 from ..data.neurons import SITES
+from ..engine import gguf
 from ..engine.cloze import asked_of
-from ..engine.memory import gib
-from ..engine.models import HookedModel, describe, device_of
-from ..engine.probe import probe_gradients, tokens_that_fit
+from ..engine.loading import load_tokenizer, with_random_weights
+from ..engine.memory import check_memory, gib
+from ..engine.models import HookedModel, describe, device_of, load_model, pick_device, pick_dtype
+from ..engine.probe import bytes_per_token, tokens_that_fit
 from ..method.evaluation import evaluate
 from ..method.score import score_neurons
 from ..study.config import RIVAL, StudyConfig
-from ..study.sampling import part_of
+from ..study.sampling import part_of, questions_expected
 from ..tasks import Task
-from .asking import EXPECTED, with_parts
+from .asking import with_parts
 from .pieces import Questions, check_model, is_random, settings_of
 from .pipeline import load
 
@@ -30,7 +32,7 @@ TIMED = {"cpu": (192, 3), "cuda": (65_536, 4), "mps": (8_192, 3)}
 """Device -> (tokens in a batch that is timed, how many such batches), after a first one that warms up."""
 LONGEST = 2.0
 """Seconds after which no further batch is timed, once one is."""
-COUNTED = 256
+COUNTED = 128
 """Questions of a task whose tokens are counted: the rest is taken to have as many to a character."""
 _ROW, _FIGURE = 60, 5_000_000
 """Bytes of a row of answers in Parquet, and of a figure with Plotly's script in it."""
@@ -70,7 +72,15 @@ class Forecast:
     @property
     def passes(self) -> float:
         """Questions that are asked in all settings together, as a multiple of one unchanged evaluation."""
-        asked = self.table.loc[self.table["pass"] != "score"]
+        return self._passes("ask") + self.random_passes
+
+    @property
+    def random_passes(self) -> float:
+        """The same of the random sets alone."""
+        return self._passes("ask random sets")
+
+    def _passes(self, kind: str) -> float:
+        asked = self.table.loc[self.table["pass"] == kind]
         once = self.table.loc[self.table["pass"] == "ask", "questions"].sum()
         return float((asked["questions"] * asked["times"]).sum() / once)
 
@@ -104,8 +114,8 @@ class Forecast:
             text += f"; with --random-questions all {every.passes:.1f}, about {duration(every.seconds)}"
         if self.expected:
             text += (
-                f"\n        that random sets need {EXPECTED:,} questions per task is an expectation: how many"
-                " they do, their first set tells"
+                f"\n        that random sets take {self.random_passes:.1f} of these passes is an expectation:"
+                " their first set tells, and where it changes few answers they may take less"
             )
         return (
             f"{text}\nmemory: {gib(self.weights)} of weights, {gib(self.sums)} of sums, about"
@@ -114,10 +124,23 @@ class Forecast:
 
 
 def forecast_study(config: StudyConfig) -> Forecast:
-    """Loads a study's questions and model, and forecasts what it will take."""
+    """Loads a study's questions and model, and forecasts what it will take.
+
+    Weights in a GGUF file are not dequantised for it, which would take longer than all the rest: time and
+    memory are those of random ones of the same shapes.
+    """
     check_model(config)
     questions = Questions.load(config)
-    return forecast(config, load(config), questions)
+    if not gguf.is_gguf(config.model) or config.device_map is not None:
+        return forecast(config, load(config), questions)
+    check_memory(config.model, device=config.device, dtype=config.dtype, revision=config.revision)
+    where = pick_device(config.device)
+    with gguf.read_once():
+        alike = with_random_weights(
+            config.model, pick_dtype(config.dtype, where), revision=config.revision
+        ).to(where)
+        tokenizer = load_tokenizer(config.model, revision=config.revision)
+    return forecast(config, load_model(config.model, hf_model=alike, tokenizer=tokenizer), questions)
 
 
 def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> Forecast:
@@ -128,7 +151,8 @@ def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> F
     expected = config.random_questions == "auto" and random > 0
     parts = questions.random or questions.asked
     if expected:
-        parts = tuple(part_of(task, min(EXPECTED, len(task)), seed=config.seed) for task in questions.asked)
+        count = questions_expected(questions.asked, sets=random)
+        parts = tuple(part_of(task, count, seed=config.seed) for task in questions.asked)
         expected = any(len(part) < len(task) for part, task in zip(parts, questions.asked))
     culture, first = questions.scored["neuron"], questions.asked[0]
     scoring, asking = _speed(model, culture, score_neurons), _speed(model, first, evaluate)
@@ -150,7 +174,7 @@ def forecast(config: StudyConfig, model: HookedModel, questions: Questions) -> F
     sums = {name: 4 * neurons * max(1, len(task.countries)) for name, task in questions.scored.items()}
     least = min(culture, key=lambda q: len(q.prompt))
     (shortest,) = asked_of(model, replace(culture, questions=(least,))).prompts
-    per_token = probe_gradients(model, SITES, shortest.tokens).bytes_per_token or 0.0
+    per_token = bytes_per_token(model, SITES, shortest.tokens)
     asked = table.loc[table["pass"] != "score"]
     answers = int((asked["questions"] * asked["times"]).sum()) * _ROW
     return Forecast(

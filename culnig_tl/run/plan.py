@@ -24,11 +24,11 @@ from ..engine.checkpoint import SAVE_EVERY
 from ..engine.identity import MODEL_PARTS, differing, identity, model_identity
 from ..errors import CulnigError, StudyError
 from ..method.ablation import operation_name
-from ..study.config import RIVAL, UNCHANGED, StudyConfig, check_config
+from ..study.config import RANDOM, RIVAL, UNCHANGED, StudyConfig, check_config
 from ..study.folder import PARTS, PLAN, RECORD, StudyFolder, check_info, part_name, read_record
-from ..study.sampling import about_parts
+from ..study.sampling import about_parts, questions_expected
 from ..study.study import Study
-from .asking import EXPECTED, PART, with_parts
+from .asking import PART, with_parts
 from .pieces import (
     SCORE_SETTINGS,
     Pieces,
@@ -80,7 +80,7 @@ def pieces_of(config: StudyConfig, asked: Sequence[str], scored: Sequence[str]) 
 
 def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = False) -> list[Piece]:
     """Writes a study's record and the lists of its pieces, in ``plan/``. The model is not loaded, so nothing
-    tells how many questions random sets need: left open, it is `EXPECTED` per task.
+    tells how many questions random sets need: left open, it is `questions_expected`.
 
     Raises `StudyError` where the folder holds another study, or the model would have to be tried first.
     """
@@ -89,11 +89,13 @@ def write_plan(config: StudyConfig, folder: str | Path, *, overwrite: bool = Fal
     form = form_asked(config)
     if form is None:
         raise StudyError("a plan cannot try the model: say --form letters or --form cloze")
+    questions = Questions.load(config)
     if config.random_questions == "auto":
-        config = replace(config, random_questions=EXPECTED)
+        count = questions_expected(questions.asked, sets=len(RANDOM) * config.random_sets)
+        config = replace(config, random_questions=count)
     place = StudyFolder(Path(folder).resolve(), asdict(config))
     with place.opened(resume=not overwrite, overwrite=overwrite):
-        questions = with_parts(Questions.load(config), config, {})
+        questions = with_parts(questions, config, {})
         if not place.resumed:
             info = {**questions.info(), "form": {"form": form, "why": "asked for"}, "versions": versions()}
             place.start(info | ({PART: about_parts(questions.random)} if questions.random else {}))

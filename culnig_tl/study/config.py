@@ -113,7 +113,8 @@ class StudyConfig(Shares, Asking, ModelConfig):
     """Random sets of each kind: matched by count, as in the paper, and by count in every site and layer."""
     random_questions: int | Literal["auto", "all"] = "auto"
     """Questions per task that random sets are asked, in whole clusters spread over the countries: a number,
-    all, or as many as give one set's drop a standard error of half a point, at least 300 (auto)."""
+    all, or as many as give one set's drop a standard error of half a point, at least 300, and no more than
+    all random sets together can be asked in two passes over the questions (auto)."""
     seed: int = 0
     """Seed of the first random set, the others follow, and of the questions that random sets are asked."""
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from .. import io
@@ -22,6 +23,7 @@ from .comparison import in_first_half, task_drop
 from .config import GENERAL, RANDOM, RIVAL, SPECIFIC, UNCHANGED, StudyConfig, config_from
 from .findings import Findings, TaskDrops
 from .folder import own_files, read_record
+from .sampling import error_of, spread_of
 
 
 @dataclass
@@ -83,6 +85,20 @@ class Study:
             raise StudyError(f"no answers to {task!r}{which(task, self.info['tasks'], 'this study asked')}")
         random = [self.results[setting] for setting in self.random_settings(match)]
         return task_drop(self.results[UNCHANGED], self.results[GENERAL], random, task)
+
+    def random_errors(self) -> dict[str, float]:
+        """Task -> points: the standard error of one random set's drop on the questions that it was asked, as
+        an estimate of that on all of them; the root of the mean square over the sets."""
+        unchanged, found = self.results[UNCHANGED], {}
+        random = [self.results[name] for match in RANDOM for name in self.random_settings(match)]
+        for task in self.info["tasks"] if random else ():
+            whole = int((unchanged.table["task"] == task).sum())
+            errors = [
+                error_of(spread_of(unchanged, result, task), int((result.table["task"] == task).sum()), whole)
+                for result in random
+            ]
+            found[task] = float(np.sqrt(np.mean(np.square(errors))))
+        return found
 
     def drop_against_rival(self, task: str) -> Drop:
         """What suppressing the culture-general neurons costs on a task, against as many of the rival's

@@ -24,7 +24,7 @@ from culnig_tl.method.ablation import ablation_hooks
 from culnig_tl.run.forecast import forecast_study
 from culnig_tl.run.pieces import Questions, settings_of
 from culnig_tl.study.config import StudyConfig
-from culnig_tl.study.sampling import LEAST, LEAST_CLUSTERS, STANDARD_ERROR, least_part, part_of
+from culnig_tl.study.sampling import PASSES, error_of, parts_needed
 
 from .. import families
 from . import shapes
@@ -38,21 +38,21 @@ needs_model = pytest.mark.skipif(not (MODEL and DATA), reason="CULNIG_SMOLLM2 na
 
 @needs_data
 def test_passes_over_the_questions_of_the_default_study():
-    """By the share of answers that one random set changes: what half a point needs, were rows independent."""
+    """By the share of answers that one random set changes, were rows independent."""
     config = StudyConfig(data_dir=DATA)
     tasks = Questions.load(config).asked
     whole, settings = sum(map(len, tasks)), settings_of(config, rival=True)
     print(f"\n{whole:,} questions, {len(settings)} settings: {len(settings)} passes with all questions")
     for changed in (0.01, 0.02, 0.03, 0.05, 0.1, 0.16):
-        parts = []
-        for task in tasks:
-            endless = changed / (STANDARD_ERROR / 100) ** 2
-            count = max(len(least_part(task)), int(endless / (1 + endless / len(task))))
-            parts.append(len(part_of(task, count)))
-        passes = 3 + 2 * config.random_sets * sum(parts) / whole
-        print(f"{changed:.0%} of the answers change: {parts} questions of random sets, {passes:.1f} passes")
-    least = [len(least_part(task)) for task in tasks]
-    print(f"at least ({LEAST} questions, {LEAST_CLUSTERS} clusters): {least}")
+        spread = 100 * changed**0.5
+        parts = parts_needed(tasks, [spread] * len(tasks), sets=2 * config.random_sets)
+        passes = 3 + 2 * config.random_sets * sum(map(len, parts)) / whole
+        errors = [error_of(spread, len(part), len(task)) for part, task in zip(parts, tasks)]
+        print(
+            f"{changed:.0%} of the answers change: {[len(part) for part in parts]} questions of random sets,"
+            f" {passes:.1f} passes; standard error of one set's drop {max(errors):.1f} points"
+        )
+        assert passes <= 3 + PASSES
 
 
 @needs_model
@@ -69,27 +69,29 @@ def test_a_dry_run(limit):
 
 @pytest.mark.parametrize("tokens", [32, 96])
 def test_several_settings_in_one_batch_against_one_after_the_other(tmp_path, tokens):
-    """The same questions in eight settings: eight passes, or one pass with a mask for each row."""
+    """The same questions in eight settings: eight passes, or one pass with a mask for each row; batches of as
+    many rows. Seconds of processor, so that a busy machine does not decide; the two take turns."""
     shapes.build("llama", "smaller").save_pretrained(tmp_path)
     families.tokenizer().save_pretrained(tmp_path)
     model = load_model(tmp_path, device="cpu", dtype="float32")
     prompts = Asked.of(model, shapes.questions(16, tokens)).prompts
     sets = [_some(model, seed) for seed in range(8)]
     tokenizer, lengths = tokenizer_of(model), [len(p.tokens) for p in prompts]
+    hooks = [ablation_hooks(model, neurons, in_place=True) for neurons in sets]
 
     def apart(size: int) -> list[torch.Tensor]:
-        """Each setting with `size` questions in a batch."""
+        """Each setting by itself."""
         found = []
-        for neurons in sets:
-            with model.hooks(fwd_hooks=ablation_hooks(model, neurons, in_place=True)):
+        for of_set in hooks:
+            with model.hooks(fwd_hooks=of_set):
                 for index in plan_batches(lengths, size):
                     found.append(last_logits(model, *pad([prompts[i] for i in index], tokenizer, CPU)))
         return found
 
     def together(size: int) -> list[torch.Tensor]:
-        """All settings of `size` questions in a batch."""
+        """All settings of `size` / 8 questions in a batch, or of one."""
         found = []
-        for index in plan_batches(lengths, size):
+        for index in plan_batches(lengths, max(1, size // len(sets))):
             rows = [prompts[i] for i in index]
             with model.hooks(fwd_hooks=_masks(model, sets, len(rows))):
                 found.append(last_logits(model, *pad(rows * len(sets), tokenizer, CPU)))
@@ -97,13 +99,14 @@ def test_several_settings_in_one_batch_against_one_after_the_other(tmp_path, tok
 
     print()
     with torch.no_grad():
-        one, other = torch.cat(apart(16)), torch.cat(together(16))
+        one, other = torch.cat(apart(16)), torch.cat(together(128))
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-        for size in (1, 4, 16):
-            times = [_seconds(lambda run=run, size=size: run(size)) for run in (apart, together)]
+        for size in (1, 8, 16):
+            turns = [(_seconds(apart, size), _seconds(together, size)) for _ in range(3)]
+            times, ratio = np.median(turns, axis=0), float(np.median([b / a for a, b in turns]))
             print(
-                f"{tokens} tokens, {size} questions in a batch: {times[0]:.2f} s one setting after the other,"
-                f" {times[1]:.2f} s together, {times[1] / times[0]:.2f} x"
+                f"{tokens} tokens, {size} rows in a batch ({max(size, 8)} together): {times[0]:.2f} s one"
+                f" setting after the other, {times[1]:.2f} s together, {ratio:.2f} x"
             )
 
 
@@ -129,11 +132,8 @@ def _masks(model, sets: list[NeuronSet], rows: int) -> list[tuple[str, Callable]
     return hooks
 
 
-def _seconds(run: Callable[[], None], times: int = 3) -> float:
-    run()
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return min(found)
+def _seconds(run: Callable[[int], object], size: int) -> float:
+    """Of processor."""
+    began = time.process_time()
+    run(size)
+    return time.process_time() - began
