@@ -13,26 +13,30 @@ view      the widget that ties them together
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import html
+import sys
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.neurons import NeuronSet
-from ..data.scores import NeuronScores
-from ..engine.models import HookedModel
 from ..errors import StudyError
-from ..study.study import Study
-from ..tasks.question import Task
 
 if TYPE_CHECKING:
+    from ..data.neurons import NeuronSet
+    from ..data.scores import NeuronScores
+    from ..engine.models import HookedModel
+    from ..study.study import Study
+    from ..tasks.question import Task
     from .view import Workbench
 
 __all__ = ["explore"]
 
 
 def explore(
-    study_or_scores: Study | NeuronScores,
+    study_or_scores: Study | NeuronScores | str | Path,
     *,
+    control: NeuronScores | None = None,
     model: HookedModel | None = None,
     neurons: NeuronSet | Mapping[str, NeuronSet] | None = None,
     task: Task | None = None,
@@ -40,19 +44,22 @@ def explore(
 ) -> Workbench:
     """An interactive view of a study or of scores: heatmap, neuron cards, and a bench to ablate neurons.
 
-        view = explore(run_study())
+        view = explore("runs/toy")
         view                      # choose, click, ask
         view.selection            # a NeuronSet: goes into ablate() and evaluate() as it is
         view.selection = neurons  # and the other way round
 
     Args:
-        study_or_scores: what `run_study` or `Study.load` returns, or what `score_neurons` returns.
+        study_or_scores: a study's folder, or the name of one that comes with the package; what `run_study` or
+            `Study.load` returns; or what `score_neurons` returns. Of a folder, the scores and sets are read,
+            which is quick, and not the answers.
+        control: of scores: those of the control, which are subtracted. A study has its own.
         model: the loaded model that it was made with. The embedded toy is loaded when it is first needed; no
             other model ever is: without it the view shows what scores alone can show, and says so.
         neurons: more sets to choose from; the first is the one chosen at the start.
         task: the questions that cards show; by default the task that the scores come from, loaded by name.
         questions: how many of them are read for the cards, spread evenly over countries. Each costs a forward
-            and a backward pass, once.
+            and a backward pass, once, in the background: what is asked meanwhile comes first.
 
     Scores of cloze questions are explored in that form and with their normalisation: questions are answered
     by their options' words, and `labels` and `answer_prefix` are ignored.
@@ -63,21 +70,51 @@ def explore(
         `answers`.
 
     Raises:
-        StudyError: neither a study nor scores, or the packages of the extra ``notebooks`` are missing.
-        ModelError, NeuronError, TaskError: a model or sets of another shape than the scores, a count below 1,
-            questions in another form than those that were scored.
+        StudyError: neither a study nor scores, a folder without one, or the packages of the extra
+            ``notebooks`` are missing.
+        ModelError, NeuronError, ScoreError, TaskError: a model, sets or a control of another shape than the
+            scores, a count below 1, questions in another form than those that were scored.
     """
-    given: Any = study_or_scores  # in a notebook nothing has checked its type
-    if not isinstance(given, (Study, NeuronScores)):
-        raise StudyError(
-            "explore() takes a Study (run_study, Study.load) or NeuronScores (score_neurons), "
-            f"not an object of type {type(study_or_scores).__name__}"
-        )
     packages = {"ipywidgets": "ipywidgets", "anywidget": "anywidget", "PIL": "pillow"}
     missing = [package for name, package in packages.items() if find_spec(name) is None]
     if missing:
         raise StudyError(f"explore() needs {' and '.join(missing)}: pip install 'culnig-tl[notebooks]'")
-    from .source import Source
-    from .view import Workbench
+    named = str(study_or_scores) if isinstance(study_or_scores, (str, Path)) else "the workbench"
+    opened = _sign_of_life(f"opening {named} …")
+    try:
+        from ..data.scores import NeuronScores
+        from ..study.study import Study
+        from .source import Source
+        from .view import Workbench
 
-    return Workbench(Source.of(study_or_scores, model=model, neurons=neurons, task=task, questions=questions))
+        given: Any = study_or_scores  # in a notebook nothing has checked its type
+        if not isinstance(given, (Study, NeuronScores, str, Path)):
+            raise StudyError(
+                "explore() takes a study (its folder, or what run_study and Study.load return) or "
+                f"NeuronScores (score_neurons), not an object of type {type(given).__name__}"
+            )
+        return Workbench(
+            Source.of(
+                study_or_scores,
+                control=control,
+                model=model,
+                neurons=neurons,
+                task=task,
+                questions=questions,
+            )
+        )
+    finally:
+        opened()
+
+
+def _sign_of_life(text: str) -> Callable[[], object]:
+    """Says in a notebook, at once, what is going on: in a fresh kernel the libraries alone take seconds to
+    import. Returns what takes the words away."""
+    from_notebook = sys.modules.get("IPython")
+    shell = from_notebook.get_ipython() if from_notebook is not None else None
+    if getattr(shell, "kernel", None) is None:
+        return lambda: None
+    from IPython.display import HTML, display
+
+    shown = display(HTML(f"<div>{html.escape(text)}</div>"), display_id=True)
+    return (lambda: None) if shown is None else (lambda: shown.update(HTML("")))

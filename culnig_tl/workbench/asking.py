@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -158,17 +158,31 @@ def _read_cloze(text: str) -> Question:
     return Task(TYPED, (typed,)).cloze()[0]
 
 
+class Known:
+    """What one question after another tells about the unchanged model, so that it need not be asked twice."""
+
+    def __init__(self) -> None:
+        self.one_row: bool | None = None
+        """Whether the options of a cloze question may stand in one row (`engine.cloze.one_row`)."""
+        self.before: tuple[Question, Answered] | None = None
+        """The last question and its answer."""
+
+
 @torch.no_grad()
 def ask(
     model: HookedModel,
     question: Question,
     neurons: NeuronSet,
     operation: str = UNCHANGED,
+    known: Known | None = None,
 ) -> Answers:
     """Asks a question with the model unchanged, and with neurons suppressed or enhanced.
 
     The prompt is encoded like every task's: chat template, one BOS, labels as the tokens that follow in
     context; of a cloze question the plain prompt and each option's words.
+
+    Args:
+        known: of this model, from the questions before; kept up to date.
 
     Raises:
         PromptError: a label that is not one token, an option that becomes none, or a prompt longer than the
@@ -179,7 +193,8 @@ def ask(
     if operation not in OPERATIONS:
         raise NeuronError(f"unknown operation {operation!r}: use one of {', '.join(OPERATIONS)}")
     try:
-        tokens, answered = _asked(model, question)
+        known = Known() if known is None else known
+        tokens, answered = _asked(model, question, known)
     except PromptError as error:  # a person need not be told that the question is the one that was typed
         raise PromptError(re.sub(rf"^task '{TYPED}'(, question '{TYPED}')?: ", "", str(error))) from error
     longest = context_length(model)
@@ -189,7 +204,9 @@ def ask(
         )
     changed = operation != UNCHANGED and len(neurons) > 0
     with frozen(model):
-        before = after = answered()
+        if known.before is None or known.before[0] != question:
+            known.before = question, answered()
+        before = after = known.before[1]
         if changed:
             with ablate(model, neurons, scale=SCALES[operation]):
                 after = answered()
@@ -207,12 +224,14 @@ def ask(
     )
 
 
-def _asked(model: HookedModel, question: Question) -> tuple[Sequence[int], Callable[[], Answered]]:
+def _asked(
+    model: HookedModel, question: Question, known: Known
+) -> tuple[Sequence[int], Callable[[], Answered]]:
     """The question's tokens (of a cloze question the longest row), and what asks it."""
     tokenizer = tokenizer_of(model)
     if question.form == "cloze":
         (cloze,) = encode_cloze(tokenizer, [question])
-        return cloze.tokens, lambda: _weighed(model, cloze)
+        return cloze.tokens, lambda: _weighed(model, cloze, known)
     if question.options:
         (prompt,) = encode(tokenizer, [question])
         return prompt.tokens, lambda: _answered(model, prompt.tokens, prompt.option_tokens)
@@ -220,9 +239,11 @@ def _asked(model: HookedModel, question: Question) -> tuple[Sequence[int], Calla
     return row, lambda: _answered(model, row, ())
 
 
-def _weighed(model: HookedModel, prompt: ClozePrompt) -> Answered:
+def _weighed(model: HookedModel, prompt: ClozePrompt, known: Known) -> Answered:
     """P of every option's words among the options'."""
-    p = asking(model, one_row(model, [prompt])).ask().p[0].cpu()
+    if known.one_row is None:
+        known.one_row = one_row(model, [prompt])[0].one_row
+    p = asking(model, [replace(prompt, one_row=known.one_row)]).ask().p[0].cpu()
     if p.isnan().any():
         raise ScoreError(f"the model's answer is NaN in {describe(model).dtype}")
     return Answered(labels=tuple(p.tolist()), top=())

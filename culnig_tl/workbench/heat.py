@@ -18,17 +18,25 @@ from plotly.subplots import make_subplots
 from ..data.neurons import NeuronSet, Site
 from ..figures import theme
 from ..figures.values import SCORE_UNIT, country_label
+from . import page
+from .page import EMPTY
+from .panes import COLUMN
 from .reading import Key
 from .source import ALL, SELECTION, Choice, Source
 
-CELLS = 120
-"""Cells per layer, over all panels: each about eight pixels wide."""
+CELLS = 80
+"""Cells per layer, over all panels: each about six pixels wide where two columns share 1,000."""
+HEIGHT = 560
+"""Pixels: with what stands above, a view is 800 at most."""
+DOT, RING = "#3490C8", "#009E73"
+"""Single neurons, and what stands around the chosen one: to be seen on a light page and on a dark one."""
 DOTS = 600
 """Single neurons drawn below, the strongest."""
 OFFERED = 60
 """Neurons of a clicked cell that are offered, the strongest first."""
-EMPTY = "#E4E7EA"
-"""Where the set has no neuron; white is a score of 0."""
+
+
+_MARGIN = {"t": 34, "b": 44, "l": 52, "r": 8}
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,11 @@ class Drawn:
         return tuple(panel.site for panel in self.panels)
 
     @property
+    def gaps(self) -> bool:
+        """Whether there are cells without a neuron of the set."""
+        return any(not np.isfinite(panel.cells).all() for panel in self.panels)
+
+    @property
     def empty(self) -> bool:
         """Whether the set has no neuron here."""
         return not any(np.isfinite(panel.values).any() for panel in self.panels)
@@ -118,9 +131,9 @@ def draw(source: Source, choice: Choice, selection: NeuronSet, neuron: Key | Non
     cell = "one neuron" if size == 1 else f"up to {size:,}, in the colour of the score farthest from 0"
     small = f"{theme.plural(count, 'neuron')}; a cell is {cell}"
     if len(drawn) and drawn.max() > reach:
-        small += f"<br>colours end at ±{reach:.2g}, scores at ±{drawn.max():.2g}"
+        small += f"; the farthest score is {theme.number(drawn.max(), '.2g')} from 0"
     if {Site.ATTN_Q, Site.ATTN_K} & set(sites):
-        small += f"<br>{theme.CAUTION}"
+        small += f". {theme.CAUTION}"
     return Drawn(panels, layer, reach or 1.0, what[0].upper() + what[1:], small, neuron)
 
 
@@ -164,7 +177,9 @@ class Heatmap:
         self._clicked = clicked
         self._live: dict[tuple[Site, ...], go.FigureWidget] = {}
         self.drawn = drawn
-        self.box = ipywidgets.VBox(layout={"width": "100%"})  # a VBox stretches its child
+        self.heading = ipywidgets.HTML(layout={"width": "100%"})
+        self.box = ipywidgets.VBox(layout={**COLUMN})  # a VBox stretches its children
+        self.box.add_class("culnig-map")
         self.show(drawn)
 
     @property
@@ -179,14 +194,17 @@ class Heatmap:
             figure = _frame(drawn)
             _fill(figure, drawn)
             live = self._live[drawn.sites] = go.FigureWidget(figure)
+            whole: Any = live  # it is drawn again when the cell's width changes
+            whole._config = {**whole._config, "responsive": True}
             for trace in cast(Any, live.data)[: 2 * len(drawn.sites)]:
                 trace.on_click(self._on_click)
         else:
             with live.batch_update():
                 _fill(live, drawn)
         self.drawn = drawn
-        if self.box.children != (live,):
-            self.box.children = (live,)
+        self.heading.value = page.wrap(page.heading(drawn))
+        if self.box.children != (self.heading, live):
+            self.box.children = (self.heading, live)
 
     def _on_click(self, trace: Any, points: Any, state: Any) -> None:
         if not points.xs:  # plotly tells every trace of a click on one of them
@@ -204,7 +222,8 @@ class Heatmap:
 def _frame(drawn: Drawn) -> go.Figure:
     """Panels, axes and empty traces: cells, dots, rings around the chosen neuron's cell and its dot."""
     n, layers = len(drawn.panels), len(drawn.panels[0].values)
-    above, below = min(max(26 * layers, 190), 560), 150
+    below, gap = 130, 34
+    above = HEIGHT - _MARGIN["t"] - _MARGIN["b"] - below - gap
     widths = [panel.values.shape[1] for panel in drawn.panels]
     figure = make_subplots(
         rows=2,
@@ -212,16 +231,16 @@ def _frame(drawn: Drawn) -> go.Figure:
         shared_xaxes=True,
         shared_yaxes=True,
         row_heights=[above, below],
-        vertical_spacing=44 / (above + below + 44),
+        vertical_spacing=gap / (above + below + gap),
         horizontal_spacing=0.02,
-        column_widths=[max(0.12, width / sum(widths)) for width in widths],
+        column_widths=[max(0.14, width / sum(widths)) for width in widths],
         subplot_titles=[str(site) for site in drawn.sites],
     )
     columns = range(1, n + 1)
     for column in columns:
         figure.add_heatmap(hoverinfo="text", coloraxis="coloraxis", xgap=1, ygap=2, row=1, col=column)
-    dot = {"size": 7, "color": theme.PALETTE[0], "opacity": 0.75}
-    ring = {"symbol": "circle-open", "size": 17, "color": theme.INK, "line": {"width": 3}}
+    dot = {"size": 7, "color": DOT, "opacity": 0.85}
+    ring = {"symbol": "circle-open", "size": 17, "color": RING, "line": {"width": 3}}
     for row, marker, hover in ((2, dot, "text"), (1, ring, "skip"), (2, ring, "skip")):
         for column in columns:
             marks = go.Scatter(
@@ -229,32 +248,32 @@ def _frame(drawn: Drawn) -> go.Figure:
             )
             figure.add_trace(marks, row=row, col=column)
     axis, _ = theme.coloraxis(np.array([-1.0, 1.0]), SCORE_UNIT)
-    template: Any = theme.TEMPLATE
-    bar = template.layout.coloraxis.colorbar.to_plotly_json()
-    bar |= {"title": {"text": "score<br>per cluster<br> "}, "len": 0.9, "nticks": 5}
     figure.update_layout(
         template=theme.TEMPLATE,
-        height=above + below + 204,
-        coloraxis={**axis, "colorbar": bar},
+        height=HEIGHT,
+        coloraxis={**axis, "colorbar": None, "showscale": False},  # the heading shows them
         hovermode="closest",
         dragmode="zoom",
-        margin={"t": 118, "b": 56, "l": 64, "r": 20},
+        margin=_MARGIN,
+        paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor=EMPTY,
         autosize=True,
-        modebar={"remove": ["select2d", "lasso2d"]},
+        modebar={"remove": ["select2d", "lasso2d"], "bgcolor": "rgba(0,0,0,0)"},
     )
     theme.panel_titles(figure)
     plain: dict[str, Any] = {"showgrid": False, "zeroline": False, "tickangle": 0}
     for column, width in zip(columns, widths):
-        figure.update_xaxes(
-            range=[-0.5, width - 0.5], nticks=3 + 6 * width // sum(widths), **plain, col=column
-        )
-        figure.update_xaxes(title_text="neuron", row=2, col=column)
+        wide = width > 0.3 * sum(widths)
+        ticks = (
+            {"nticks": 5} if wide else {"tickvals": [width // 2]}
+        )  # a narrow panel has room for one number
+        figure.update_xaxes(range=[-0.5, width - 0.5], **ticks, **plain, col=column)
+    figure.update_xaxes(title_text="neuron", row=2, col=1)
     figure.update_yaxes({**theme.layer_axis(layers), "title": None, "showgrid": False}, row=1)
     figure.update_yaxes(title_text="layer", row=1, col=1)
     figure.update_yaxes(nticks=4, row=2)
     theme.say(figure, "")
-    figure.layout.annotations[-1].y = 0.75  # over the cells
+    figure.layout.annotations[-1].update(y=0.75, bgcolor="rgba(0,0,0,0)")  # over the cells
     return figure
 
 
@@ -287,8 +306,6 @@ def _fill(figure: go.Figure | go.FigureWidget, drawn: Drawn) -> None:
     figure.layout[f"yaxis{n + 1}"].title.text = f"layer {drawn.layer}<br>score"
     figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax = -drawn.reach, drawn.reach
     figure.layout.annotations[-1].text = "this set has no neurons here" if drawn.empty else ""
-    small = f"<span style='font-size:13px;color:{theme.FAINT}'>{drawn.small}</span>"
-    figure.layout.title.text = f"{theme.escape(drawn.title)}<br>{small}"
 
 
 def _json(cells: np.ndarray) -> list[list[float | None]]:

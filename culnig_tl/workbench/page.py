@@ -7,11 +7,12 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from plotly.colors import sample_colorscale
+from plotly.colors import get_colorscale, sample_colorscale
 
 from ..data.neurons import NeuronSet
 from ..data.scores import NO_COUNTRY
@@ -20,8 +21,10 @@ from ..figures.prompts import CONTROL, QUESTION, shown
 from ..figures.values import SCORE_UNIT, country_label
 from ..tasks.question import Question
 from .asking import Answers
-from .heat import EMPTY, Drawn
 from .reading import Key, TokenScores
+
+if TYPE_CHECKING:
+    from .heat import Drawn
 
 _OF_WORDS = "P(answer) is that of the right option's words among all options'."
 _OF_CONTROL = (
@@ -29,28 +32,35 @@ _OF_CONTROL = (
     "the question), whose likelihood is subtracted. There too orange raises P(answer): it makes the right "
     "option's words less likely without the question, or those of other options more likely."
 )
+EMPTY = "#E4E7EA"
+"""Where the set has no neuron; white is a score of 0."""
 BEFORE, AFTER = "#7F8C99", "#D55E00"
+ONE_COLUMN = 6
+"""Countries that are listed in one column; more stand in two, to leave room for the questions."""
 _WARM, _COLD = (213, 94, 0), (0, 114, 178)
 """Above 0 and below it, as in the figures; they can be told apart with any kind of colour blindness."""
+_INK, _FAINT = f"var(--jp-ui-font-color1, {theme.INK})", f"var(--jp-ui-font-color2, {theme.FAINT})"
+_GAP = f"var(--jp-layout-color2, {EMPTY})"
+_LINE = "var(--jp-border-color2, #c9d1d9)"
 STYLE = f"""<style>
-.culnig {{ font-family: Helvetica, Arial, sans-serif; font-size: 13px; line-height: 1.45;
-    color: var(--jp-ui-font-color1, #222); }}
-.culnig h3 {{ font-size: 17px; margin: 0 0 2px; }}
-.culnig h4 {{ font-size: 13px; margin: 12px 0 4px; }}
-.culnig .small {{ color: var(--jp-ui-font-color2, {theme.FAINT}); font-size: 12px; }}
-.culnig .chip {{ border: 1px solid #9aa5b1; border-radius: 9px; padding: 0 8px; margin-right: 4px;
+.culnig {{ font-family: Helvetica, Arial, sans-serif; font-size: 13px; line-height: 1.45; color: {_INK}; }}
+.culnig h3 {{ font-size: 17px; margin: 0 0 2px; color: {_INK}; }}
+.culnig h4 {{ font-size: 13px; margin: 10px 0 4px; color: {_INK}; }}
+.culnig h4 .small {{ font-weight: normal; }}
+.culnig .small {{ color: {_FAINT}; font-size: 12px; }}
+.culnig .chip {{ border: 1px solid {_FAINT}; border-radius: 9px; padding: 0 8px; margin-right: 4px;
     white-space: nowrap; font-size: 12px; }}
 .culnig .bars {{ display: grid; grid-template-columns: max-content 1fr max-content; gap: 2px 8px;
     align-items: center; }}
+.culnig .halves {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0 20px; align-items: start; }}
+.culnig .halves .bars {{ font-size: 12px; line-height: 1.2; gap: 1px 6px; }}
 .culnig .bar {{ position: relative; height: 13px; background: rgba(127,140,153,.15); }}
 .culnig .bar i {{ position: absolute; top: 0; bottom: 0; }}
 .culnig .num {{ text-align: right; font-variant-numeric: tabular-nums; }}
-.culnig .question {{ border-left: 3px solid #c9d1d9; padding: 1px 0 1px 8px; margin: 6px 0; }}
+.culnig .question {{ border-left: 3px solid {_LINE}; padding: 1px 0 1px 8px; margin: 6px 0; }}
 .culnig .tokens {{ line-height: 1.75; }}
-.culnig .tokens span {{ border-radius: 3px; padding: 1px 2px; margin: 0 1px; color: #111;
-    white-space: pre-wrap; }}
-.culnig .tokens span.peak {{ outline: 2px solid #444; }}
-.culnig .tokens span.plain {{ color: inherit; }}
+.culnig .tokens span {{ border-radius: 3px; padding: 1px 2px; margin: 0 1px; white-space: pre-wrap; }}
+.culnig .tokens span.peak {{ outline: 2px solid {_FAINT}; }}
 .culnig .parts {{ display: grid; grid-template-columns: max-content 1fr 1fr; gap: 0 10px;
     align-items: baseline; }}
 .culnig .parts .all {{ grid-column: 2 / -1; }}
@@ -58,11 +68,24 @@ STYLE = f"""<style>
 .culnig td, .culnig th {{ padding: 1px 8px 1px 0; text-align: left; }}
 .culnig td.num, .culnig th.num {{ text-align: right; padding: 1px 12px 1px 0; }}
 .culnig .two {{ display: flex; flex-wrap: wrap; gap: 4px 36px; }}
-.culnig code {{ background: rgba(127,140,153,.16); padding: 0 3px; white-space: pre; }}
+.culnig code {{ background: rgba(127,140,153,.16); color: {_INK}; padding: 0 3px; white-space: pre; }}
 .culnig .key i {{ display: inline-block; width: 11px; height: 11px; margin: 0 4px 0 10px; }}
+.culnig .scale i {{ display: inline-block; width: 90px; height: 10px; margin: 0 6px; }}
 .culnig-wrong {{ border-left: 4px solid #D55E00; padding: 4px 10px; margin: 2px 0;
     background: rgba(213,94,0,.09); }}
+.culnig-map .js-plotly-plot .main-svg {{ background: transparent !important; }}
+.culnig-map .js-plotly-plot .bglayer .bg {{ fill: {_GAP} !important; }}
+.culnig-map .js-plotly-plot svg text {{ fill: {_INK} !important; }}
+.culnig-map .js-plotly-plot .hoverlayer text {{ fill: #fff !important; }}
+.culnig-map .js-plotly-plot .hoverlayer .hovertext path {{ fill: #333 !important; stroke: #888 !important; }}
+.culnig-map .js-plotly-plot .gridlayer path {{ stroke: {_LINE} !important; }}
+.culnig-map .widget-html {{ height: auto; }}
+.culnig-column > * {{ flex-shrink: 0; }}
+.culnig-bench {{ border-top: 1px solid {_LINE}; }}
+.culnig-card {{ overflow-y: auto !important; flex: 1 1 200px !important; min-height: 200px; }}
+.culnig-answered {{ overflow-y: auto !important; max-height: 160px; flex: 0 1 auto !important; }}
 </style>"""
+"""Colours are the page's own where it has a theme, as JupyterLab: light text on a dark page."""
 
 
 def wrap(*parts: str) -> str:
@@ -90,23 +113,26 @@ def selection(neurons: NeuronSet) -> str:
 # -------------------------------------------------------------------------------------------- a neuron's card
 
 
-def card_head(key: Key, rank: tuple[int, int, float], sets: Sequence[str]) -> str:
-    """Name, rank and sets of a neuron."""
+def card_head(key: Key, rank: tuple[int, int, float], tags: Mapping[str, str]) -> str:
+    """Name, rank and sets of a neuron: each set with what it says of a neuron to be in it."""
     place, size, score = rank
     pool = "MLP" if key[0].startswith("mlp") else "attention"
     chips = (
-        "".join(f"<span class='chip'>{html.escape(name)}</span>" for name in sets)
-        or "<span class='small'>in none of the sets</span>"
+        "".join(
+            f"<div class='small'><span class='chip'>{html.escape(name)}</span> {html.escape(meaning)}</div>"
+            for name, meaning in tags.items()
+        )
+        or "<div class='small'>in none of the sets</div>"
     )
     return (
         f"<h3>{html.escape(key[0])}, layer {key[1]}, neuron {key[2]}</h3>"
-        f"<div class='small'>{score:.3g} {SCORE_UNIT} over all countries: "
-        f"rank {place:,} of {size:,} {pool} neurons</div><div>{chips}</div>"
+        f"<div class='small'>{theme.number(score)} {SCORE_UNIT} over all countries: "
+        f"rank {place:,} of {size:,} {pool} neurons</div>{chips}"
     )
 
 
 def country_bars(scores: Mapping[str, float]) -> str:
-    """Scores by country, around a common 0."""
+    """Scores by country in their order, around a common 0; many of them in two columns."""
     values = list(scores.values())
     low, high = min(0.0, *values), max(0.0, *values)
     span = (high - low) or 1.0
@@ -118,12 +144,14 @@ def country_bars(scores: Mapping[str, float]) -> str:
         name = html.escape(country_label(country))
         bar = f"<i style='left:{left:.2f}%;width:{width:.2f}%;background:{colour}'></i>"
         rows.append(
-            f"<span>{name}</span><span class='bar' title='{name}: {value:.4g}'>{bar}</span>"
-            f"<span class='num'>{value:.{places}f}</span>"
+            f"<span>{name}</span><span class='bar' title='{name}: {theme.number(value)}'>{bar}</span>"
+            f"<span class='num'>{theme.number(value, f'.{places}f')}</span>"
         )
     title = "Score" if tuple(scores) == (NO_COUNTRY,) else "Score by country"
-    note = f"{SCORE_UNIT}, control subtracted where there is one"
-    return f"{_heading(title, note)}<div class='bars'>{''.join(rows)}</div>"
+    half = len(rows) if len(rows) <= ONE_COLUMN else -(-len(rows) // 2)
+    columns = [f"<div class='bars'>{''.join(part)}</div>" for part in (rows[:half], rows[half:]) if part]
+    kind = "halves" if len(columns) > 1 else ""
+    return f"{_heading(title, SCORE_UNIT)}<div class='{kind}'>{''.join(columns)}</div>"
 
 
 def questions(found: Sequence[TokenScores], note: str) -> str:
@@ -134,7 +162,8 @@ def questions(found: Sequence[TokenScores], note: str) -> str:
         about = f"{html.escape(top.question.country)}, " if top.question.country else ""
         parts.append(
             f"<div class='question'><div class='small'>{about}answer {html.escape(_right(top.question))}, "
-            f"P(answer) {top.p_answer:.3f}, P × attribution {top.weighted:.3g}</div>{tokens(scores)}</div>"
+            f"P(answer) {top.p_answer:.3f}, P × attribution {theme.number(top.weighted, '.3g')}</div>"
+            f"{tokens(scores)}</div>"
         )
     if found:
         parts.append(
@@ -189,17 +218,18 @@ def _spans(scores: TokenScores) -> list[str]:
     spans = []
     for i, (text, value) in enumerate(zip(scores.tokens, scores.values.tolist())):
         share = abs(value) / reach
-        kind = " class='peak'" if i == peak else "" if share >= 0.02 else " class='plain'"
+        kind = " class='peak'" if i == peak else ""
         colour = _rgb(_WARM if value >= 0 else _COLD, 0.75 * share) if share >= 0.02 else "transparent"
-        spans.append(f"<span{kind} style='background:{colour}' title='{value:+.3g}'>{shown(text)}</span>")
+        title = theme.number(value, "+.3g")
+        spans.append(f"<span{kind} style='background:{colour}' title='{title}'>{shown(text)}</span>")
     return spans
 
 
 def promoted(table: pd.DataFrame, gated: bool) -> str:
     """Tokens that the neuron's output raises and lowers."""
     ordered = sorted(zip(table["token"].astype(str), table["logit"].astype(float)), key=lambda row: -row[1])
-    up = [(token, f"{logit:+.2f}") for token, logit in ordered if logit > 0]
-    down = [(token, f"{logit:+.2f}") for token, logit in reversed(ordered) if logit < 0]
+    up = [(token, theme.number(logit, "+.2f")) for token, logit in ordered if logit > 0]
+    down = [(token, theme.number(logit, "+.2f")) for token, logit in reversed(ordered) if logit < 0]
     note = "its output direction through the unembedding, without later layers"
     note += "; a gated neuron writes this times the sign of its activation" if gated else ""
     tables = _tokens_table("raises", "logit", up) + _tokens_table("lowers", "logit", down)
@@ -310,8 +340,18 @@ def static(drawn: Drawn, neurons: NeuronSet | None, about: str) -> str:
     if neurons is not None and len(neurons):
         rows = neurons.top(20).to_html(index=False, border=0, float_format="{:.4g}".format)
         table = f"<h4>{html.escape(str(neurons))}</h4>{rows}"
-    title = f"<h3>{html.escape(drawn.title)}</h3>"
-    return wrap(STYLE, title, small(about), f"<div class='small'>{drawn.small}</div>", _picture(drawn), table)
+    return wrap(STYLE, small(about), heading(drawn), _picture(drawn), table)
+
+
+def heading(drawn: Drawn) -> str:
+    """What stands over the heatmap: its title, its colours, and what else there is to know."""
+    stops = ", ".join(str(colour) for _, colour in get_colorscale(theme.DIVERGING))
+    empty = f"<i style='background:{_GAP};width:11px'></i>no neuron of the set" if drawn.gaps else ""
+    ends = [theme.number(end, ".2g") for end in (-drawn.reach, drawn.reach)]
+    bar = f"{ends[0]}<i style='background:linear-gradient(90deg, {stops})'></i>{ends[1]}"
+    scale = f"<div class='small scale'>{SCORE_UNIT}: {bar} {empty}</div>"
+    title = f"<h4 style='font-size:15px'>{html.escape(drawn.title)}</h4>"
+    return f"{title}<div class='small'>{drawn.small}</div>{scale}"
 
 
 def _picture(drawn: Drawn) -> str:
@@ -341,8 +381,7 @@ def _picture(drawn: Drawn) -> str:
     return (
         f"<svg viewBox='0 0 {width} {bottom + 8}' width='100%' style='max-width:{width}px' font-size='12' "
         f"fill='currentColor' role='img' aria-label='heatmap: layer by neuron'>{''.join(parts)}</svg>"
-        "<div class='small'>blue below 0, white 0, red above; grey: no neuron of the set; "
-        f"colours end at ±{drawn.reach:.3g} ({SCORE_UNIT})</div>"
+        "<div class='small'>blue below 0, white 0, red above</div>"
     )
 
 

@@ -15,8 +15,11 @@ from .asking import OPERATIONS
 from .reading import Key
 
 WIDE = {"width": "100%"}
+ROW = {"width": "100%", "flex_flow": "row wrap", "align_items": "center"}
 LABELLED = {"description_width": "initial"}
-_PANE = {"flex": "1 1 440px", "min_width": "0", "padding": "0 14px 0 0"}
+COLUMN = {"flex": "1 1 380px", "min_width": "0"}
+"""Of two columns side by side, or one above the other where a cell is too narrow."""
+_PANE = {"width": "100%", "padding": "0 4px 0 0"}
 NORMALISED: Mapping[str, str] = {
     "unconditional": "less that of the same words without the question",
     "sum": "summed over their tokens",
@@ -60,8 +63,10 @@ class CardPane(w.VBox):
         hint = page.small("Click a cell of the heatmap, or a dot below it: the neuron's card appears here.")
         self.head, self.questions, self.promoted = (w.HTML(layout=WIDE) for _ in range(3))
         self.head.value = page.wrap(hint)
-        row = w.HBox([self.offered, *self.buttons], layout={"flex_flow": "row wrap"})
+        row = w.HBox([self.offered, *self.buttons], layout=ROW)
         super().__init__([row, self.head, self.questions, self.promoted], layout=_PANE)
+        self.add_class("culnig-card")
+        self.add_class("culnig-column")
         self.enable(False)
 
     def offer(self, keys: Sequence[Key]) -> None:
@@ -86,7 +91,6 @@ class Bench(w.VBox):
     def __init__(
         self,
         view: t.HasTraits,
-        status: w.HTML,
         *,
         compared: str | None,
         ask: Act,
@@ -96,15 +100,16 @@ class Bench(w.VBox):
     ) -> None:
         """`example` gets a question that was picked. `compared` is the normalisation of cloze questions, of
         which nothing but the text is typed; None where a label answers."""
-        self.selected = w.HTML(layout=WIDE)
+        self.selected = w.HTML(layout={"flex": "1 1 180px"})
         self.examples = w.Dropdown(description="Example", layout=WIDE, style=LABELLED)
         self.examples.observe(
             lambda change: isinstance(change["new"], Question) and example(change["new"]), "value"
         )
         self.answered = w.HTML(layout=WIDE)
-        switch = w.ToggleButtons(options=OPERATIONS, style={"button_width": "104px"})
+        self.answered.add_class("culnig-answered")
+        switch = w.ToggleButtons(options=OPERATIONS, style={"button_width": "96px"})
         hint = "A question, and its options on lines of their own:\nA. first\nB. second"
-        typed = w.Textarea(placeholder=hint, rows=6, continuous_update=False, layout=WIDE)
+        typed = w.Textarea(placeholder=hint, rows=4, continuous_update=False, layout=WIDE)
         lazily: dict[str, Any] = {"continuous_update": False, "style": LABELLED}
         labels = w.Text(
             description="Labels", placeholder="from the lines A. B. C.", layout={"width": "45%"}, **lazily
@@ -127,17 +132,17 @@ class Bench(w.VBox):
         asking.button_style = "primary"
         super().__init__(
             [
-                self.selected,
-                w.HBox([button("Select all shown", take), button("Clear", clear)]),
-                switch,
+                w.HBox([self.selected, button("Select all shown", take), button("Clear", clear)], layout=ROW),
                 self.examples,
                 typed,
-                w.HBox([labels, prefix]) if compared is None else in_words,
-                w.HBox([asking, status]),
+                w.HBox([labels, prefix], layout=WIDE) if compared is None else in_words,
+                w.HBox([asking, switch], layout=ROW),
                 self.answered,
             ],
-            layout=_PANE,
+            layout={**_PANE, "flex": "0 0 auto"},
         )
+        self.add_class("culnig-bench")
+        self.add_class("culnig-column")
 
     def offer(self, questions: Sequence[Question], title: str) -> None:
         """Questions to pick from, under a title."""
@@ -148,6 +153,11 @@ class Bench(w.VBox):
         self.examples.options = options
         self.examples.index = 0
         self.examples.layout.display = None if questions else "none"
+
+    def no_examples(self, reason: str) -> None:
+        """Says why there is nothing to pick from."""
+        self.offer((), reason[:110])
+        self.examples.layout.display = None
 
     def describe(self, neurons: NeuronSet) -> None:
         """Says how many neurons are selected."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,17 @@ from ..data.neurons import NeuronSet, Provenance, Site
 from ..data.scores import NO_COUNTRY, NeuronScores
 from ..defaults import TOY
 from ..engine.models import HookedModel, describe, load_model
-from ..errors import ModelError, NeuronError, ScoreError, TaskError
-from ..figures.values import per_cluster
+from ..errors import ModelError, NeuronError, ScoreError, StudyError, TaskError
+from ..figures.values import country_label, per_cluster
 from ..names import which
+from ..study.config import GENERAL, RIVAL, SPECIFIC, StudyConfig, config_from
+from ..study.folder import read_record
+from ..study.stored import FOLDER
 from ..study.study import Study
 from ..tasks import Question, Task, load_task
 from ..tasks.question import Form, Normalise
 from ..tasks.registry import TASKS
-from .reading import Key, Reader
+from .reading import Key, Questions, Reader
 from .twin import twin
 
 ALL = "all scored neurons"
@@ -30,6 +35,14 @@ FEW = 10_000
 """A model of up to so many neurons has them all read at once; of a larger one only the chosen set's are."""
 EXAMPLES = 12
 """Questions offered before a card names better ones."""
+
+
+MEANINGS = {
+    GENERAL: "among the highest scores of all countries together, and not needed for reading",
+    SPECIFIC: "among the highest scores of these countries, and higher there than elsewhere",
+    RIVAL: "found in the same way on {task}, which does not ask about culture",
+}
+"""Kind of a set -> what it says of a neuron to be in it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,37 @@ class Choice:
     country: str | None = None
     site: Site | None = None
     layer: int | None = None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The parts of a study that are explored: no answers."""
+
+    config: StudyConfig
+    scores: dict[str, NeuronScores]
+    neurons: dict[str, NeuronSet]
+
+
+def _of_study(study: Study) -> _Known:
+    return _Known(study.config, study.scores, study.neurons)
+
+
+def _of_folder(name: str | Path) -> _Known:
+    """Of a study's folder, or one that comes with the package: its answers, which take longest, are not read,
+    and need not be complete. Raises `StudyError` where no neuron is scored there."""
+    folder = FOLDER / name if isinstance(name, str) and (FOLDER / name).is_dir() else Path(name)
+    record = read_record(folder)
+    if record is None:
+        raise StudyError(f"{name} holds no study: no study.json in it")
+    scores = {
+        part: NeuronScores.load(path)
+        for part in ("neuron", "control")
+        if (path := folder / "scores" / f"{part}.safetensors").is_file()
+    }
+    if "neuron" not in scores:
+        raise StudyError(f"the study in {name} has not scored its neurons yet: run it again with --resume")
+    sets = {path.stem: NeuronSet.load(path) for path in sorted((folder / "neurons").glob("*.parquet"))}
+    return _Known(replace(config_from(record["config"]), data_dir=None), scores, sets)
 
 
 @dataclass
@@ -57,30 +101,43 @@ class Source:
     limit: int | None = None
     """Of the study's questions."""
     questions: int = 200
+    rival_task: str = ""
+    """What the rival's neurons were found on."""
+    _loading: Any = field(default_factory=threading.Lock)
+    """Held while questions are loaded."""
     _by_country: dict[str | None, dict[Site, np.ndarray]] = field(default_factory=dict)
     _readers: list[Reader] = field(default_factory=list)
 
     @classmethod
     def of(
         cls,
-        given: Study | NeuronScores,
+        given: Study | NeuronScores | str | Path,
         *,
+        control: NeuronScores | None = None,
         model: HookedModel | None = None,
         neurons: NeuronSet | Mapping[str, NeuronSet] | None = None,
         task: Task | None = None,
         questions: int = 200,
     ) -> Source:
-        """Of a study or scores; sets that are given as well come first. Raises as `explore` does."""
+        """Of a study, its folder, or scores; sets that are given as well come first. Raises as `explore`
+        does."""
         if questions < 1:
             raise TaskError(f"questions must be at least 1, not {questions}")
         extra = {neurons.provenance.kind: neurons} if isinstance(neurons, NeuronSet) else dict(neurons or {})
-        if isinstance(given, Study):
-            study, scores = given, given.scores["neuron"]
-            source = cls(scores, study.scores.get("control"), {**extra, **study.neurons})
-            source.data_dir, source.limit = study.config.data_dir, study.config.limit
-            source.wordings = study.config.wordings
+        if isinstance(given, NeuronScores):
+            source = cls(given, control, extra)
+        elif control is not None:
+            raise ScoreError("control= belongs to scores: a study has its own")
         else:
-            source = cls(given, None, extra)
+            known = _of_folder(given) if isinstance(given, (str, Path)) else _of_study(given)
+            first = [kind for kind in (GENERAL, SPECIFIC, RIVAL) if kind in known.neurons]
+            sets = {kind: known.neurons[kind] for kind in first} | known.neurons
+            source = cls(known.scores["neuron"], known.scores.get("control"), {**extra, **sets})
+            config = known.config
+            source.data_dir, source.limit, source.wordings = config.data_dir, config.limit, config.wordings
+            source.rival_task = config.rival_task or ""
+        if source.control is not None:
+            per_cluster(source.scores, source.control)  # raises where they do not belong together
         source.given_model, source.given_task, source.questions = model, task, questions
         for name in (ALL, SELECTION):
             if name in source.sets:
@@ -232,10 +289,27 @@ class Source:
         sets = {name: neurons for name, neurons in self.sets.items() if not name.startswith("random")}
         return [name for name, neurons in sets.items() if neuron in neurons.indices.get((site, layer), ())]
 
+    def tags(self, key: Key) -> dict[str, str]:
+        """The sets that hold a neuron (of a country-specific one with the countries) -> what that says."""
+        tags = {}
+        for name in self.sets_with(key):
+            neurons = self.sets[name]
+            kind, countries = neurons.provenance.kind, neurons.countries
+            if countries:
+                table = neurons.table
+                rows = table.loc[(table["site"] == key[0]) & (table["layer"] == key[1])]
+                mine = rows.loc[rows["neuron"] == key[2], "country"]
+                name += f": {', '.join(country_label(str(country)) for country in mine)}"
+            tags[name] = MEANINGS.get(kind, "a set that this view was given").format(
+                task=self.rival_task or "another task"
+            )
+        return tags
+
     def country_scores(self, key: Key) -> dict[str, float]:
-        """Country -> the neuron's score per cluster, control subtracted."""
+        """Country -> the neuron's score per cluster, control subtracted; the highest first."""
         site, layer, neuron = Site.parse(key[0]), key[1], key[2]
-        return {name: float(self.values(name)[site][layer, neuron]) for name in self.scores.countries}
+        found = {name: float(self.values(name)[site][layer, neuron]) for name in self.scores.countries}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def rank(self, key: Key) -> tuple[int, int, float]:
         """(rank, size, score) among the neurons of the pool, all countries together."""
@@ -331,33 +405,63 @@ class Source:
         return {"form": self.form, "chat_template": chat_template, "wordings": self.wordings}
 
     @cached_property
+    def _whole(self) -> Task:
+        """The task that the scores come from, as it was given or by its name."""
+        if self.given_task is not None:
+            return self.given_task
+        try:
+            return load_task(self._task_name, data_dir=self.data_dir, **self._asked_as)
+        except TaskError as error:
+            raise TaskError(
+                f"the questions are missing: explore(..., task=load_task(...)); {error}"
+            ) from error
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the questions are loaded, or come with the package: nothing has to be fetched for them."""
+        name = self._task_name
+        known = name in TASKS and TASKS[name].source == "package"
+        return self.given_task is not None or "_whole" in self.__dict__ or known
+
+    @cached_property
     def task(self) -> Task:
         """The questions that cards show. Raises `TaskError` where the task cannot be loaded by its name."""
-        task = self.given_task
-        if task is None:
-            try:
-                task = load_task(self._task_name, data_dir=self.data_dir, **self._asked_as)
-            except TaskError as error:
-                raise TaskError(
-                    f"the questions are missing: explore(..., task=load_task(...)); {error}"
-                ) from error
-            if any(q.split == "neuron" for q in task):
-                task = task.neuron_split().limit(self.limit)
+        with self._loading:
+            task = self._whole
+        if self.given_task is None and any(q.split == "neuron" for q in task):
+            task = task.neuron_split().limit(self.limit)
         if not len(task):
             raise TaskError(f"task {task.name!r} holds no question")
         return task.normalised(self.normalise).limit(self.questions)
 
     @cached_property
     def examples(self) -> tuple[Question, ...]:
-        """A few questions to start with; none where they would have to be fetched."""
-        task, name = self.given_task, self._task_name
-        if task is None and name in TASKS and TASKS[name].source == "package":
-            task = load_task(name, **self._asked_as)
-        if task is None:
-            return ()
+        """A few questions to start with. Raises `TaskError` where the task cannot be loaded by its name."""
+        with self._loading:
+            task = self._whole
         if any(q.split == "test" for q in task):
             task = task.test_split()
         return tuple(task.normalised(self.normalise).limit(EXAMPLES))
+
+    @cached_property
+    def asked(self) -> Questions:
+        """The questions that cards show, as the model takes them."""
+        return Questions(self.model, self.task)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model and the questions are."""
+        return "asked" in self.__dict__
+
+    @property
+    def one_row(self) -> bool | None:
+        """Whether the options of a cloze question may stand in one row of this model; None where that is not
+        known."""
+        return getattr(self.asked.prompts[0], "one_row", None) if self.ready else None
+
+    def get_ready(self) -> Questions:
+        """Loads what is not loaded yet. Raises as `model` and `task` do."""
+        return self.asked
 
     def reader(self, key: Key, choice: Choice, selection: NeuronSet) -> Reader:
         """What reads questions for a neuron, and for the others that are read with it; kept."""
@@ -374,5 +478,5 @@ class Source:
             keys = sorted(
                 chosen.keys() - {known for reader in self._readers for known in reader.neurons.keys()}
             )
-        self._readers.append(Reader(self.model, self.task, NeuronSet.from_indices(keys)))
+        self._readers.append(Reader(self.asked, NeuronSet.from_indices(keys)))
         return self._readers[-1]

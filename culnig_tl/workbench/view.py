@@ -1,16 +1,19 @@
-"""The widget: choices above, the heatmap, a neuron's card on the left, the bench on the right.
+"""The widget: choices above, the heatmap on the left, a neuron's card and the bench on the right.
 
-Work runs in two threads, one for pictures and one for the model; the latest request of a kind wins. State is
-in traits, as plain data: a cell reads, sets and observes the same values as the mouse does.
+Work runs in threads of its own: one for pictures, one for the model, and one in which questions are loaded.
+The latest request of a kind wins, and what is asked goes before what is read in the background. State is in
+traits, as plain data: a cell reads, sets and observes the same values as the mouse does.
 """
 
 from __future__ import annotations
 
 import html
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from time import perf_counter
+from functools import partial
+from time import perf_counter, sleep
 from typing import Any
 
 import ipywidgets as w
@@ -24,15 +27,23 @@ from ..names import which
 from ..study.config import UNCHANGED
 from ..tasks.question import Question
 from . import page
-from .asking import OPERATIONS, Answers, ask, option_lines, read_question, text_of
+from .asking import OPERATIONS, Answers, Known, ask, option_lines, read_question, text_of
 from .heat import Heatmap, draw
-from .panes import WIDE, Bench, CardPane, menu
-from .reading import Key, token_scores
+from .panes import COLUMN, ROW, WIDE, Bench, CardPane, menu
+from .reading import Key, Reader
 from .source import ALL, SELECTION, Choice, Source
 from .worker import Job, Show, Worker
 
+log = logging.getLogger(__name__)
+
 SHOWN = 5
 """Top questions on a card."""
+ASK, CARD, AHEAD = range(3)
+"""Ranks of what the model does: the lowest goes first."""
+ASK_AGAIN = 0.05
+"""Seconds between two looks whether the questions are loaded."""
+HEIGHT = "670px"
+"""Of the card and the bench together; each scrolls."""
 
 
 class Workbench(w.VBox):
@@ -63,6 +74,8 @@ class Workbench(w.VBox):
         self._screen = threading.RLock()
         self._pictures = Worker(self._failed, idle=self._ready, screen=self._screen)
         self._models = Worker(self._failed, idle=self._ready, screen=self._screen)
+        self._tasks = Worker(self._failed, idle=self._ready, screen=self._screen)
+        self._unchanged = Known()
         self._errors: dict[str, str] = {}
         self._since: float | None = None
         self._known: dict[tuple[str, tuple[str, ...], str], Question] = {}
@@ -73,14 +86,18 @@ class Workbench(w.VBox):
         self._id = uuid.uuid4().hex[:8]
         self._heat = Heatmap(draw(source, self.choice, self.selection, None), self._clicked)
         self._build()
-        self._offer(source.examples, "a question of the task")
-        if source.examples:
-            self._put(source.examples[0])
+        self._bench.offer((), "")
+        if source.at_hand:
+            self._show_examples(source.examples)
         self._bench.describe(self.selection)
         self.observe(self._redraw, ["set_name", "country", "site", "layer", "neuron"])
         self.observe(self._on_neuron, ["neuron"])
         self.observe(self._on_selection, ["selection"])
         self.observe(self._on_operation, ["operation"])
+        if not source.at_hand:
+            self._submit(self._tasks, "examples", self._find_examples)
+        if source.given_model is not None:
+            self._submit(self._models, "model", self._ahead, AHEAD)
 
     # ---------------------------------------------------------------------------------------------- from code
 
@@ -93,19 +110,28 @@ class Workbench(w.VBox):
         """Asks what is typed, or `question`, without waiting for the `answers` to appear."""
         if question is not None:
             self.question = question
+        self._unchanged.before = None  # asked by hand: both answers are new ones
+        self._ask()
+
+    def _ask(self) -> None:
         typed, neurons, operation = self._typing, self.selection, self.operation
 
         def job() -> Iterator[Show]:
             yield from self._load()
-            answers = ask(self.source.model, self._typed(*typed), neurons, operation)
+            self._unchanged.one_row = self._unchanged.one_row or self.source.one_row
+            answers = ask(self.source.model, self._typed(*typed), neurons, operation, self._unchanged)
             yield lambda: self._show_answers(answers)
 
-        self._submit(self._models, "asking", job)
+        self._submit(self._models, "asking", job, ASK)
+
+    @property
+    def _workers(self) -> tuple[Worker, ...]:
+        return self._pictures, self._models, self._tasks
 
     def wait(self, timeout: float = 60.0) -> None:
         """Waits until the view is ready. Raises `StudyError` if that takes longer than `timeout` seconds."""
         end = perf_counter() + timeout
-        for worker in (self._pictures, self._models):
+        for worker in self._workers:
             if not worker.wait(end - perf_counter()):
                 raise StudyError(f"the view is still working after {timeout:g} seconds")
 
@@ -153,8 +179,11 @@ class Workbench(w.VBox):
         source, scores = self.source, self.source.scores
         hide = f"<style>.culnig-static-{self._id} {{ display: none }}</style>"
         title = f"<h3>{html.escape(source.title)}</h3>"
-        head = w.HTML(page.wrap(page.STYLE, hide, title, page.small(source.about)), layout=WIDE)
-        self._status = w.HTML(layout={"min_width": "16em"})
+        title = w.HTML(
+            page.wrap(page.STYLE, hide, title, page.small(source.about)), layout={"flex": "1 1 20em"}
+        )
+        self._status = w.HTML(layout={"flex": "0 0 16em"})
+        head = w.HBox([title, self._status], layout=ROW)
         self._message = w.HTML(layout=WIDE)
         t.dlink((self, "error"), (self._message, "value"), page.message)
         sets = [(name, name) for name in (*source.sets, ALL, SELECTION)]
@@ -162,13 +191,12 @@ class Workbench(w.VBox):
         sites = [("all sites", ""), *((site.value, site.value) for site in scores.sites)]
         layers = [("follow the click", ""), *((str(layer), layer) for layer in range(scores.layers))]
         menus = [
-            menu(self, "set_name", "Set", sets, "270px"),
-            menu(self, "country", "Country", countries, "210px"),
-            menu(self, "site", "Site", sites, "150px"),
-            menu(self, "layer", "Layer", layers, "190px"),
+            menu(self, "set_name", "Set", sets, "230px"),
+            menu(self, "country", "Country", countries, "190px"),
+            menu(self, "site", "Site", sites, "130px"),
+            menu(self, "layer", "Layer", layers, "170px"),
         ]
-        row = {"flex_flow": "row wrap"}
-        choices = w.HBox([*menus, self._status], layout={**row, "align_items": "center"})
+        choices = w.HBox(menus, layout=ROW)
         self._card = CardPane(
             lambda key: self.set_trait("neuron", key),
             only=lambda: self._select(lambda: source.single(self._chosen())),
@@ -177,15 +205,18 @@ class Workbench(w.VBox):
         )
         self._bench = Bench(
             self,
-            self._status,
             compared=source.normalise if source.form == "cloze" else None,
             ask=self.ask,
             take=lambda: self._select(lambda: source.neurons_of(self.choice, self.selection)),
             clear=lambda: self._select(source.nothing),
             example=self._on_example,
         )
-        panes = w.HBox([self._card, self._bench], layout={**row, "align_items": "flex-start"})
-        self.children = (head, choices, self._message, self._heat.box, panes)
+        right = w.VBox([self._card, self._bench], layout={**COLUMN, "height": HEIGHT})
+        columns = w.HBox(
+            [self._heat.box, right], layout={**ROW, "align_items": "flex-start", "grid_gap": "16px"}
+        )
+        self.children = (head, choices, self._message, columns)
+        self.layout.width = "100%"
 
     # ------------------------------------------------------------------------------------------- what happens
 
@@ -217,7 +248,7 @@ class Workbench(w.VBox):
         choice, selection = self.choice, self.selection
 
         def scores() -> Iterator[Show]:
-            head = page.card_head(key, self.source.rank(key), self.source.sets_with(key))
+            head = page.card_head(key, self.source.rank(key), self.source.tags(key))
             bars = page.country_bars(self.source.country_scores(key))
             yield lambda: setattr(self._card.head, "value", page.wrap(head, bars))
 
@@ -231,16 +262,30 @@ class Workbench(w.VBox):
             yield from self._load()
             directions = self._directions(key)
             yield lambda: setattr(self._card.promoted, "value", page.wrap(directions))
-            reader = self.source.reader(key, choice, selection)
-            while not reader.finished:
-                reader.step()
-                yield lambda: self._say(f"reading questions: {reader.done} of {len(reader.task)}")
-            found = token_scores(self.source.model, reader.top(key, SHOWN), key)
-            text = page.questions(found, f"of {len(reader.task):,} read")
-            yield lambda: self._show_questions(text, [scores.top.question for scores in found])
+            yield from self._questions_ready()
+            yield from self._read(self.source.reader(key, choice, selection), key)
 
         self._submit(self._pictures, "card", scores)
-        self._submit(self._models, "top questions", rest)
+        self._submit(self._models, "top questions", rest, CARD)
+
+    def _read(self, reader: Reader, key: Key) -> Iterator[Show]:
+        """Reads to the end, and shows the top questions after every step."""
+        first = True
+        while first or not reader.finished:
+            if not reader.finished:
+                reader.step(key)
+            top = reader.top(key, SHOWN)
+            for each in top:
+                if not reader.seen(key, each):
+                    reader.look(key, each)
+                    yield lambda: self._say("looking at the top questions")
+            found = [reader.along(key, each) for each in top]
+            total, offered = f"{len(reader.task):,} read", first or reader.finished
+            note = f"of {total}" if reader.finished else f"of {reader.done:,} of {total} so far"
+            text = page.questions(found, note)
+            yield partial(self._show_questions, text, [s.top.question for s in found] if offered else [])
+            first = False
+            yield lambda: self._say(f"reading questions: {reader.done} of {len(reader.task)}")
 
     def _directions(self, key: Key) -> str:
         site = Site.parse(key[0])
@@ -260,11 +305,11 @@ class Workbench(w.VBox):
         if self.set_name == SELECTION:
             self._redraw(change)
         if self.answers is not None and self.operation != UNCHANGED:
-            self.ask()
+            self._ask()
 
     def _on_operation(self, change: Any) -> None:
         if self.question.strip():
-            self.ask()
+            self._ask()
 
     def _select(self, make: Callable[[], NeuronSet]) -> None:
         """A button changes the selection; the view says what cannot be selected."""
@@ -310,6 +355,22 @@ class Workbench(w.VBox):
             self._know(question)
         self._bench.offer(questions, title)
 
+    def _find_examples(self) -> Iterator[Show]:
+        """Questions to pick from, of a task that is loaded by its name: from the Hub, or a mirror of it."""
+        yield lambda: self._say("loading the questions")
+        try:
+            examples = self.source.examples
+        except CulnigError as error:  # nobody asked for them: no fault of the view's
+            text = str(error)
+            yield lambda: self._bench.no_examples(text)
+            return
+        yield lambda: self._show_examples(examples)
+
+    def _show_examples(self, examples: Sequence[Question]) -> None:
+        self._offer(examples, "a question of the task")
+        if examples and not self.question:
+            self._put(examples[0])
+
     def _on_example(self, question: Question) -> None:
         self._put(question)
         self.ask()
@@ -329,7 +390,8 @@ class Workbench(w.VBox):
 
     def _show_questions(self, text: str, found: list[Question]) -> None:
         self._card.questions.value = page.wrap(text)
-        self._offer(found, "a question of the card")
+        if found:
+            self._offer(found, "a question of the card")
 
     # --------------------------------------------------------------------------------------------------- work
 
@@ -341,7 +403,25 @@ class Workbench(w.VBox):
         caution = self.source.caution_of_model()
         yield lambda: self._failed("model", StudyError(caution)) if caution else self._say("working")
 
-    def _submit(self, worker: Worker, kind: str, job: Job) -> None:
+    def _ahead(self) -> Iterator[Show]:
+        """Gets ready what the first click would have to wait for."""
+        try:
+            yield from self._load()
+            yield from self._questions_ready()
+        except CulnigError:  # said where something is asked for
+            log.debug("not everything could be made ready", exc_info=True)
+
+    def _questions_ready(self) -> Iterator[Show]:
+        """Waits for the questions without keeping others waiting, and gets them ready for the model, once."""
+        source = self.source
+        while not source.at_hand and self._tasks.waiting:
+            yield lambda: self._say("loading the questions")
+            sleep(ASK_AGAIN)
+        if not source.ready:
+            yield lambda: self._say("getting the questions ready")
+            source.get_ready()
+
+    def _submit(self, worker: Worker, kind: str, job: Job, rank: int = 0) -> None:
         with self._screen:
             self._errors.pop(kind, None)
             self._errors.pop("click", None)
@@ -349,7 +429,7 @@ class Workbench(w.VBox):
             if self._since is None:
                 self._since = perf_counter()
                 self._say("working")
-            worker.submit(kind, job)
+            worker.submit(kind, job, rank)
 
     def _failed(self, kind: str, error: Exception) -> None:
         text = str(error)
@@ -367,7 +447,8 @@ class Workbench(w.VBox):
 
     def _ready(self) -> None:
         """One of the workers has nothing left to do."""
-        if self._since is None or sum(worker.waiting for worker in (self._pictures, self._models)):
+        if self._since is None or any(worker.waiting for worker in self._workers):
             return
         took, self._since = perf_counter() - self._since, None
-        self._status.value = page.wrap(f"<span class='small'>ready ({1000 * took:,.0f} ms)</span>")
+        text = f"{took:.1f} s" if took >= 1 else f"{1000 * took:.0f} ms"
+        self._status.value = page.wrap(f"<span class='small'>ready ({text})</span>")

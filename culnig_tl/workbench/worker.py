@@ -19,8 +19,9 @@ Job = Callable[[], Iterator[Show]]
 class Worker:
     """Runs jobs step by step in one thread. Of each kind only the latest counts: older ones are dropped.
 
-    Kinds take turns step by step, so that a long job does not keep a short one waiting. The thread ends when
-    there is nothing to do.
+    The job of the lowest rank goes first, also where another has begun: what was asked for by hand waits for
+    one step of what is read in the background, never for all of it. Jobs of one rank take turns step by step.
+    The thread ends when there is nothing to do.
     """
 
     def __init__(
@@ -32,8 +33,8 @@ class Worker:
         """
         self._failed, self._idle, self._screen = failed, idle, screen
         self._changed = threading.Condition()
-        self._jobs: dict[str, Iterator[Show]] = {}
-        """Kind -> job; the first one is next."""
+        self._jobs: dict[str, tuple[int, Iterator[Show]]] = {}
+        """Kind -> (rank, job); of the lowest rank the first is next."""
         self._thread: threading.Thread | None = None
 
     @property
@@ -42,10 +43,10 @@ class Worker:
         with self._changed:
             return len(self._jobs)
 
-    def submit(self, kind: str, job: Job) -> None:
-        """Runs a job soon; an unfinished one of the same kind is dropped."""
+    def submit(self, kind: str, job: Job, rank: int = 0) -> None:
+        """Runs a job before all of a higher rank; an unfinished one of the same kind is dropped."""
         with self._changed:
-            self._jobs[kind] = iter(job())  # a generator: nothing of it runs here
+            self._jobs[kind] = rank, iter(job())  # a generator: nothing of it runs here
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="culnig-tl workbench", daemon=True)
                 self._thread.start()
@@ -58,18 +59,19 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._changed:
-                kind, job = next(iter(self._jobs.items()), ("idle", None))
-            if job is not None:
-                self._step(kind, job)
+                kind = min(self._jobs, key=lambda kind: self._jobs[kind][0], default=None)
+                rank, job = self._jobs[kind] if kind is not None else (0, None)
+            if kind is not None and job is not None:
+                self._step(kind, rank, job)
                 continue
-            self._guard(kind, self._idle)  # not under the lock: it waits for the screen's
+            self._guard("idle", self._idle)  # not under the lock: it waits for the screen's
             with self._changed:
                 if not self._jobs:
                     self._thread = None
                     self._changed.notify_all()
                     return
 
-    def _step(self, kind: str, job: Iterator[Show]) -> None:
+    def _step(self, kind: str, rank: int, job: Iterator[Show]) -> None:
         """One step of a job; its result goes on the screen unless a newer job of the kind has come."""
         show: Show | None = None
         error: Exception | None = None
@@ -78,11 +80,11 @@ class Worker:
         except Exception as caught:  # whatever a model or tokenizer raises: shown in words, logged in full
             error = caught
         with self._changed:
-            if self._jobs.get(kind) is not job:
+            if self._jobs.get(kind) != (rank, job):
                 return
             del self._jobs[kind]
             if show is not None:
-                self._jobs[kind] = job  # to the end of the queue
+                self._jobs[kind] = rank, job  # to the end of the queue
         if error is not None:
             log.debug("%s failed", kind, exc_info=error)
             self._guard(kind, lambda: self._failed(kind, error))

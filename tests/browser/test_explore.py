@@ -175,7 +175,7 @@ def test_workbench_in_jupyter(server, folder, page, tmp_path):
     from playwright.sync_api import expect
 
     nbformat.write(notebook(SHOW, STATE, SET), folder / "view.ipynb")
-    page.set_viewport_size({"width": 1400, "height": 1900})
+    page.set_viewport_size({"width": 1280, "height": 800})
     page.set_default_timeout(LONG)
     expect.set_options(timeout=LONG)
     page.goto(f"{server}/lab/tree/view.ipynb?reset")
@@ -189,6 +189,7 @@ def test_workbench_in_jupyter(server, folder, page, tmp_path):
         and not page.locator("[class^=culnig-static]").is_visible()
     )
     expect(page.get_by_label("Country")).to_be_visible()
+    expect(page.get_by_text("opening the workbench")).to_have_count(0)
 
     # A click on the cell of the strongest gate neuron shows its card.
     strongest = ctl.NeuronSet.load(folder / "neurons.parquet").top(300).query("site == 'mlp.gate'").iloc[0]
@@ -199,6 +200,13 @@ def test_workbench_in_jupyter(server, folder, page, tmp_path):
     expect(page.locator(".culnig .tokens span.peak").first).to_be_visible()
     expect(page.get_by_text("Promoted tokens")).to_be_visible()
     page.screenshot(path=tmp_path / "card.png")
+
+    # The map is left, the card and the bench are right; together they fit a screen.
+    box = lambda css: page.locator(css).first.bounding_box()  # noqa: E731
+    plot, shown, bench = box(".culnig-map .js-plotly-plot"), box(".culnig-card"), box(".culnig-answered")
+    assert plot["x"] + plot["width"] <= shown["x"] and shown["y"] + shown["height"] <= bench["y"] + 1
+    whole = page.locator(".culnig-map").locator("xpath=../..").bounding_box()
+    assert whole["height"] <= 800 and shown["height"] >= 200
 
     # A question is typed and asked; suppressing asks it again.
     page.get_by_placeholder("A question, and its options").fill(
@@ -234,10 +242,36 @@ def test_workbench_in_jupyter(server, folder, page, tmp_path):
 
     # The heatmap answers to the menus.
     page.get_by_label("Country").select_option("Spain")
-    expect(page.locator(".js-plotly-plot .gtitle")).to_contain_text("scores of Spain")
+    expect(page.locator(".culnig-map h4")).to_contain_text("scores of Spain")
     page.get_by_label("Site").select_option("attn.q")
     expect(page.locator(".js-plotly-plot .heatmaplayer image")).to_have_count(1)
     page.screenshot(path=tmp_path / "spain.png")
+
+    # Its width is the cell's, whose columns stand one above the other where it is narrow.
+    page.set_viewport_size({"width": 1600, "height": 800})
+    wide = plot["width"] + 40
+    page.wait_for_function(
+        f"document.querySelector('.culnig-map .main-svg').getBoundingClientRect().width > {wide}"
+    )
+    page.set_viewport_size({"width": 900, "height": 800})
+    page.wait_for_function(
+        """() => { const [map, card] = ['.culnig-map', '.culnig-card'].map(css => document.querySelector(css));
+            const [a, b] = [map, card].map(each => each.getBoundingClientRect());
+            return b.top >= a.bottom && map.querySelector('.main-svg').getBoundingClientRect().right <= a.right + 1; }"""
+    )
+
+    # In the dark theme every text is light.
+    page.get_by_role("menuitem", name="Settings").click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("JupyterLab Dark$")).click()
+    page.wait_for_function(
+        """() => { const bright = colour => colour.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3;
+            const texts = '.culnig h3, .culnig h4, .culnig .small, .culnig .tokens span, .culnig .num';
+            const map = '.culnig-map .xtick text, .culnig-map .ytick text, .culnig-map .annotation-text';
+            return [...document.querySelectorAll(texts)].every(each => bright(getComputedStyle(each).color) > 120)
+                && [...document.querySelectorAll(map)].every(each => bright(getComputedStyle(each).fill) > 120); }"""
+    )
+    page.screenshot(path=tmp_path / "dark.png")
 
 
 def test_exported_notebook_shows_the_heatmap_without_kernel_and_network(

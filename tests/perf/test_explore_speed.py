@@ -1,16 +1,21 @@
 """How long a click, a choice and a question take in the workbench: on the toy under 200 ms each, after the
-first.
+first. And on a real model of 135M, where a card's first questions are to be there in 5 seconds and an answer
+in 2 while reading goes on: printed, since a busy machine takes longer.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from statistics import median
-from time import perf_counter, process_time
+from subprocess import run
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 import pytest
 
-from culnig_tl import NeuronSet, explore, load_task, score_neurons
+from culnig_tl import NeuronSet, explore, load_study, load_task, score_neurons
 from culnig_tl.data.neurons import Site
 from culnig_tl.data.scores import NeuronScores
 from culnig_tl.engine.models import load_model
@@ -79,3 +84,64 @@ def test_heatmap_of_a_large_model():
         took = perf_counter() - start
         print(f"{choice.name}: drawn in {1000 * took:.0f} ms (655,360 neurons)")
         assert took < 1
+
+
+STUDY = "smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="module")
+def real():
+    """(view of a stored study with its own model, seconds that it took): a GGUF file, and rows of BLEnD."""
+    file = os.environ.get("CULNIG_SMOLLM2", "")
+    if not Path(file).is_file():
+        pytest.skip("CULNIG_SMOLLM2 names no file: SmolLM2-135M-Instruct.Q4_1.gguf")
+    if not os.environ.get("CULNIG_DATA_DIR"):
+        pytest.skip("CULNIG_DATA_DIR names no mirror of the Hub's data sets: BLEnD is needed")
+    model, task = load_model(file, device="cpu"), load_task("blend", split="neuron", form="cloze")
+    start = perf_counter()
+    view = explore(STUDY, model=model, task=task)
+    return view, perf_counter() - start
+
+
+def until(condition, seconds: float = 300) -> float:
+    """Seconds until it holds."""
+    start = perf_counter()
+    while not condition():
+        assert perf_counter() - start < seconds
+        sleep(0.01)
+    return perf_counter() - start
+
+
+def test_real_model_answers_while_it_reads(real):
+    view, took = real
+    print(f"explore(): {took:.1f} s; {os.getloadavg()[0]:.0f} programs on {os.cpu_count()} processors")
+    row = load_study(STUDY).neurons["culture-general"].top(1).iloc[0]
+    view.neuron = (row["site"], int(row["layer"]), int(row["neuron"]))
+    first = until(lambda: "class='question'" in view._card.questions.value)
+    print(f"first top questions of a card: {first:.1f} s")
+    for name, act in {
+        "ask": view.ask,
+        "suppress": lambda: setattr(view, "operation", "suppress"),
+        "another selection": lambda: setattr(view, "selection", view.source.single(view.neuron)),
+    }.items():
+        (reader,), view.answers = view.source._readers, None
+        used, done = process_time(), reader.done
+        act()
+        took = until(lambda: view.answers is not None)
+        print(
+            f"{name}: {took:.1f} s ({process_time() - used:.1f} s of processor time), {done} questions read"
+        )
+        assert not reader.finished, "reading goes on meanwhile"
+    view._models.submit("top questions", lambda: iter(()))
+    view.wait(300)
+    assert view.error == ""
+
+
+def test_a_fresh_kernel_shows_a_sign_of_life():
+    """What `explore` imports before it says that it is opening something."""
+    code = (
+        "import time; start = time.perf_counter(); import culnig_tl; culnig_tl.explore; import sys;"
+        "print(time.perf_counter() - start); assert not {'torch', 'pandas', 'plotly'} & set(sys.modules)"
+    )
+    done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    print(f"until the first sign of life: {float(done.stdout):.2f} s after the kernel is there")

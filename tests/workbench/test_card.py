@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import threading
+
 import numpy as np
+import pytest
 from plotly.callbacks import Points
 
 from culnig_tl import question_scores, score_prompt
 from culnig_tl.data.neurons import NeuronSet, Site
 from culnig_tl.figures import promoted_tokens
-from culnig_tl.workbench.reading import TopQuestion, token_scores
+from culnig_tl.workbench import reading
+from culnig_tl.workbench.reading import Reader, TopQuestion, token_scores
 from culnig_tl.workbench.source import ALL, Choice
 
 from .acting import click
@@ -95,3 +100,75 @@ def test_large_models_read_the_chosen_set_and_no_more(view, monkeypatch):
     outside = next(("attn.v", 5, i) for i in range(64) if ("attn.v", 5, i) not in view.selection.keys())
     assert view.source.reader(outside, view.choice, view.selection).neurons.keys() == {outside}
     assert view.source.reader(inside, Choice(ALL), view.selection) is reader, "what was read is kept"
+
+
+def test_countries_are_sorted_by_score(view, study):
+    key = ("mlp.gate", 0, 7)
+    view.neuron = key
+    view.wait()
+    shown = view._card.head.value
+    places = [shown.find(f"<span>{country}</span>") for country in view.source.country_scores(key)]
+    values = list(view.source.country_scores(key).values())
+    assert places == sorted(places) and min(places) > 0 and values == sorted(values, reverse=True)
+
+
+def test_tags_say_what_they_mean(view, study):
+    row = study.neurons["culture-specific"].for_country("Spain").table.iloc[0]
+    tags = view.source.tags((row["site"], int(row["layer"]), int(row["neuron"])))
+    assert list(tags) == ["culture-general", "culture-specific: Spain"]
+    assert "not needed for reading" in tags["culture-general"]
+    assert "higher there than elsewhere" in tags["culture-specific: Spain"]
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Every step of reading takes one question, and the third one waits to be let go: (waiting, go)."""
+    waiting, go = threading.Event(), threading.Event()
+    step = Reader.step
+
+    def one(reader, key):
+        if reader.done == 2:
+            waiting.set()
+            assert go.wait(30)
+        step(reader, key)
+
+    monkeypatch.setattr(reading, "STEP", 1)
+    monkeypatch.setattr(Reader, "step", one)
+    return waiting, go
+
+
+def test_first_questions_are_shown_while_reading_goes_on(view, slowly):
+    waiting, go = slowly
+    view.neuron = ("mlp.gate", 0, 7)
+    assert waiting.wait(30)
+    with view._screen:
+        shown = view._card.questions.value
+    assert "of 2 of 12 read so far" in shown and "class='peak'" in shown
+    go.set()
+    view.wait()
+    assert "of 12 read)" in view._card.questions.value
+
+
+def test_a_question_is_answered_while_reading_goes_on(view, slowly, questions):
+    waiting, go = slowly
+    view.neuron = ("mlp.gate", 0, 7)
+    assert waiting.wait(30)
+    seen = []
+    view.observe(lambda change: seen.append(view.source._readers[-1].done), "answers")
+    view._put(questions[0])
+    view.ask()
+    go.set()
+    view.wait()
+    assert seen == [3], "answered after the step that was running, before the next"
+
+
+def test_the_first_card_of_another_neuron_needs_no_second_reading(view, monkeypatch):
+    view.neuron = ("mlp.gate", 0, 7)
+    view.wait()
+    (reader,) = view.source._readers
+    monkeypatch.setattr(Reader, "step", lambda *_: pytest.fail("read again"))
+    view.neuron = ("mlp.gate", 1, 3)
+    view.wait()
+    best = reader.top(("mlp.gate", 1, 3), 1)[0].question
+    found = re.search(r"<div class='question'>.*?</div>", view._card.questions.value)
+    assert found and str(best.country) in found[0] and view.error == ""

@@ -69,7 +69,7 @@ def test_cell_holds_its_neurons_strongest_first(view):
 
 
 def test_heatmap_answers_to_every_choice(view, study):
-    title = lambda: view._heat.figure.layout.title.text  # noqa: E731
+    title = lambda: view._heat.heading.value  # noqa: E731
     view.country = "Spain"
     view.wait()
     assert "Spain" in title()
@@ -78,7 +78,7 @@ def test_heatmap_answers_to_every_choice(view, study):
     assert view._heat.drawn.layer == 4 and "layer 4" in view._heat.figure.layout.yaxis5.title.text
     view.site = "attn.v"
     view.wait()
-    assert len(view._heat.figure.data) == 4 and view._heat.box.children == (view._heat.figure,)
+    assert len(view._heat.figure.data) == 4 and view._heat.box.children[-1] is view._heat.figure
     view.site, view.country, view.set_name = None, None, SELECTION
     view.selection = study.neurons["culture-general"] & NeuronSet(
         study.neurons["culture-general"].table.head(3)
@@ -121,7 +121,7 @@ def test_display_publishes_the_live_view_and_what_stays(view, capsys):
         live, static = captured.outputs
         assert "application/vnd.jupyter.widget-view+json" in live.data
         assert f"culnig-static-{view._id}" in static.data["text/html"]
-        assert f".culnig-static-{view._id} {{ display: none }}" in view.children[0].value, (
+        assert f".culnig-static-{view._id} {{ display: none }}" in view.children[0].children[0].value, (
             "the live view hides it"
         )
     finally:

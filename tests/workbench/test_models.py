@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from culnig_tl import ablate, explore, score_neurons
+from culnig_tl import ablate, explore, load_study, score_neurons
 from culnig_tl.data.neurons import NeuronSet
 from culnig_tl.engine.models import last_logits
+from culnig_tl.errors import ScoreError, StudyError, TaskError
 from culnig_tl.workbench.source import ALL, SELECTION
 from culnig_tl.workbench.twin import twin
 
@@ -112,3 +114,69 @@ def test_model_that_cannot_be_copied_is_used_itself(model, caplog):
     with caplog.at_level("WARNING"):
         assert twin(Stubborn(2, 2)) is None
     assert "no copies" in caplog.text
+
+
+def test_a_folder_is_explored_without_its_answers(tmp_path):
+    """Answers are most of a study, and a view shows none."""
+    stored = load_study("smollm2-135m-instruct")
+    assert stored.folder is not None
+    shutil.copytree(
+        stored.folder, tmp_path / "study", ignore=shutil.ignore_patterns("results", "second-half")
+    )
+    for given in (str(tmp_path / "study"), tmp_path / "study", "smollm2-135m-instruct"):
+        view = explore(given)
+        assert view.set_name == "culture-general"
+        assert view.selection.keys() == stored.neurons["culture-general"].keys()
+        assert view.source.control is not None and view.source.form == "cloze"
+
+
+def test_a_folder_without_scores_says_so(tmp_path):
+    with pytest.raises(StudyError, match="holds no study"):
+        explore(tmp_path)
+    record = load_study("smollm2-135m-instruct").folder / "study.json"
+    shutil.copy(record, tmp_path)
+    with pytest.raises(StudyError, match="not scored its neurons yet"):
+        explore(tmp_path)
+
+
+def test_scores_less_those_of_their_control(study, model, questions):
+    scores, control = study.scores["neuron"], study.scores["control"]
+    view = explore(scores, control=control, model=model, task=questions)
+    whole = explore(study, model=model, task=questions)
+    key = ("mlp.gate", 2, 5)
+    assert view.source.country_scores(key) == whole.source.country_scores(key)
+    assert "minus control" in view.source.title
+    with pytest.raises(ScoreError, match="a study has its own"):
+        explore(study, control=control)
+
+
+def test_a_control_of_another_model_is_refused(study):
+    other = load_study("smollm2-135m-instruct").scores["control"]
+    with pytest.raises(ScoreError, match="different models"):
+        explore(study.scores["neuron"], control=other)
+
+
+def elsewhere(scores):
+    """The scores of a task whose questions have to be fetched."""
+    return replace(scores, metadata={**scores.metadata, "task": "blend"})
+
+
+def test_examples_with_their_answers_beginning_where_only_scores_are_given(study, questions, monkeypatch):
+    monkeypatch.setattr("culnig_tl.workbench.source.load_task", lambda name, **how: questions)
+    view = explore(elsewhere(study.scores["neuron"]))
+    view.wait()
+    offered = [value for _, value in view._bench.examples.options[1:]]
+    assert set(offered) <= set(questions.questions) and len(offered) == 12
+    assert view.answer_prefix == offered[0].answer_prefix != "" and view.error == ""
+
+
+def test_examples_that_cannot_be_had_are_no_error(study, monkeypatch):
+    def missing(name, **how):
+        raise TaskError("no rows of blend")
+
+    monkeypatch.setattr("culnig_tl.workbench.source.load_task", missing)
+    view = explore(elsewhere(study.scores["neuron"]))
+    view.wait()
+    assert view.error == "" and view.question == ""
+    (said, _), *rest = view._bench.examples.options
+    assert "questions are missing" in said and not rest

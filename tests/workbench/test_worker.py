@@ -80,3 +80,23 @@ def test_worker_survives_errors():
     assert made.wait(30) and errors == [("a", "no such thing")]
     made.submit("c", lambda: iter([lambda: shown.append("still here")]))
     assert made.wait(30) and shown == ["still here"]
+
+
+def test_what_is_asked_goes_before_what_is_read_in_the_background():
+    made, errors, _ = worker()
+    gate, running, shown = threading.Event(), threading.Event(), []
+
+    def steps(name, count):
+        for i in range(count):
+            if name == "reading" and i == 0:
+                running.set()
+                gate.wait(30)
+            yield lambda: shown.append(name)
+
+    made.submit("reading", lambda: steps("reading", 4), 1)
+    assert running.wait(30)
+    made.submit("ahead", lambda: steps("ahead", 2), 2)
+    made.submit("asking", lambda: steps("asking", 3), 0)
+    gate.set()
+    assert made.wait(30) and not errors
+    assert shown == ["reading", *3 * ["asking"], *3 * ["reading"], *2 * ["ahead"]]
