@@ -65,6 +65,20 @@ MIXED: dict[str, Callable[[], Any]] = {
     ),
 }
 """Name -> a freshly initialised model."""
+if hasattr(hf, "Gemma4TextConfig"):  # whose later layers share the keys and values of earlier ones
+    MIXED["gemma4"] = lambda: hf.Gemma4ForCausalLM(
+        hf.Gemma4TextConfig(
+            **{**GATED, "num_hidden_layers": 4},
+            num_key_value_heads=2,
+            head_dim=12,
+            global_head_dim=12,
+            vocab_size_per_layer_input=512,
+            hidden_size_per_layer_input=8,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+            num_kv_shared_layers=2,
+        )
+    )
 GATE, UP, POST = "mlp.gate", "mlp.up", "mlp.post"
 HEADS = {"attn.q": (96, 96, 96), "attn.k": (32, 32, 32), "attn.v": (32, 32, 32)}
 SITES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -79,5 +93,10 @@ SITES: dict[str, dict[str, tuple[int, ...]]] = {
         "attn.v": (0, 16, 0),
     },
     "deepseek-v2": {site: (72, 0, 0) for site in (GATE, UP, POST)},
+    "gemma4": {
+        **{site: (72, 72, 72, 72) for site in (GATE, UP, POST, "attn.q")},
+        "attn.k": (24, 24, 0, 0),
+        "attn.v": (24, 24, 0, 0),
+    },
 }
 """Model -> site -> neurons in each layer, by its configuration."""

@@ -50,7 +50,10 @@ def _audit(event: str, given: tuple) -> None:
         return
     if event == "open" and isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         watches[-1].see("open", given[0])
-    elif event in ("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.rename"):
+    elif event in ("os.remove", "os.rmdir"):  # by a path, or by a name in an open folder
+        folder = "" if given[1] == -1 else os.readlink(f"/proc/self/fd/{given[1]}")
+        watches[-1].see(event, os.path.join(folder, os.fsdecode(given[0])))
+    elif event in ("os.mkdir", "os.truncate", "os.chmod", "os.rename"):
         watches[-1].see(event, given[1] if event == "os.rename" else given[0])
 
 

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import transformers as hf
 
 from culnig_tl import (
     ablate,
@@ -19,7 +20,7 @@ from culnig_tl import (
 )
 from culnig_tl.data.neurons import NeuronSet, Site
 from culnig_tl.engine.sites import PROBE_TOKENS, Projection, carries, in_words
-from culnig_tl.errors import NeuronError
+from culnig_tl.errors import ModelError, NeuronError
 
 from . import families
 from .helpers import largest_error, rows
@@ -74,7 +75,8 @@ def test_scores_are_those_of_plain_pytorch(name, made):
     scores = score_neurons(model, task, sites=list(info.widths), batch_size=1, progress=False)
     assert largest_error(scores, ours) < 1e-4
     for site, array in scores.arrays.items():
-        assert not any(array[:, layer].any() for layer in set(range(3)) - set(info.layers_with(site)))
+        without = set(range(info.layers)) - set(info.layers_with(site))
+        assert not any(array[:, layer].any() for layer in without)
 
 
 def test_scores_of_attention_that_one_layer_has(made):
@@ -85,7 +87,9 @@ def test_scores_of_attention_that_one_layer_has(made):
     assert len(expected) == 9 and largest_error(scores, expected) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe", "deepseek-v2"])
+@pytest.mark.parametrize(
+    "name", ["mixtral", "qwen3-moe", "deepseek-v2", *(["gemma4"] if "gemma4" in MIXED else [])]
+)
 def test_suppressing_is_that_of_plain_pytorch(name, made):
     plain, model = made(name)
     info = describe(model)
@@ -95,6 +99,27 @@ def test_suppressing_is_that_of_plain_pytorch(name, made):
     with torch.no_grad(), ablate(model, NeuronSet.from_indices(chosen)):
         assert torch.allclose(model(tokens), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(plain(tokens).logits, expected, atol=1e-3)
+
+
+def test_what_transformerlens_cannot_hook_is_said_in_one_line():
+    """Of Gemma 3n, whose layers share keys and values too, it knows the multimodal class alone."""
+    plain = hf.Gemma3nForCausalLM(
+        hf.Gemma3nTextConfig(
+            **{**families.GATED, "intermediate_size": [72] * 3},
+            num_key_value_heads=2,
+            head_dim=12,
+            vocab_size_per_layer_input=512,
+            hidden_size_per_layer_input=8,
+            layer_types=["sliding_attention", "full_attention", "full_attention"],
+            num_kv_shared_layers=1,
+            laurel_rank=8,
+            altup_num_inputs=2,
+            activation_sparsity_pattern=[0.0] * 3,
+        )
+    )
+    with pytest.raises(ModelError, match="TransformerLens cannot hook 'Gemma3nForCausalLM'") as error:
+        load_model(hf_model=plain, tokenizer=families.tokenizer())
+    assert "\n" not in str(error.value)
 
 
 def test_a_layer_without_the_site_has_no_neuron_to_suppress(made):

@@ -239,10 +239,40 @@ def adapter_base(folder: Path) -> str:
     )
 
 
-def is_adapter(source: str | Path) -> bool:
-    """Whether it is a folder with a LoRA adapter and no model."""
+def is_adapter(source: str | Path, revision: str | None = None) -> bool:
+    """Whether it is a folder, or a Hub id, with a LoRA adapter and no model."""
     folder = Path(source)
-    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+    if folder.is_dir() or looks_like_path(str(source)) or gguf.is_gguf(str(source)):
+        return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+    return not _on_hub(str(source), "config.json", revision) and _on_hub(str(source), ADAPTER, revision)
+
+
+def _on_hub(name: str, file: str, revision: str | None) -> bool:
+    """Whether a Hub id has the file, here in the cache or there; whatever else is wrong shows later."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        with cache_where_offline():
+            hf_hub_download(name, file, revision=revision)
+    except Exception:  # no such file, no such name, no network: the client has an error for each
+        return False
+    return True
+
+
+def adapter_folder(source: str | Path, revision: str | None = None) -> Path:
+    """The folder of a LoRA adapter: the one named, or the local copy of a Hub id's. Raises `ModelError` where
+    it cannot be fetched."""
+    folder = Path(source).expanduser()
+    if folder.is_dir() or looks_like_path(str(source)):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        with cache_where_offline():
+            patterns = [ADAPTER, "adapter_model.safetensors"]
+            return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the Hub's client lets errors of many kinds through
+        raise ModelError(explain(error, str(source), revision, "cannot fetch the adapter")) from error
 
 
 def merged(hf_model: Any, adapter: Path) -> Any:
@@ -374,7 +404,8 @@ def check_name(source: str, *, revision: str | None = None) -> None:
             raise ModelError(explain(error, source, revision, "cannot load")) from error
         # the repository is there: loading says what it lacks
     except CAUSES as error:
-        raise ModelError(explain(error, source, revision, "cannot load")) from error
+        if not _on_hub(source, ADAPTER, revision):  # without a network, an adapter in the cache will do
+            raise ModelError(explain(error, source, revision, "cannot load")) from error
 
 
 def revision_of(source: str, hf_model: Any, *, revision: str | None = None) -> str | None:

@@ -30,8 +30,10 @@ from . import gguf
 from .loading import (
     ADAPTER,
     adapter_base,
+    adapter_folder,
     check_name,
     check_path,
+    has_commit,
     hash_of_files,
     is_adapter,
     load_plain,
@@ -154,8 +156,8 @@ def load_model(
     Args:
         name: "toy" (the embedded model), a Hub id, a folder with a Hugging Face checkpoint (base or
             fine-tuned), or a GGUF file, here (``model.gguf``) or on the Hub (``org/name:model.gguf``), whose
-            weights are dequantised. A folder with a LoRA adapter alone leads to the base that it names, and
-            the adapter is merged into it.
+            weights are dequantised. A folder or Hub id with a LoRA adapter alone leads to the base that it
+            names, and the adapter is merged into it.
         device: "auto" takes cuda, then mps, then cpu.
         dtype: "auto" takes bfloat16 on a GPU that supports it, else float32. float16 is refused: gradients of
             P underflow.
@@ -167,7 +169,7 @@ def load_model(
             weights, and is switched to eager attention by TransformerLens. `tokenizer` must come with it
             unless `name` has one. The adapters of a `PeftModel` are merged into it.
         tokenizer: used instead of the checkpoint's.
-        adapter: folder of a LoRA adapter of this model, merged into its weights in memory.
+        adapter: folder or Hub id of a LoRA adapter of this model, merged into its weights in memory.
         kind: "bridge", or "hooked" for a `HookedTransformer` of TransformerLens 3.9 (weights unprocessed).
 
     Returns:
@@ -185,9 +187,12 @@ def load_model(
     where = pick_device(device)
     number = pick_dtype(dtype, where)
     label, source = str(name), _source(str(name))
-    if adapter is None and hf_model is None and is_adapter(source):
-        adapter, source = source, adapter_base(Path(source))
-        label = source
+    if hf_model is None and has_commit(source):
+        check_name(source, revision=revision)
+    of_adapter: str | None = None
+    if adapter is None and hf_model is None and is_adapter(source, revision):
+        adapter, of_adapter, revision = source, revision, None  # a revision is of what was named
+        source = label = adapter_base(adapter_folder(source, of_adapter))
     revised: str | None = None
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _quiet(label == TOY), gguf.read_once() if gguf.is_gguf(source) else nullcontext():
@@ -200,8 +205,6 @@ def load_model(
             hf_model, label = _unwrapped(hf_model, label)
         elif Path(source).is_dir() or looks_like_path(source):
             check_path(Path(source))
-        else:
-            check_name(source, revision=revision)
         if tokenizer is None:
             tokenizer = load_tokenizer(source, **options)
         if hf_model is None:
@@ -209,8 +212,8 @@ def load_model(
             hf_model = hf_model if device_map is not None else hf_model.to(where)
             revised = revision_of(source, hf_model, revision=revision)
         if adapter is not None:
-            folder = Path(adapter).expanduser()
-            hf_model, label = merged(hf_model, folder), f"{label} + {folder}"
+            folder = adapter_folder(adapter, of_adapter)
+            hf_model, label = merged(hf_model, folder), f"{label} + {Path(adapter).expanduser()}"
             own = hash_of_files([folder / ADAPTER, *folder.glob("*.safetensors")])
             revised = own if revised is None else f"{revised}+{own}"
         model = _transformer(source, hf_model, tokenizer, kind, trust_remote_code)
@@ -345,10 +348,25 @@ def tail_logits(
     """Logits at the last `count` positions of left-padded tokens, in float32 or wider; no others are
     computed."""
     if is_bridge(model):
-        logits = model(tokens, attention_mask=mask, logits_to_keep=count, use_cache=False)[:, -count:]
+        keep = _kept(model, count)
+        logits = model(tokens, attention_mask=mask, logits_to_keep=keep, use_cache=False)[:, -count:]
     else:
         logits = unembedded(model, residual_of(model, tokens, mask)[:, -count:])
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _kept(model: HookedModel, count: int) -> int | Tensor:
+    """`count` positions at the end, as transformers is told of them.
+
+    Where later layers share the keys and values of earlier ones (Gemma 4), it runs them at these positions
+    alone if it is given a number, and hooks would see no others; given the positions themselves it does not.
+    """
+    whole: Any = model
+    config = whole.original_model.config
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    if not getattr(config, "num_kv_shared_layers", 0):
+        return count
+    return torch.arange(-count, 0, device=device_of(model))
 
 
 def residual_of(

@@ -115,6 +115,9 @@ def start_folder(out: Path, run: Mapping[str, Any], files: Iterable[str], *, res
     there.
     """
     check_links(out, files)
+    for path in out.glob("**/.*"):
+        if io.written_as(path) in (out / RECORD, out / WORK / RUN):  # a killed process's
+            path.unlink()
     if not resume:
         before = [read_json(path) or {} for path in (out / WORK / RUN, out / RECORD)]
         for name in {str(name) for record in before for name in record.get("files", ())} - {RECORD}:

@@ -205,6 +205,34 @@ class Task:
         """The questions for which `keep` is true."""
         return replace(self, questions=tuple(q for q in self.questions if keep(q)))
 
+    def grouped(self, groups: Mapping[str, Iterable[str]]) -> Task:
+        """The same questions, with groups of countries in place of countries, as scores, sets and tables then
+        have them; those of countries in no group are left out.
+
+        Args:
+            groups: group -> its countries, by any name that `tasks.countries.unify` knows, e.g.
+                ``{"Iberia": ["Spain", "PRT"]}``.
+
+        Raises:
+            TaskError: no group, a country that is in two of them, or that the task does not ask about.
+        """
+        from .countries import unify
+
+        of: dict[str, str] = {}
+        for group, names in groups.items():
+            for country in map(unify, names):
+                if country not in self.countries:
+                    asked = ", ".join(self.countries) or "none"
+                    raise TaskError(
+                        f"task {self.name!r} asks nothing about {country!r} of {group!r}; it has {asked}"
+                    )
+                if of.setdefault(country, group) != group:
+                    raise TaskError(f"{country!r} is in two groups: {of[country]!r} and {group!r}")
+        if not of:
+            raise TaskError("name at least one group of countries")
+        kept = (q for q in self.questions if q.country in of)
+        return replace(self, questions=tuple(replace(q, country=of[str(q.country)]) for q in kept))
+
     def neuron_split(self) -> Task:
         """The questions to find neurons with. Raises `TaskError` if the task has none."""
         return self._split("neuron")
