@@ -17,6 +17,7 @@ from .method.closeup import question_scores as question_scores
 from .method.closeup import score_prompt as score_prompt
 from .method.evaluation import evaluate as evaluate
 from .method.exact import exact_effects as exact_effects
+from .method.plain_text import text_loss as text_loss
 from .method.score import score_neurons as score_neurons
 from .method.selection import select_general as select_general
 from .method.selection import select_random as select_random

@@ -171,6 +171,7 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "subtract": ("sum", {"contrast_way": "subtract"}),
     "ranks": ("sum", {"contrast_way": "ranks"}),
     "max, filter 0.5": ("max", {"contrast_way": "filter", "contrast_over": 0.5}),
+    "max, subtract": ("max", {"contrast_way": "subtract"}),
     "even": ("even", None),
     "even, filter 0.5": ("even", {"contrast_way": "filter", "contrast_over": 0.5}),
     "even, filter 0": ("even", {"contrast_way": "filter", "contrast_over": 0.0}),
@@ -200,7 +201,7 @@ def at_home(folder: Path) -> None:
         homes_of(TOY)["culture"],
         {"top_mlp": TOY_CONFIG.top_mlp, "top_attn": TOY_CONFIG.top_attn},
     )
-    held = {name: load_task(name, split="test") for name in names[:2]}
+    held = {name: load_task(name).test_split() for name in names}
     base = {
         name: float(evaluate(model, task, progress=False).values(name).mean()) for name, task in held.items()
     }

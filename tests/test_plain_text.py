@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from culnig_tl import NeuronSet, ablate
+from culnig_tl import NeuronSet, ablate, load_model
+from culnig_tl.analyses.plain_text import TextComparison, compare_text
 from culnig_tl.engine.models import tokenizer_of
 from culnig_tl.errors import ScoreError
 from culnig_tl.method.plain_text import TextLoss, passages, text_loss
@@ -64,3 +65,43 @@ def test_passages_are_separated_by_blank_lines(tmp_path):
 def test_long_passages_are_cut_into_windows(loaded):
     found = text_loss(loaded("llama"), [" ".join(TEXTS) * 60])
     assert len(found.tokens) > 1 and max(found.tokens) < 256
+
+
+def compared(general: tuple[float, ...], *random: tuple[float, ...]) -> TextComparison:
+    tokens = (10, 20, 30, 40)
+    base = TextLoss((10.0, 20.0, 30.0, 40.0), tokens)
+    losses = [TextLoss(nats, tokens) for nats in random]
+    return TextComparison(base, {"culture-general": TextLoss(general, tokens)}, losses)
+
+
+def test_a_loss_is_taken_beyond_random_sets():
+    found = compared((20.0, 40.0, 60.0, 80.0), (10.0, 20.0, 30.0, 40.0), (15.0, 30.0, 45.0, 60.0))
+    excess, low, high = found.beyond_random("culture-general")
+    assert excess == pytest.approx((200 - 125) / 100) and low <= excess <= high
+    assert found.table().loc["culture-general", "perplexity"] == pytest.approx(math.exp(2.0))
+
+
+@pytest.mark.parametrize(
+    ("general", "said"),
+    [
+        ((20.0, 40.0, 60.0, 80.0), "Plain text suffers too"),
+        ((8.0, 16.0, 24.0, 32.0), "Plain text suffers less"),
+        ((9.0, 22.0, 27.0, 44.0), "No loss on plain text beyond random sets is shown"),
+    ],
+)
+def test_words_follow_the_interval(general, said):
+    assert compared(general, (10.0, 20.0, 30.0, 40.0)).sentence("culture-general").startswith(said)
+
+
+def test_sets_are_compared_by_their_losses(loaded):
+    model = loaded("llama")
+    neurons, other = some_neurons(model), some_neurons(model, seed=1)
+    found = compare_text(model, {"mine": neurons}, [other])
+    if found is None:
+        pytest.skip("the vocabulary of the test model lacks the text")
+    assert found.sets["mine"] == text_loss(model, ablate=neurons)
+    assert found.random == [text_loss(model, ablate=other)]
+
+
+def test_a_model_without_the_words_is_left_out():
+    assert compare_text(load_model("toy", device="cpu"), {}) is None

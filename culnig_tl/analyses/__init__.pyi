@@ -32,6 +32,8 @@ from .paper import results_table as results_table
 from .parts import Parts as Parts
 from .parts import parts as parts
 from .parts import switch_off_parts as switch_off_parts
+from .plain_text import TextComparison as TextComparison
+from .plain_text import compare_text as compare_text
 from .power import Power as Power
 from .power import power as power
 from .regions import RegionAnswers as RegionAnswers

@@ -25,10 +25,14 @@ from ..tasks import load_task
 from .compare_sets import compare_sets
 from .depth import depth_thirds
 from .paper import ResultsTable, results_table
+from .plain_text import TextComparison, compare_text
 
 RIVAL_TASK = "commonsenseqa"
 TOY_RANDOM_SETS = 200
 """Enough for a rank to mean something; a quarter of an hour on the toy, days on a large model."""
+
+TEXT_RANDOM_SETS = 10
+"""Random sets that plain text is read with."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Claim:
     """What `depth_thirds` says of the culture-general neurons."""
     results: ResultsTable
     """Accuracy in the form of the paper's table."""
+    text: TextComparison | None = None
+    """What both sets cost of plain text; None for a model that has no words for it."""
 
     def rival_table(self) -> pd.DataFrame:
         """One row per task, in points: drop, the rival's drop, and the excess over it (95% interval)."""
@@ -56,14 +62,16 @@ class Claim:
         return rows.reindex(columns=columns)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """File stem -> table: "claim" (every comparison), "depth", and "table" (in the paper's form)."""
+        """File stem -> table: "claim" (every comparison), "depth", "table" (in the paper's form), and
+        "plain-text" where that was asked."""
         every = {**self.against_random, f"rival ({self.rival_task})": self.against_rival}
         frames = [found.table().reset_index().assign(against=label) for label, found in every.items()]
-        return {
+        tables = {
             "claim": pd.concat(frames, ignore_index=True),
             "depth": self.depth.reset_index(),
             "table": self.results.to_dataframe(),
         }
+        return tables if self.text is None else tables | {"plain-text": self.text.table().reset_index()}
 
     def __str__(self) -> str:
         parts = []
@@ -75,6 +83,10 @@ class Claim:
             f"Against the rival: {len(rival)} neurons, layer by layer, highest on {self.rival_task} "
             f"({len(rival & general)} of them are culture-general too)\n{_text(self.rival_table())}"
         )
+        if self.text is not None:
+            parts.append(
+                f"Plain text\n{self.text.sentence(GENERAL)}\n{_text(self.text.table().reset_index())}"
+            )
         title = "Depth: percent of the neurons in each third of the layers, 95% interval, against the pool"
         parts += [f"{title}\n{_text(self.depth.reset_index())}", self.results.to_markdown()]
         return "\n\n".join(parts)
@@ -135,6 +147,7 @@ def claim(
     if not any(task.name == name for task in tasks):
         tasks.append(asked_on)
     known = opened.unchanged(tasks)
+    drawn = [done.neurons[setting] for setting in done.random_settings("layer") if setting in done.neurons]
     answers = compare_sets(opened.model, tasks, sets, base=known, batch_size=batch_size, progress=progress)
     return Claim(
         against_random,
@@ -143,6 +156,7 @@ def claim(
         sets,
         depth_thirds(general),
         results_table(settings, base=base),
+        compare_text(opened.model, sets, drawn[:TEXT_RANDOM_SETS]),
     )
 
 

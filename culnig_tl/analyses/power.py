@@ -131,7 +131,7 @@ def power(
     of_country = [groups.get(c) for c in countries]
     rng, tried = np.random.default_rng(seed), sorted(set(questions))
     rows = []
-    with progress_bar(simulations * len(tried), "simulate", enabled=progress) as advance:
+    with progress_bar(simulations * len(tried), "simulate", enabled=progress, unit="experiment") as advance:
         for n in tried:
             found = []
             for _ in range(simulations):

@@ -25,8 +25,8 @@ def claim(
     random_sets: int | None = None,
     output_dir: Path | None = None,
 ) -> None:
-    """A study's drops against both kinds of random sets and a rival set, depth in thirds, and the table in
-    the paper's form.
+    """A study's drops against both kinds of random sets and a rival set, what its neurons cost of plain text,
+    depth in thirds, and the table in the paper's form.
 
     Args:
         study: Folder of a finished study, as `culnig-tl run` wrote it.

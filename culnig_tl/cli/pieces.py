@@ -165,6 +165,7 @@ def evaluate(
     scale: float = 0.0,
     split: Literal["auto", "neuron", "test", "all"] = "auto",
     by: Literal["task", "country", "template", "group"] = "task",
+    text: Path | None = None,
     output: MaybeOutput = None,
     resume: bool = False,
     save_every: float = 60.0,
@@ -179,6 +180,7 @@ def evaluate(
             or may have been, where their file does not say; without neurons, what a study of these tasks
             would ask.
         by: What the printed table has a row for.
+        text: File of plain text, passages separated by blank lines: its perplexity is printed as well.
         output: Parquet file to write, one row per question.
         resume: With --output: resume where the same command was stopped.
         save_every: Seconds between two saves of what is unfinished.
@@ -188,6 +190,7 @@ def evaluate(
     from ..engine.checkpoint import Checkpoint
     from ..engine.world import world
     from ..method.evaluation import evaluate as ask
+    from ..method.plain_text import text_loss
     from ..run.pipeline import asked_as, load
     from ..study.asked import culture_of, parts_of
     from ..tasks import load_tasks
@@ -215,6 +218,8 @@ def evaluate(
             world().on_first(lambda: result.save(output))
     show_frame(result.accuracy(by))
     say("Asked: " + "; ".join(f"{task}, {_questions(split)}" for task, split in result.splits.items()))
+    if text is not None:
+        say(f"{text}: {text_loss(model, text, ablate=chosen, scale=scale)}")
 
 
 def _questions(split: str) -> str:
