@@ -171,7 +171,6 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "subtract": ("sum", {"contrast_way": "subtract"}),
     "ranks": ("sum", {"contrast_way": "ranks"}),
     "max, filter 0.5": ("max", {"contrast_way": "filter", "contrast_over": 0.5}),
-    "max, subtract": ("max", {"contrast_way": "subtract"}),
     "even": ("even", None),
     "even, filter 0.5": ("even", {"contrast_way": "filter", "contrast_over": 0.5}),
     "even, filter 0": ("even", {"contrast_way": "filter", "contrast_over": 0.0}),

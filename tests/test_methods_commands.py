@@ -49,6 +49,8 @@ def test_methods(checkpoints, tmp_path):
         8,
         "--methods",
         "culnig,cape,random",
+        "--contrast",
+        "minicommonsense",
         "--top-mlp",
         0.1,
         "--top-attn",
@@ -57,16 +59,18 @@ def test_methods(checkpoints, tmp_path):
         tmp_path,
     )
     table = pd.read_csv(tmp_path / "methods.csv", index_col="method")
-    assert list(table.index) == ["culnig", "cape", "random", "unchanged"]
+    assert list(table.index) == ["culnig", "culnig, filter", "cape", "random", "unchanged"]
+    assert list(table["scored"].dropna()) == [4, 6, 2, 2]
     assert "hurts culture most" in said and "48 neurons zeroed" in said
     assert len(pd.read_parquet(tmp_path / "truth.parquet")) == 48
-    assert len(pd.read_csv(tmp_path / "overlap.csv")) == 3 and set(
+    assert len(pd.read_csv(tmp_path / "overlap.csv")) == 4 and set(
         pd.read_csv(tmp_path / "curves.csv")["task"]
     ) == {
         "miniculture",
         "minicommonsense",
     }
-    for name in ("methods", "methods-curves", "methods-overlap"):
+    assert len(pd.read_csv(tmp_path / "held-out.csv")) == 5
+    for name in ("methods", "methods-curves", "methods-selectivity", "methods-overlap"):
         assert "plotly" in (tmp_path / f"{name}.html").read_text(encoding="utf-8").lower()
 
 
