@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 FOODS = ("rice", "bread and soup", "noodles", "football, cricket and golf")
 COUNTRIES = ("Japan", "Spain", "Mexico", "Kenya", "Peru")
 COUNT = 8
@@ -137,3 +139,16 @@ def answers(found: dict[str, Any], task: str) -> list[Any]:
     samples = sorted(found["samples"][task], key=lambda sample: sample["doc_id"])
     firsts = [[answer[0] for answer in sample["resps"]] for sample in samples]
     return [[a[0] if isinstance(a, (list, tuple)) else a for a in answered] for answered in firsts]
+
+
+def assert_equal(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Every number, and behind it every document's answers."""
+    assert mine["results"].keys() == theirs["results"].keys()
+    for task in theirs["results"]:
+        found, expected = answers(mine, task), answers(theirs, task)
+        for row, its in zip(found, expected, strict=True):
+            assert row == (its if isinstance(its[0], str) else pytest.approx(its, abs=1e-4, rel=1e-6))
+        for metric, value in numbers(theirs)[task].items():
+            mine_of_it = numbers(mine)[task][metric]
+            counted = "perplexity" not in metric and "bits" not in metric
+            assert mine_of_it == (value if counted else pytest.approx(value, rel=1e-5)), (task, metric)

@@ -321,11 +321,12 @@ def test_an_analysis_asks_in_the_words_of_the_file(tmp_path, worded):
     assert any(wanted.encode() in value for value in header.values())
 
 
-def test_a_chat_template_that_the_model_lacks_is_one_line(tmp_path):
-    """The toy has none."""
-    words = ("--form", "cloze", "--chat-template", "-o", tmp_path / "s.safetensors")
-    with pytest.raises(CulnigError, match="the model's tokenizer has none"):
-        invoked("score", *MODEL, *words)
+def test_a_chat_template_is_used_where_it_is_asked_for(tmp_path):
+    shown = invoked("tasks", "show", "miniculture", "--form", "cloze", "--chat-template", "--limit", 1)
+    assert "<user>Question:" in shown and "Answer:<assistant>" in shown
+    words = ("--form", "cloze", "--chat-template", "--limit", 2, "-o", tmp_path / "s.safetensors")
+    invoked("score", *MODEL[:4], *words)
+    assert NeuronScores.load(tmp_path / "s.safetensors").metadata["chat_template"] is True
 
 
 def test_answers_in_two_forms_are_not_compared(loaded):

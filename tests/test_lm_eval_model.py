@@ -41,24 +41,11 @@ def hf(checkpoint, **options):
     return HFLM(pretrained=plain_model(checkpoint), tokenizer=families.tokenizer(), device="cpu", **options)
 
 
-def assert_equal(mine, theirs):
-    """Every number, and behind it every document's answers."""
-    assert mine["results"].keys() == theirs["results"].keys()
-    for task in theirs["results"]:
-        found, expected = harness_tasks.answers(mine, task), harness_tasks.answers(theirs, task)
-        for row, its in zip(found, expected, strict=True):
-            assert row == (its if isinstance(its[0], str) else pytest.approx(its, abs=1e-4, rel=1e-6))
-        for metric, value in harness_tasks.numbers(theirs)[task].items():
-            mine_of_it = harness_tasks.numbers(mine)[task][metric]
-            counted = "perplexity" not in metric and "bits" not in metric
-            assert mine_of_it == (value if counted else pytest.approx(value, rel=1e-5)), (task, metric)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unchanged_it_is_the_harness_own_model(family, folder, checkpoints, loaded):
     theirs = harness_tasks.asked(hf(checkpoints(family)), folder, TASKS)
     mine = harness_tasks.asked(ctl.lm_eval_model(loaded(family), batch_size=4), folder, TASKS)
-    assert_equal(mine, theirs)
+    harness_tasks.assert_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,7 +53,9 @@ def test_suppressed_it_is_the_baked_checkpoint(family, folder, checkpoints, load
     neurons = some_neurons(loaded(family))
     baked = hf(bake(checkpoints(family), neurons, tmp_path / "baked"))
     mine = ctl.lm_eval_model(loaded(family), neurons, batch_size=4)
-    assert_equal(harness_tasks.asked(mine, folder, TASKS), harness_tasks.asked(baked, folder, TASKS))
+    harness_tasks.assert_equal(
+        harness_tasks.asked(mine, folder, TASKS), harness_tasks.asked(baked, folder, TASKS)
+    )
 
 
 def test_suppressing_changes_the_answers(folder, loaded):
@@ -94,7 +83,7 @@ def test_a_hooked_transformer_is_asked_alike(folder, checkpoints, tmp_path):
         ),
     ):
         found, expected = (harness_tasks.asked(each, folder, SMALL) for each in (mine, hf(theirs)))
-        assert_equal(found, expected)
+        harness_tasks.assert_equal(found, expected)
 
 
 def test_the_hooks_are_on_the_model_while_it_is_asked_and_at_no_other_time(folder, loaded):

@@ -393,10 +393,11 @@ class Source:
         """What P of a cloze question's options is made of: as it was when the neurons were scored."""
         return self.scores.metadata.get("normalise", "unconditional")
 
-    def as_scored(self, typed: Question) -> Question:
-        """A cloze question that was typed, asked as the neurons were scored."""
-        known = {"normalise": self.normalise, "chat_template": self._asked_as["chat_template"]}
-        return replace(typed, **known)
+    def as_scored(self, question: Question) -> Question:
+        """A cloze question, asked as the neurons were scored."""
+        return replace(
+            question, normalise=self.normalise, chat_template=bool(self._asked_as["chat_template"])
+        )
 
     @property
     def _asked_as(self) -> dict[str, Any]:

@@ -336,8 +336,8 @@ class Workbench(w.VBox):
     def _typed(self, text: str, labels: str, answer_prefix: str) -> Question:
         """What is typed, as a question; the task's own question if it is one of them word for word."""
         if self.source.form == "cloze":
-            asked = self._known.get((text.strip(), (), ""))
-            return asked or self.source.as_scored(read_question(text, form="cloze"))
+            asked = self._known.get((text.strip(), (), "")) or read_question(text, form="cloze")
+            return self.source.as_scored(asked)
         parts = labels.split(",") if "," in labels else labels.split()
         given = tuple(part.strip() for part in parts if part.strip())
         typed = read_question(text, labels=given, answer_prefix=answer_prefix)
