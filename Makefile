@@ -33,7 +33,7 @@ test-tl39: $(VENV)39/.installed  ## scores, models and hooks on the bridge and t
 	    -k "llama or gemma or gpt2 or door or pip or hooked or memory"
 
 fuzz: $(STAMP)  ## damaged and hostile files and rows, ten times as many as the ordinary tests try
-	CULNIG_FUZZ=10 $(RUN)/python -m pytest -q tests/test_fuzz_files.py tests/tasks/test_fuzz.py
+	CULNIG_FUZZ=10 $(RUN)/python -m pytest -q tests/test_fuzz_files.py tests/test_fuzz_checkpoints.py tests/tasks/test_fuzz.py
 
 lint: $(STAMP)
 	$(RUN)/ruff check .

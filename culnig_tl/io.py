@@ -66,15 +66,18 @@ def write(path: str | Path, content: bytes) -> Path:
     return path
 
 
-def check_place(path: str | Path) -> None:
-    """Raises `OSError`, as `write` would hours later, where no file can be written to `path`, or none below a
-    folder of that name. Nothing is made."""
+def check_place(path: str | Path, *, folder: bool = False) -> None:
+    """Raises `OSError`, as `write` would hours later, where no file can be written to `path`, or, of a
+    `folder`, into it. Nothing is made."""
     above = Path(path).absolute()
     while not os.path.lexists(above):
         above = above.parent
     kind = None
-    if not above.is_dir() and above != Path(path).absolute():
+    there = above == Path(path).absolute()
+    if not above.is_dir() and (folder or not there):
         kind = errno.ENOTDIR
+    elif above.is_dir() and there and not folder:
+        kind = errno.EISDIR
     elif not os.access(above, os.W_OK):
         fixed = os.name == "posix" and os.statvfs(above).f_flag & os.ST_RDONLY
         kind = errno.EROFS if fixed else errno.EACCES

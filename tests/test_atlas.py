@@ -12,7 +12,7 @@ import pytest
 
 import culnig_tl as ctl
 from culnig_tl.data.neurons import Site
-from culnig_tl.errors import NeuronError, StudyError
+from culnig_tl.errors import CulnigError, NeuronError, StudyError
 from culnig_tl.figures.prompts import plain_text
 from culnig_tl.figures.theme import number
 from culnig_tl.figures.values import per_cluster
@@ -154,6 +154,20 @@ def test_nothing_of_others_is_overwritten(study, tmp_path):
     with pytest.raises(StudyError, match=r"index.html is not of an atlas"):
         write_atlas(study, tmp_path, **HOW)
     assert contents(tmp_path) == {"index.html": b"my own site"}
+
+
+@pytest.mark.parametrize("name", ["neurons", "state", "index.html", "atlas.lock", "."])
+def test_no_link_is_followed(name, study, tmp_path):
+    outside, folder = tmp_path / "outside", tmp_path / "atlas"
+    outside.mkdir()
+    (outside / "index.html").write_text("my own site")
+    (folder / name).parent.mkdir(exist_ok=True)
+    if name == ".":
+        folder.rmdir() if folder.exists() else None
+    Path(f"{folder}/{name}".rstrip("/.")).symlink_to(outside)
+    with pytest.raises(CulnigError, match="leads out of|is a link|is no lock"):
+        write_atlas(study, folder, **HOW)
+    assert contents(outside) == {"index.html": b"my own site"}
 
 
 def test_a_killed_run_is_replaced(study, site, tmp_path, monkeypatch):

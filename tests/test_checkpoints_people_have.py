@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from culnig_tl.method import ablation
 from .helpers import plain_model
 
 peft = pytest.importorskip("peft")
+COMMIT = "0" * 40
 TOKENS = torch.arange(5, 25)[None]
 
 
@@ -72,6 +74,25 @@ def test_an_adapter_is_merged_into_its_base(base, adapter, expected):
     assert describe(given).revision == describe(alone).revision
     assert describe(given).revision.startswith(f"{describe(plain).revision}+")
     assert model_identity(given) == model_identity(alone) != model_identity(plain)
+
+
+def test_an_adapter_may_be_named_by_its_hub_id(base, adapter, expected, tmp_path, monkeypatch):
+    """Here it lies in the cache, as a fetched one does."""
+    place = tmp_path / "models--org--adapter"
+    shutil.copytree(adapter, place / "snapshots" / COMMIT)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    given, alone = (load_model(*names, device="cpu", **how) for names, how in (
+        ((base,), {"adapter": "org/adapter"}), (("org/adapter",), {}),
+    ))  # fmt: skip
+    for model in (given, alone):
+        assert torch.allclose(logits(model), expected, atol=1e-4)
+        assert describe(model).name == f"{base} + org/adapter"
+    assert describe(given).revision == describe(alone).revision
+    check_memory("org/adapter", device="cpu")
+    with pytest.raises(ModelError, match="'org/another' is no folder, and not in the local cache"):
+        load_model(base, adapter="org/another", device="cpu")
 
 
 def test_an_adapters_memory_is_that_of_its_base(adapter):

@@ -124,3 +124,13 @@ def test_from_the_command_line(tmp_path):
         "culnig_miniculture_cloze.yaml",
         "culnig_questions.py",
     ]
+
+
+def test_links_among_exported_files_are_replaced_and_not_followed(tmp_path):
+    mine, out = tmp_path / "mine.txt", tmp_path / "out"
+    out.mkdir()
+    mine.write_text("mine")
+    for name in ("culnig_questions.py", "culnig_miniculture.jsonl", "culnig_miniculture.yaml"):
+        (out / name).symlink_to(mine)
+    export_task(load_task("miniculture", split="test", limit=2), out)
+    assert mine.read_text() == "mine" and not any(path.is_symlink() for path in out.iterdir())

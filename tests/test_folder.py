@@ -112,6 +112,12 @@ def test_a_place_that_cannot_be_written_to_is_said_before_the_work(tmp_path):
         with pytest.raises(OSError, match="Not a directory"):
             run_command(["tasks", "export", "miniculture", "--to", str(path)])
     io.check_place(tmp_path / "new" / "folder" / "out.csv")
+    with pytest.raises(OSError, match="Not a directory"):
+        io.check_place(tmp_path / "file", folder=True)
+    with pytest.raises(OSError, match="Is a directory"):
+        io.check_place(tmp_path)
+    with pytest.raises(OSError, match="Is a directory"):
+        run_command(["score", "--task", "miniculture", "--output", str(tmp_path)])
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     place = tmp_path / "fixed"
     place.mkdir()

@@ -26,6 +26,7 @@ from culnig_tl.errors import CulnigError, FileError
 from culnig_tl.study.folder import read_record_file
 from culnig_tl.study.study import Study
 
+from .fuzzed import changed, damaged
 from .studies import made_study
 
 TIMES = int(os.environ.get("CULNIG_FUZZ", "1"))
@@ -92,21 +93,6 @@ def test_the_study_is_whole(folder):
     assert all(refused(lambda r=read, n=name: r(folder / n)) is None for name, read in READERS.items())
 
 
-def damaged(content: bytes, rng: random.Random) -> bytes:
-    """As disks, networks and hasty copies do it."""
-    at = rng.randrange(len(content))
-    kind = rng.randrange(5)
-    if kind == 0:
-        return content[:at] + bytes([content[at] ^ (1 << rng.randrange(8))]) + content[at + 1 :]
-    if kind == 1:
-        return content[:at]
-    if kind == 2:
-        return content[:at] + rng.randbytes(rng.randrange(1, 64)) + content[at:]
-    if kind == 3:
-        return content[:at] + bytes(min(512, len(content) - at)) + content[at + 512 :]
-    return content[at:] + content[:at]
-
-
 @pytest.mark.parametrize("name", READERS)
 def test_damage_is_seen(name, folder, tmp_path):
     content, rng = (folder / name).read_bytes(), random.Random(name)
@@ -127,37 +113,6 @@ def test_every_single_bit_counts(name, folder, tmp_path):
         path.write_bytes(content)
         content[bit // 8] ^= 1 << bit % 8
         assert refused(lambda: READERS[name](path)), f"bit {bit} does not count"
-
-
-HOSTILE = [
-    None,
-    True,
-    -1,
-    0,
-    10**30,
-    1e308,
-    float("nan"),
-    "",
-    "x" * 5000,
-    "\ud800",
-    "../../etc/passwd",
-    [],
-    {},
-]
-HOSTILE += [[[]], {"a": {"b": []}}, "<script>", 2**31, 2**63, "1\n2"]
-
-
-def changed(value, rng: random.Random):
-    """JSON in which one value, anywhere, is another."""
-    if isinstance(value, dict) and value and rng.random() < 0.9:
-        name = rng.choice(sorted(value))
-        if rng.random() < 0.1:
-            return {k: v for k, v in value.items() if k != name}
-        return {**value, name: changed(value[name], rng)}
-    if isinstance(value, list) and value and rng.random() < 0.8:
-        at = rng.randrange(len(value))
-        return [*value[:at], changed(value[at], rng), *value[at + 1 :]]
-    return rng.choice(HOSTILE)
 
 
 def test_a_record_that_means_harm_is_refused_or_read(folder, tmp_path):

@@ -159,7 +159,7 @@ def run_command(words: Sequence[str]) -> None:
     call = parse(function, rest, name, EXAMPLES[name])
     for place in ("output", "output_dir", "to"):  # where it cannot be written is said before anything is made
         if isinstance(path := getattr(call, "keywords", {}).get(place), Path):
-            check_place(path)
+            check_place(path, folder=place != "output")
     if processes > 1:
         from ..engine.world import start
 

@@ -104,7 +104,9 @@ def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_cod
     try:
         with _opened(source, revision) as (place, where):
             return pretrained(AutoTokenizer, place, trust_remote_code=trust_remote_code, **where)
-    except CAUSES as error:
+    except ModelError:
+        raise
+    except Exception as error:  # the tokenizers' own is just that
         if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in TOKENIZERS):
             raise ModelError(
                 f"{source} holds no tokenizer ({', '.join(TOKENIZERS)}): save it there"
@@ -151,7 +153,9 @@ def load_plain(
                 **where,
             )
             model, loaded = both
-    except CAUSES as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a configuration's values are checked by errors of their own kinds
         raise ModelError(explain(error, source, revision, "cannot load")) from error
     if gguf.is_gguf(source):
         _make_ordinary(model, source)

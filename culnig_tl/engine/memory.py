@@ -11,7 +11,7 @@ from ..defaults import TOY
 from ..errors import ModelError
 from ..io import first_line
 from . import gguf
-from .loading import adapter_base, is_adapter, looks_like_path, pretrained, without_weights
+from .loading import adapter_base, adapter_folder, is_adapter, looks_like_path, pretrained, without_weights
 from .models import pick_device, pick_dtype
 from .world import processes_here
 
@@ -57,8 +57,8 @@ def check_memory(
         return
     if looks_like_path(source):
         source = str(Path(source).expanduser())
-    if is_adapter(source):  # the adapter itself is small
-        source = adapter_base(Path(source))
+    if is_adapter(source, revision):  # the adapter itself is small
+        source, revision = adapter_base(adapter_folder(source, revision)), None
     where = pick_device(device)
     number = pick_dtype(dtype, where)
     try:

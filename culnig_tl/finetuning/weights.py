@@ -118,8 +118,8 @@ def read_config(folder: Path) -> Any:
         raise ModelError(f"{folder} holds no config.json: give a folder with a Hugging Face checkpoint")
     try:
         config = pretrained(AutoConfig, folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a configuration's values are checked by errors of their own kinds
+        raise ModelError(f"{folder}: {io.first_line(error)}") from error
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
             f"{folder} is quantized: change the model in its full precision and quantize it afterwards"

@@ -73,7 +73,7 @@ def write_atlas(
 
     Raises:
         StudyError: an unfinished study, more than two, no selected neurons, a model or questions that have
-            changed, another run in the folder, or a file there that the atlas did not write.
+            changed, another run in the folder, a file there that the atlas did not write, or a link.
     """
     named = studies if isinstance(studies, Mapping) else {"": studies}
     if not 1 <= len(named) <= 2:
@@ -87,6 +87,8 @@ def write_atlas(
         if not selected.sets:
             raise StudyError(f"the study of {selected.study.config.model} selected no neurons to show")
     folder = Path(folder)
+    if folder.is_symlink():
+        raise StudyError(f"{folder} is a link: give the folder that it leads to, {folder.resolve()}")
     groups = _grouped(chosen, top)
     names = ["index.html", STYLE, SCRIPT, DATA]
     names += [_file(number, key) for number, (_, keys) in enumerate(groups) for key in keys]

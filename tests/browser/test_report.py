@@ -14,6 +14,7 @@ import pytest
 from culnig_tl.analyses.checkpoints import compare_checkpoints
 from culnig_tl.figures.gallery import figures_of
 from culnig_tl.pages.comparison_page import write_comparison
+from culnig_tl.pages.page import write_figures
 from culnig_tl.pages.report import write_report
 from culnig_tl.run.pipeline import run_study
 from culnig_tl.study.config import GENERAL, SPECIFIC, StudyConfig
@@ -335,6 +336,34 @@ def test_hostile_names_are_text_in_every_place(page, tmp_path):
     opened = Opened(page, write_comparison(several, tmp_path / "compare.html"))
     assert opened.said == [] and page.evaluate("window.hit") is None
     assert HOSTILE in page.locator("#checkpoint-heatmap .xaxislayer-above").text_content()
+
+
+def test_figure_files_with_hostile_names_run_nothing_and_ask_for_nothing(page, tmp_path):
+    countries = (HOSTILE, "Spain", "Iran")
+    study = made_study(
+        own={HOSTILE: 0.5}, random={}, tasks={HOSTILE: True, "sense": False}, countries=countries
+    )
+    write_figures(figures_of(study), tmp_path)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.context.set_offline(True)
+    files = sorted(tmp_path.glob("*.html"))
+    for path in files:
+        page.goto(path.as_uri())
+        page.wait_for_selector(".main-svg", state="attached")
+        assert page.evaluate("window.hit") is None, path.name
+    print(f"{len(files)} files of figures, {len(asked)} requests")
+    assert len(files) >= 7 and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_a_downloaded_cell_is_no_formula(page, tmp_path):
+    study = made_study(own={"food": 0.5}, random={}, countries=("=1+1", "Spain", "Iran"))
+    page = Opened(page, write_report(study, tmp_path / "report.html")).page
+    with page.expect_download() as waiting:
+        page.locator(".neurons [data-download]").click()
+    rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
+    assert {row["set"] for row in rows} == {GENERAL, "'=1+1", "Spain", "Iran"}
+    assert all(float(row["score"]) for row in rows if row["set"] == GENERAL), "numbers stay numbers"
 
 
 def test_the_page_of_several_studies(page, made, tmp_path):

@@ -279,3 +279,20 @@ def test_which_row_stays_does_not_depend_on_the_file():
 def test_fewer_rows_than_one_are_refused():
     with pytest.raises(TaskError, match="at least 1"):
         grid(2, 1, 1).rows(0)
+
+
+def test_countries_can_be_put_into_groups():
+    countries = ("Spain", "Portugal", "Japan")
+    asked = [question(f"{c}{k}", country=c, cluster=f"q{k}") for c in countries for k in (1, 2)]
+    task = Task("t", tuple(asked))
+    grouped = task.grouped({"Iberia": ["Spain", "PRT"], "East": ["JP"]})
+    assert grouped.countries == ("East", "Iberia") and grouped.counts() == {"Iberia": 4, "East": 2}
+    assert [q.id for q in task.grouped({"Iberia": ["Spain", "Portugal"]})] == [q.id for q in task][:4]
+    assert grouped.fingerprint != task.fingerprint
+    for groups, message in (
+        ({}, "at least one group"),
+        ({"a": ["France"]}, "asks nothing about 'France' of 'a'; it has Japan, Portugal, Spain"),
+        ({"a": ["Spain"], "b": ["ESP"]}, "'Spain' is in two groups: 'a' and 'b'"),
+    ):
+        with pytest.raises(TaskError, match=message):
+            task.grouped(groups)
