@@ -40,7 +40,7 @@ CSS = """
 .course-output pre { white-space: pre-wrap; padding: .6em .9em; margin: 0;
   border-left: 3px solid var(--md-default-fg-color--lightest); }
 .course-output table { border-collapse: collapse; }
-.course-output th, .course-output td { padding: .25em .7em; text-align: right;
+.course-output th, .course-output td { padding: .25em .7em; text-align: right; border: 0;
   border-bottom: 1px solid var(--md-default-fg-color--lightest); }
 .course-output img { max-width: 100%; }
 .md-typeset .course-figure { background: #fff; width: 100%; max-width: none; margin: 0 0 1.2em;
