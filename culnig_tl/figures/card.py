@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,11 @@ from ..data.neurons import Site
 from ..data.scores import NeuronScores
 from ..errors import NeuronError, ScoreError
 from ..method.closeup import QuestionScores
+from ..study.opened import OpenStudy
+from ..study.study import Study
 from . import theme
 from .tokens import top_questions
-from .values import SCORE_UNIT, check_finite, country_label, per_cluster, sample
+from .values import SCORE_UNIT, check_finite, country_label, per_cluster, sample, scores_of
 
 ROWS = 12
 """Rows of a table on the card."""
@@ -40,7 +43,7 @@ class _Table:
 
 @theme.literal
 def neuron_card(
-    scores: NeuronScores,
+    scores: NeuronScores | Study | OpenStudy | str | Path,
     neuron: tuple[Site | str, int, int],
     *,
     control: NeuronScores | None = None,
@@ -51,7 +54,8 @@ def neuron_card(
     """One neuron: its scores by country, and those of its tables that are given.
 
     Args:
-        scores: of every neuron; the small print tells the rank among the neurons of the pool.
+        scores: of every neuron; the small print tells the rank among the neurons of the pool. Or a study, or
+            its folder: its control is then drawn too.
         neuron: (site, layer, index).
         control: drawn beside the scores.
         questions: what `question_scores` returns for a set with this neuron; or a table of its strongest
@@ -63,6 +67,7 @@ def neuron_card(
     Raises:
         NeuronError: no such neuron. ScoreError: a table without its columns, NaN.
     """
+    scores, control, _ = scores_of(scores, control, "neuron_card")
     site, layer, index = Site.parse(neuron[0]), int(neuron[1]), int(neuron[2])
     if site not in scores.arrays or not (0 <= layer < scores.layers and 0 <= index < scores.widths[site]):
         have = ", ".join(f"{s} 0 to {width - 1}" for s, width in scores.widths.items())
@@ -78,6 +83,7 @@ def neuron_card(
     _bars(figure, scores, control, site, layer, index)
     top = inner - _BARS
     figure.update_yaxes(domain=[top / inner, 1.0], title_text=SCORE_UNIT)
+    figure.update_xaxes(tickmode="linear", dtick=1)  # every country is named, also where it is narrow
     _heading(figure, "score by country (n questions)", 1.0)
     for number, table in enumerate(tables):
         top -= _GAP if number else _TICKS

@@ -99,6 +99,8 @@ def _scores_by_country(study: Study, _: Findings) -> go.Figure | None:
     neuron, control = study.scores["neuron"], study.scores.get("control")
     if control is None or set(neuron.countries) - set(control.countries):
         return None
+    if len(neuron.countries) == 1:  # summed over the countries, or of a task without them
+        return None
     return country_heatmap(neuron, control=control)
 
 

@@ -147,7 +147,11 @@ def _overlaid(sets: list[_Counted], baseline: bool) -> go.Figure:
                 name=f"{one.name} (n = {one.total:,}{one.countries})",
                 legendgroup=one.name,
                 showlegend=row == 1,
-                line={"color": colour, "width": 2},
+                line={
+                    "color": colour,
+                    "width": 2,
+                    "dash": theme.DASHES[min(number, 1)],
+                },  # equal ones show through
                 marker={"symbol": symbol, "size": 6},
                 cliponaxis=False,
                 hovertext=one.hover(site, one.name),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from ..data.scores import NeuronScores
 from ..data.statistics import share_interval
 from ..defaults import DROP_READING, MIN_Z, TOP_ATTN, TOP_MLP, TOP_SPECIFIC
 from ..errors import NeuronError, ScoreError
+from ..study.config import GENERAL, SPECIFIC
+from ..study.opened import OpenStudy
+from ..study.study import Study
 from . import theme
-from .values import SCORE_UNIT, checked, per_cluster, sample, titled
+from .values import SCORE_UNIT, checked, per_cluster, sample, scores_of, titled
 
 BINS = 120
 """Bars of a panel of the histogram."""
@@ -44,7 +48,7 @@ _OPTIONAL = {"task": "", "setting": "", "se": np.nan, "neurons": np.nan, "questi
 
 @theme.literal
 def score_histogram(
-    scores: NeuronScores,
+    scores: NeuronScores | Study | OpenStudy | str | Path,
     *,
     control: NeuronScores | None = None,
     neurons: NeuronSet | None = None,
@@ -58,6 +62,8 @@ def score_histogram(
     bars hold everything beyond them, and the small print says how far they reach.
 
     Args:
+        scores: or a study, or its folder: its control, and its culture-general neurons (of a country the
+            culture-specific ones), are then drawn too.
         control: subtracted, both divided by their clusters: the value that neurons are selected by.
         neurons: a set of the same scores, drawn on top: what the other filters have left of the top share.
         country: that country's scores, all sites in one pool as for culture-specific neurons; else MLP and
@@ -70,6 +76,9 @@ def score_histogram(
         ScoreError: no such site or country, NaN. NeuronError: a threshold outside 0 to 1, a set of another
             model.
     """
+    scores, control, study = scores_of(scores, control, "score_histogram")
+    if study is not None and neurons is None:
+        neurons = study.neurons.get(SPECIFIC if country else GENERAL)
     values = per_cluster(scores, control, country=country, sites=sites)
     known = {**PAPER, **(neurons.provenance.thresholds if neurons is not None else {}), **(thresholds or {})}
     pools = (

@@ -40,13 +40,26 @@ def given(
         value = of_study(study_of(value))
     if not isinstance(value, kinds):
         names = {Mapping: "{name: ...} of these"}
-        words = ", ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
+        words = ", ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds if kind is not Study)
         others = {NeuronScores: "layer_heatmap, site_heatmap and score_histogram draw scores"}
         hint = next((f"; {text}" for kind, text in others.items() if isinstance(value, kind)), "")
         raise NeuronError(
             f"{figure} draws {words}, or a Study or its folder, not a {type(value).__name__}{hint}"
         )
     return value
+
+
+def scores_of(
+    value: NeuronScores | Study | OpenStudy | str | Path, control: NeuronScores | None, figure: str
+) -> tuple[NeuronScores, NeuronScores | None, Study | None]:
+    """(scores, control, study): those of a study, or of its folder, where one is given in place of scores.
+
+    Raises `NeuronError` for anything else, saying what the figure of that name draws.
+    """
+    whole: Any = given(value, figure, NeuronScores, Study, of_study=lambda study: study)
+    if isinstance(whole, NeuronScores):
+        return whole, control, None
+    return whole.scores["neuron"], control or whole.scores.get("control"), whole
 
 
 def per_cluster(

@@ -118,7 +118,8 @@ class Workbench(w.VBox):
 
         def job() -> Iterator[Show]:
             yield from self._load()
-            self._unchanged.one_row = self._unchanged.one_row or self.source.one_row
+            if self._unchanged.one_row is None:
+                self._unchanged.one_row = self.source.one_row
             answers = ask(self.source.model, self._typed(*typed), neurons, operation, self._unchanged)
             yield lambda: self._show_answers(answers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from culnig_tl import figures
+from culnig_tl import figures, load_study
 from culnig_tl.analyses.checkpoints import compare_checkpoints
 from culnig_tl.analyses.compare_sets import ComparedSets
 from culnig_tl.analyses.crossing import CountryDrops
@@ -94,3 +94,18 @@ def test_what_cannot_be_drawn_is_an_error_that_says_what_can():
     assert "\n" not in str(caught.value)
     with pytest.raises(CulnigError, match="a list cannot be drawn"):
         figures.plots([1, 2])
+
+
+def test_what_draws_scores_takes_a_study_too():
+    study = load_study("smollm2-135m-instruct")
+    scores, control, general = (
+        study.scores["neuron"],
+        study.scores["control"],
+        study.neurons["culture-general"],
+    )
+    drawn = figures.score_histogram(scores, control=control, neurons=general)
+    assert figures.score_histogram(study).to_json() == drawn.to_json()
+    assert study.folder is not None
+    assert figures.score_histogram(study.folder).to_json() == drawn.to_json()
+    card = figures.neuron_card(scores, ("mlp.gate", 3, 7), control=control)
+    assert figures.neuron_card(study, ("mlp.gate", 3, 7)).to_json() == card.to_json()
