@@ -394,10 +394,11 @@ class Source:
         return self.scores.metadata.get("normalise", "unconditional")
 
     def as_scored(self, question: Question) -> Question:
-        """A cloze question, asked as the neurons were scored."""
-        return replace(
-            question, normalise=self.normalise, chat_template=bool(self._asked_as["chat_template"])
-        )
+        """A cloze question, asked as the neurons were scored; itself where it is."""
+        chat_template = bool(self.scores.metadata.get("chat_template", False))
+        if (question.normalise, question.chat_template) == (self.normalise, chat_template):
+            return question
+        return replace(question, normalise=self.normalise, chat_template=chat_template)
 
     @property
     def _asked_as(self) -> dict[str, Any]:
