@@ -195,7 +195,8 @@ def test_methods_by_name(loaded):
         top_attn=0.05,
         progress=False,
     )
-    assert list(found.tables()) == ["methods", "agreement", "overlap", "curves"]
+    tables = ["methods", "agreement", "overlap", "curves", "selectivity", "held-out"]
+    assert list(found.tables()) == tables
     assert found.tables()["methods"]["method"].tolist() == ["culnig", "random", "unchanged"]
 
 

@@ -75,6 +75,7 @@ EXAMPLES = {
     "evaluate": "culnig-tl evaluate --model toy --tasks miniculture --neurons general.parquet",
     "claim": "culnig-tl claim runs/toy --random-sets 200",
     "countries": "culnig-tl countries runs/toy",
+    "power": "culnig-tl power runs/toy --own 10",
     "sweep": "culnig-tl sweep runs/toy --top 0.01,0.02,0.05",
     "parts": "culnig-tl parts runs/toy",
     "stability": "culnig-tl stability runs/toy --replicates 20",

@@ -90,7 +90,7 @@ def test_saving_with_a_preset_returns_the_caption(tmp_path):
     saved = figures.save_figure(figures.layer_distribution(make_set()), tmp_path / "a.html", preset="column")
     assert saved.path.is_file() and saved.caption.startswith("Where the culture-general neurons sit.")
     assert "<title" not in saved.path.read_text(encoding="utf-8").split("plotly-graph-div")[-1][:200]
-    with pytest.raises(CulnigError, match="unknown preset 'poster': use column, page, slide"):
+    with pytest.raises(CulnigError, match="unknown preset 'poster': there are column, page, slide"):
         figures.save_figure(figures.layer_distribution(make_set()), tmp_path / "b.html", preset="poster")
 
 
