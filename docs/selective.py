@@ -2,6 +2,7 @@
 
 python docs/selective.py smollm2.gguf runs/selective --data-dir mirror           # again: it resumes
 python docs/selective.py smollm2.gguf runs/selective --table                     # no model: what is there
+python docs/selective.py smollm2.gguf runs/selective --confirm --data-dir mirror # one set, on new questions
 python docs/selective.py toy runs/selective-toy                     # which of the neurons are culture's own
 """
 
@@ -28,6 +29,7 @@ from culnig_tl import (
     load_task,
     mean_outputs,
     select_general,
+    select_random,
 )
 from culnig_tl.data.neurons import SITES
 from culnig_tl.data.results import concat
@@ -270,13 +272,41 @@ def ask(
     to = mean_outputs(model, on, progress=False) if instead == "mean" else None
     how: dict[str, Any] = {"ablate": neurons, "to": to}
     if not path.is_file():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         concat([evaluate(model, task, progress=False, **how) for task in held.values()]).save(path)
     text = path.with_suffix(".json")
     if not text.is_file():
         loss = text_loss(model, **how)
         text.write_text(json.dumps({"nats": loss.nats, "tokens": loss.tokens}))
     print("asked:", name, flush=True)
+
+
+CONFIRMED, NEW = "max, filter 0.5", {"blend": 320, OTHER: 240}
+"""The candidate that is asked once more, and how many questions of each task that nothing was asked of
+before."""
+
+
+def confirm(model: HookedModel, folder: Path, scored: dict[str, Matrix], data_dir: str | None) -> None:
+    """One candidate on new questions, against random sets of its own size; prints what it costs."""
+    how: dict[str, Any] = {"form": "cloze", "data_dir": data_dir}
+    blend, commonsense = load_task("blend", **how).test_split().rows(1), load_task(OTHER, **how)
+    first = EvaluationResult.load(FOLDER / STUDY / "results" / "unchanged.parquet")
+    asked = {*first.table["id"], *stored("unchanged").table["id"], *(q.id for q in scored[OTHER].task)}
+    held = {"blend": blend, OTHER: halves(commonsense)[1]}
+    new = {name: task.filter(lambda q: q.id not in asked).limit(NEW[name]) for name, task in held.items()}
+    chosen, known = candidate(CONFIRMED, scored), scored[CULTURE].scores("sum")
+    sets: dict[str, NeuronSet | None] = {"unchanged": None, CONFIRMED: chosen}
+    sets |= {
+        f"random {seed}": select_random(chosen, known, seed=seed, match="layer")
+        for seed in range(RANDOM_SETS)
+    }
+    for name, neurons in sets.items():
+        ask(model, folder / "confirm", new, name, (neurons, "zero"), scored[CULTURE].task)
+    files = {name: folder / "confirm" / "answers" / f"{name}.parquet" for name in sets}
+    results = {name: EvaluationResult.load(path) for name, path in files.items()}
+    base, random = results.pop("unchanged"), [results[n] for n in results if n.startswith("random")]
+    report(base, {CONFIRMED: results[CONFIRMED]}, random)
+    say_texts(folder / "confirm")
 
 
 def by_cluster(result: EvaluationResult, base: EvaluationResult, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -307,8 +337,15 @@ def table(folder: Path) -> None:
     def same(setting: str) -> EvaluationResult:
         return stored(setting).shared_with(asked)
 
-    base, random = same("unchanged"), [same(f"random by layer {seed}") for seed in range(RANDOM_SETS)]
-    results = {"culture-general": same("culture-general"), **results}
+    random = [same(f"random by layer {seed}") for seed in range(RANDOM_SETS)]
+    report(same("unchanged"), {"culture-general": same("culture-general"), **results}, random)
+    say_texts(folder)
+
+
+def report(
+    base: EvaluationResult, results: dict[str, EvaluationResult], random: list[EvaluationResult]
+) -> None:
+    """Prints what settings cost, beyond the random sets' mean."""
     tasks = ("blend", OTHER)
     off = {task: np.mean([by_cluster(r, base, task)[0] for r in random], 0) for task in tasks}
     print("unchanged", *(f"{100 * base.values(task).mean():.1f}" for task in tasks))
@@ -321,6 +358,10 @@ def table(folder: Path) -> None:
             f" {shown(beyond[:1])}, {shown(beyond[1:])} | difference {shown(beyond, lambda b, c: b - c)}"
             f" | D {shown(beyond, lambda b, c: b - 2 * np.maximum(c, 0))}"
         )
+
+
+def say_texts(folder: Path) -> None:
+    """Prints each setting's perplexity of plain text."""
     losses = (folder / "answers").glob("*.json")
     texts = {path.stem: TextLoss(**json.loads(path.read_text())) for path in losses}
     for name, loss in texts.items():
@@ -345,6 +386,7 @@ def main() -> None:
     )
     parser.add_argument("--most", type=int, help="settings that are asked at most")
     parser.add_argument("--table", action="store_true", help="no model: print what is there")
+    parser.add_argument("--confirm", action="store_true", help="one candidate on new questions")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.table:
@@ -354,6 +396,8 @@ def main() -> None:
     tasks, held = questions(given.found, form="cloze", data_dir=given.data_dir)
     model = load_model(given.model, dtype="float32", device="cpu")
     scored = {name: matrix(model, task, given.folder / f"{name}.npz") for name, task in tasks.items()}
+    if given.confirm:
+        return confirm(model, given.folder, scored, given.data_dir)
     chosen = folds(scored)
     for name, row in chosen.items():
         print(f"{name:20}", *(f"{key} {value:.2f}" for key, value in row.items()), flush=True)
