@@ -27,7 +27,7 @@ ADAPTERS = ("from_pretrained", ("engine/loading.py", "merged"))
 """PEFT's own: it reads a folder of weights onto a model that is there, and knows no code of the folder's."""
 DOORS = {
     ("from_pretrained", ("engine/loading.py", "pretrained")),
-    ("from_config", ("engine/loading.py", "without_weights")),
+    ("from_config", ("engine/loading.py", "_untrained")),
     ("from_pretrained_no_processing", ("engine/models.py", "_hooked")),
     ("boot_transformers", ("engine/models.py", "_bridge")),
     ("get_pretrained_model_config", ("engine/models.py", "_hooked")),

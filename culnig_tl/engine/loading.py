@@ -91,10 +91,14 @@ def without_weights(config: Any) -> Any:
     No code that comes with a checkpoint is run. Raises whatever transformers raises for a configuration that
     it cannot make a language model of.
     """
+    with torch.device("meta"):
+        return _untrained(config)
+
+
+def _untrained(config: Any, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
 
 
 def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -186,12 +190,11 @@ def with_random_weights(source: str, dtype: torch.dtype, *, revision: str | None
 
     No code that comes with the checkpoint is run. Raises `ModelError` as `load_plain` does.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
         with _opened(source, revision) as (place, where):
-            config = pretrained(AutoConfig, place, **where)
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+            return _untrained(pretrained(AutoConfig, place, **where), dtype=dtype)
     except CAUSES as error:
         raise ModelError(explain(error, source, revision, "cannot load")) from error
 
