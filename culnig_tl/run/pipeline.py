@@ -129,7 +129,7 @@ def rehearse(config: StudyConfig, model: HookedModel, questions: Questions, plac
         tasks = (*questions.asked, *questions.scored.values(), *questions.random)
         for task in {t.fingerprint: t for t in tasks}.values():
             Asked.of(model, task, encode_cloze if task.form == "cloze" else encode)
-            if about.name == TOY:
+            if about.name == TOY and not task.is_control:  # whose prompts may hold no words at all
                 check_words(tokenizer_of(model), task)
         scores = _imagined(questions, about, rng)
         check_room(place, scores)
