@@ -212,13 +212,18 @@ def load_model(
             hf_model = hf_model if device_map is not None else hf_model.to(where)
             revised = revision_of(source, hf_model, revision=revision)
         if adapter is not None:
-            folder = adapter_folder(adapter, of_adapter)
-            hf_model, label = merged(hf_model, folder), f"{label} + {Path(adapter).expanduser()}"
-            own = hash_of_files([folder / ADAPTER, *folder.glob("*.safetensors")])
+            hf_model, own = _adapted(hf_model, adapter, of_adapter)
+            label = f"{label} + {Path(adapter).expanduser()}"
             revised = own if revised is None else f"{revised}+{own}"
         model = _transformer(source, hf_model, tokenizer, kind, trust_remote_code)
     object.__setattr__(model, "_culnig_source", (label, revised))
     return model
+
+
+def _adapted(hf_model: Any, adapter: str | Path, revision: str | None) -> tuple[Any, str]:
+    """(the model with an adapter merged into it, hash of the adapter's files)."""
+    folder = adapter_folder(adapter, revision)
+    return merged(hf_model, folder), hash_of_files([folder / ADAPTER, *folder.glob("*.safetensors")])
 
 
 def _transformer(source: str, hf_model: Any, tokenizer: Any, kind: Kind, trust_remote_code: bool) -> Any:
