@@ -1,8 +1,10 @@
 """What a batch does to the scores of real weights in bfloat16: with padding much to single questions and
-little to the neurons that are found, without padding nothing. `-s` prints how much."""
+little to the neurons that are found, without padding nothing. `-s` prints how much; the environment variable
+CULNIG_ROUNDED names the other model, gemma-3-270m."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from scipy.stats import spearmanr
 from culnig_tl import NeuronScores, load_task, score_neurons
 from culnig_tl.data.neurons import Site
 
-MODEL, QUESTIONS = "smollm2-135m-instruct", 9
+MODEL, QUESTIONS = os.environ.get("CULNIG_ROUNDED", "smollm2-135m-instruct"), 9
 
 
 def scored(model, batch_size) -> NeuronScores:
