@@ -382,3 +382,36 @@ def test_a_plan_fixes_the_number_and_its_pieces_keep_to_it(config, tmp_path, bar
 def test_a_preliminary_report_is_there_while_answers_are_to_come(running):
     first, last = running[1][0], running[1][-1]
     assert not first and "Preliminary: culture neurons" in last and "answers are in" in last
+
+
+@pytest.mark.parametrize("asked", ["all", 40])
+def test_the_bar_counts_what_is_asked(loaded, tmp_path, monkeypatch, asked):
+    """It is full when the last question is asked, and not before."""
+    seen: list[tuple[float, float]] = []
+
+    class Counted(pipeline.StudyBar):
+        def stage(self, description, each):
+            advance = super().stage(description, each)
+
+            def count(questions):
+                advance(questions)
+                self.counted = getattr(self, "counted", 0.0) + questions * each
+                seen.append((self.counted, self._bar.total))
+
+            return count
+
+    monkeypatch.setattr(pipeline, "StudyBar", Counted)
+    monkeypatch.setattr("culnig_tl.study.sampling.LEAST", 8)  # of a task of 60 questions
+    config = StudyConfig(
+        tasks=("miniculture", "minicommonsense"),
+        reading="minireading",
+        rival=None,
+        top_mlp=0.1,
+        top_attn=0.05,
+        random_sets=3,
+        random_questions=asked,
+        limit=60,
+    )
+    run_study(config, model=loaded("llama"), folder=tmp_path / "study", progress=False)
+    counted, total = seen[-1]
+    assert counted == pytest.approx(total, rel=0.02)

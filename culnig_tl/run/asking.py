@@ -60,7 +60,7 @@ def ask_settings(
         if is_random(setting) and study.config.random_questions == "auto" and not pieces.questions.random:
             pieces.questions = replace(pieces.questions, random=_needed(study, setting, pieces))
             study.info[PART] = about_parts(pieces.questions.random)
-            bar.total(cost(pieces.questions, settings))
+            bar.total(cost(pieces.questions, settings, study.config))
             decided()
     pieces.save()
     for setting in settings:
@@ -86,13 +86,14 @@ def with_parts(questions: Questions, config: StudyConfig, known: Mapping[str, An
     return replace(questions, random=tuple(parts))
 
 
-def cost(questions: Questions, settings: Sequence[str]) -> float:
-    """What a study's passes count for together, in characters that are read."""
+def cost(questions: Questions, settings: Sequence[str], config: StudyConfig) -> float:
+    """What a study's passes count for together, in characters that are read; while it is open what random
+    sets are asked, as many as is expected."""
     scored = SCORING * sum(len(task) * each([task]) for task in questions.scored.values())
     total, expected = float(scored), questions_expected(questions.asked, sets=sum(map(is_random, settings)))
     for setting in settings:
         for task in questions.of(setting):
-            unknown = is_random(setting) and not questions.random
+            unknown = is_random(setting) and config.random_questions == "auto" and not questions.random
             total += (min(expected, len(task)) if unknown else len(task)) * each([task])
     return total
 

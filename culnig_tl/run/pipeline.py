@@ -101,7 +101,7 @@ def run_study(
         how: dict[str, Any] = {"progress": progress, "save_every": save_every}
         pieces = Pieces(config, questions, model, place, of_model, **how)
         settings = settings_of(config, rival=RIVAL in questions.scored)
-        with StudyBar(cost(questions, settings), enabled=progress and place.world.first) as bar:
+        with StudyBar(cost(questions, settings, config), enabled=progress and place.world.first) as bar:
             for name, task in questions.scored.items():
                 advance = bar.stage(f"score {name}", SCORING * each([task]))
                 study.scores[name] = pieces.score(name, progress=advance)
