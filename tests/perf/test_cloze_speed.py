@@ -107,8 +107,8 @@ def models(monkeypatch):
     assert gradients.native and forward.native
     prompts = encode_cloze(tokenizer, questions().cloze().questions)
     assert not cloze._not_in_one_row(model, prompts[:2])
-    monkeypatch.setattr(run, "probe_gradients", lambda *_: gradients)
-    monkeypatch.setattr(run, "probe_forward", lambda *_: forward)
+    monkeypatch.setattr(run, "probe_gradients", lambda *_, **__: gradients)
+    monkeypatch.setattr(run, "probe_forward", lambda *_, **__: forward)
     monkeypatch.setattr(cloze, "_not_in_one_row", lambda *_: "")
     return model, shapes.build("llama", "smaller")
 

@@ -90,7 +90,7 @@ def test_within_a_bare_forward(family, tmp_path, monkeypatch):
     names = [name for name, _ in ablation_hooks(model, neurons)]
     tried = probe_forward(model, names, min((p.tokens for p in prompts), key=len))
     assert tried.native, "every hook fires under native attention"
-    monkeypatch.setattr("culnig_tl.engine.run.probe_forward", lambda *arguments: tried)
+    monkeypatch.setattr("culnig_tl.engine.run.probe_forward", lambda *_, **__: tried)
 
     def bare() -> None:
         """The forward pass alone: the same batches, tokens already in place."""

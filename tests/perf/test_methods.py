@@ -97,7 +97,7 @@ def measure(case: str) -> dict[str, float]:
     tried = probe_gradients(model, sorted(read), prompts[0].tokens[:16])
     assert tried.native, "every hook fires under native attention"
     # A cost per task, not per question.
-    run.probe_gradients = run.probe_forward = lambda *args: tried  # type: ignore[assignment]
+    run.probe_gradients = run.probe_forward = lambda *_, **__: tried  # type: ignore[assignment]
     plain = shapes.build("llama", "two layers" if integrating else "smaller")
 
     def ours() -> None:

@@ -106,7 +106,7 @@ def measure(what: str, shape: str, size: str) -> dict[str, float]:
     model = load_model(hf_model=plain, tokenizer=tokenizer)
     tried = probe_gradients(model, SITES, prompts[0].tokens[:16])
     assert tried.native, "every hook fires under native attention"
-    run.probe_gradients = lambda *args: tried  # a cost per task, not per question
+    run.probe_gradients = lambda *_, **__: tried  # a cost per task, not per question
 
     def ours() -> None:
         seen = score_neurons(model, task, batch_size=shapes.BATCH, progress=False)
