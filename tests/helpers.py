@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from contextlib import redirect_stdout
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -62,3 +65,12 @@ def invoked(*arguments: object) -> str:
     with redirect_stdout(printed):
         run_command([str(argument) for argument in arguments])
     return printed.getvalue()
+
+
+def docs_module(name: str) -> ModuleType:
+    """A script of docs/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "docs" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

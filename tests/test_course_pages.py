@@ -3,7 +3,6 @@ fetched."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -13,6 +12,8 @@ import nbformat
 import plotly.graph_objects as go
 import pytest
 
+from .helpers import docs_module
+
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("mkdocs", reason="the site needs mkdocs: pip install -e '.[docs]'")
 pytest.importorskip("latex2mathml", reason="the site needs latex2mathml: pip install -e '.[docs]'")
@@ -20,10 +21,7 @@ pytest.importorskip("latex2mathml", reason="the site needs latex2mathml: pip ins
 
 @pytest.fixture(scope="module")
 def pages():
-    spec = importlib.util.spec_from_file_location("course_pages", ROOT / "docs" / "course_pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_module("course_pages")
 
 
 @pytest.fixture()

@@ -3,7 +3,6 @@ fetched."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -15,16 +14,15 @@ import pytest
 import culnig_tl
 from culnig_tl import errors
 
+from .helpers import docs_module
+
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("mkdocs", reason="the site needs mkdocs: pip install -e '.[docs]'")
 
 
 @pytest.fixture(scope="module")
 def hooks():
-    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_module("hooks")
 
 
 def test_every_public_name_is_listed_with_a_module_that_has_a_page(hooks):

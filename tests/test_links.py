@@ -35,7 +35,7 @@ THEIRS = (
     "figures/mine.html",
     "state/notes.txt",
     "parts/unchanged/notes.txt",
-    "plan/todo.txt",
+    "plan/mine.txt",
     "neurons/random x.parquet",
     f".notes.txt.abcd_12x{io.TEMPORARY}",
 )

@@ -3,7 +3,6 @@ their checks and its solutions passing them."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 import transformers
 
 from . import families
+from .helpers import docs_module
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, MIRROR = ROOT / "notebooks", ROOT.parent / "shared" / "data" / "hub"
@@ -49,10 +49,7 @@ def text(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def course():
-    spec = importlib.util.spec_from_file_location("docs_course", ROOT / "docs" / "course.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_module("course")
 
 
 def test_the_course_is_complete():

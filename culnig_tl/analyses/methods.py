@@ -344,10 +344,7 @@ def methods(
     names = parse_methods(name for name, m in METHODS.items() if m.cloze or form == "letters")
     names = names if methods is None else parse_methods(methods)
     whole = [task_of(task, data_dir, **how) for task in tasks]
-    culture = next((task for task in whole if task.culture and task.has_control), None)
-    if culture is None:
-        listed = ", ".join(task.name for task in whole)
-        raise StudyError(f"none of the tasks {listed} has cultural questions with a control: add blend")
+    culture = _culture_of(whole)
     against = None
     if contrast is not None:
         against, rest = halves(task_of(contrast, data_dir, **how))
@@ -378,6 +375,14 @@ def methods(
         seed=seed,
         progress=progress,
     )
+
+
+def _culture_of(tasks: Sequence[Task]) -> Task:
+    for task in tasks:
+        if task.culture and task.has_control:
+            return task
+    listed = ", ".join(task.name for task in tasks)
+    raise StudyError(f"none of the tasks {listed} has cultural questions with a control: add blend")
 
 
 def compare_methods(
@@ -443,18 +448,7 @@ def compare_methods(
         removed = _highest(score_neurons(model, reading, **how), drop_reading)
     plain = [name for name in names if METHODS[name].contrast] if contrast is not None else []
     others = score(contrast, plain) if contrast is not None and plain else {}
-    sets: dict[str, tuple[NeuronSet, ...]] = {}
-    scored: dict[str, int] = {}
-    for name, given in ranking.items():
-        control, used = controls.get(name), sum(given.questions)
-        how_often = used + (0 if control is None else sum(control.questions))
-        against = {name: None} | {
-            f"{name}, {way}": Contrast((others[name],), way) for way in ways if name in others
-        }
-        for label, held in against.items():
-            scored[label] = how_often + (0 if held is None else sum(others[name].questions))
-            more: dict[str, Any] = {"control": control, "without": removed, "contrast": held, "kind": label}
-            sets[label] = tuple(select_top(given, *count, **more) for count in counts)
+    sets, scored = _selected(ranking, controls, others, ways, removed, counts)
     numbered = {f"{name} {i}": neurons for name, several in sets.items() for i, neurons in enumerate(several)}
     answers = compare_sets(model, tasks, numbered, **how)
     return MethodComparison(
@@ -469,6 +463,30 @@ def compare_methods(
         culture=tuple(task.name for task in tasks if task.culture),
         scored=scored,
     )
+
+
+def _selected(
+    ranking: Mapping[str, NeuronScores],
+    controls: Mapping[str, NeuronScores],
+    others: Mapping[str, NeuronScores],
+    ways: Sequence[Way],
+    removed: NeuronSet | None,
+    counts: Sequence[tuple[int, int]],
+) -> tuple[dict[str, tuple[NeuronSet, ...]], dict[str, int]]:
+    """(sets of every budget, questions scored for them), by method, and by method and way of contrast."""
+    sets: dict[str, tuple[NeuronSet, ...]] = {}
+    scored: dict[str, int] = {}
+    for name, given in ranking.items():
+        control, used = controls.get(name), sum(given.questions)
+        how_often = used + (0 if control is None else sum(control.questions))
+        against = {name: None} | {
+            f"{name}, {way}": Contrast((others[name],), way) for way in ways if name in others
+        }
+        for label, held in against.items():
+            scored[label] = how_often + (0 if held is None else sum(others[name].questions))
+            more: dict[str, Any] = {"control": control, "without": removed, "contrast": held, "kind": label}
+            sets[label] = tuple(select_top(given, *count, **more) for count in counts)
+    return sets, scored
 
 
 def _budgets(
